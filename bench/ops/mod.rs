@@ -1,0 +1,55 @@
+//! What is timed: the shapes that U-Net, ResUNet and UNeXt really use, with their FLOPs and least bytes.
+
+mod add;
+mod batch_norm;
+mod bce_dice;
+mod depthwise_conv2d;
+mod gelu;
+mod layer_norm;
+mod max_pool2d;
+mod metric_counts;
+mod relu;
+mod shift;
+mod sigmoid;
+mod upsample_bilinear;
+
+use shadegrad::{Device, Result};
+
+/// One timed launch.
+pub struct BenchCase {
+    /// The op.
+    pub op: &'static str,
+    /// The entry point.
+    pub entry: &'static str,
+    /// `v1`, `v2`, ... (`plain` on the CPU device).
+    pub version: &'static str,
+    /// Shapes, and where a network uses them.
+    pub case: String,
+    /// Floating-point operations (a multiply-add is two).
+    pub flops: f64,
+    /// Bytes that must be read or written at least.
+    pub bytes: f64,
+    /// Makes the inputs and returns the work to repeat.
+    pub prepare: Box<dyn Fn(&Device) -> Result<Work>>,
+}
+
+/// The work to repeat.
+pub type Work = Box<dyn FnMut() -> Result<()>>;
+
+/// All timed cases.
+pub fn cases() -> Vec<BenchCase> {
+    let mut all = Vec::new();
+    all.extend(add::cases());
+    all.extend(batch_norm::cases());
+    all.extend(bce_dice::cases());
+    all.extend(depthwise_conv2d::cases());
+    all.extend(gelu::cases());
+    all.extend(layer_norm::cases());
+    all.extend(max_pool2d::cases());
+    all.extend(metric_counts::cases());
+    all.extend(relu::cases());
+    all.extend(shift::cases());
+    all.extend(sigmoid::cases());
+    all.extend(upsample_bilinear::cases());
+    all
+}

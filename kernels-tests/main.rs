@@ -1,0 +1,12 @@
+//! The proof. Start it with `./kernels-tests/run`, which brings a software Vulkan where there is no GPU.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop where it stands")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "tests say which adapter they used")]
+
+#[allow(missing_docs, unreachable_pub, reason = "the case files are shared with the binary's `check`")]
+mod ops;
+
+mod devices;
+mod gradients;
+mod kernels;
+mod shaders;

@@ -1,0 +1,85 @@
+//! Cases of max pooling: ties, odd rows and columns, one window, more elements than a workgroup.
+
+use shadegrad::cpu::max_pool2d::{MaxPool2dParams, backward_input, forward};
+use shadegrad::{Tape, ops};
+
+use super::{Case, EXACT, GradientCase, doubles, numbers};
+
+const OP: &str = "max_pool2d";
+
+fn params([n, h, w, c]: [usize; 4]) -> MaxPool2dParams {
+    MaxPool2dParams {
+        batch: n as u32,
+        in_h: h as u32,
+        in_w: w as u32,
+        out_h: (h / 2) as u32,
+        out_w: (w / 2) as u32,
+        channels: c as u32,
+    }
+}
+
+/// Few different values, so that many windows hold ties.
+fn with_ties(mut values: Vec<f32>) -> Vec<f32> {
+    values.iter_mut().for_each(|value| *value = (*value * 2.0).round());
+    values
+}
+
+pub fn cases() -> Vec<Case> {
+    let shapes = [[1, 2, 2, 1], [2, 7, 9, 3], [1, 3, 2, 5], [3, 17, 31, 7], [2, 64, 64, 16]];
+    let mut cases = Vec::new();
+    for shape in shapes {
+        for ties in [false, true] {
+            cases.push(case(shape, ties));
+        }
+    }
+    cases
+}
+
+fn case(shape: [usize; 4], ties: bool) -> Case {
+    let name = format!("{shape:?}{}", if ties { " ties" } else { "" });
+    Case::new(OP, name.clone(), move |device, checks| {
+        let p = params(shape);
+        let x = numbers(&name, shape.iter().product());
+        let x = if ties { with_ties(x) } else { x };
+        let out_shape = [shape[0], shape[1] / 2, shape[2] / 2, shape[3]];
+        let gy = numbers("gy", out_shape.iter().product());
+
+        let tape = Tape::new();
+        let input = tape.watch_input(&device.tensor(OP, shape, &x)?);
+        let y = ops::max_pool2d(&input)?;
+        let grads = tape.backward_from(&y, &device.tensor(OP, out_shape, &gy)?)?;
+
+        let mut want_y = vec![0.0; gy.len()];
+        let mut winner = vec![0; gy.len()];
+        let mut want_gx = vec![0.0; x.len()];
+        forward(&p, &doubles(&x), &mut want_y, &mut winner);
+        backward_input(&p, &doubles(&gy), &winner, &mut want_gx);
+        checks.compare("forward", "v1", &y, &want_y, EXACT)?;
+        if let Some(gx) = grads.of(&input) {
+            checks.compare("backward_input", "v1", gx, &want_gx, EXACT)?;
+        }
+        Ok(())
+    })
+}
+
+pub fn gradients() -> Vec<GradientCase> {
+    let shape = [2, 5, 6, 3];
+    let p = params(shape);
+    let x = doubles(&numbers("finite", shape.iter().product()));
+    let outputs = 2 * 2 * 3 * 3;
+    let gy = doubles(&numbers("finite gy", outputs));
+    let run = move |x: &[f64]| {
+        let (mut y, mut winner) = (vec![0.0; outputs], vec![0; outputs]);
+        forward(&p, x, &mut y, &mut winner);
+        (y, winner)
+    };
+    let mut gx = vec![0.0; x.len()];
+    backward_input(&p, &gy, &run(&x).1, &mut gx);
+    vec![GradientCase {
+        name: format!("{OP} input"),
+        inputs: vec![x],
+        value: Box::new(move |inputs| run(&inputs[0]).0.iter().zip(&gy).map(|(y, g)| y * g).sum()),
+        gradients: vec![gx],
+        tolerance: 1e-6,
+    }]
+}

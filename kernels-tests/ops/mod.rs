@@ -1,0 +1,212 @@
+//! One case list, three uses: the tests, `shadegrad check` on any card, and the benches take their shapes from it.
+//!
+//! A case makes its inputs from a formula, runs the op forward and backward on a device, and compares every entry
+//! point and version with the plain-Rust twin in f64 on the same f32 inputs.
+
+mod add;
+mod batch_norm;
+mod bce_dice;
+mod depthwise_conv2d;
+mod gelu;
+mod layer_norm;
+mod max_pool2d;
+mod metric_counts;
+mod relu;
+mod shift;
+mod sigmoid;
+mod upsample_bilinear;
+
+use shadegrad::tensor::random::Stream;
+use shadegrad::{Device, Result, Shape, Tensor};
+
+/// A case of one op.
+pub struct Case {
+    /// The op, as its files are called.
+    pub op: &'static str,
+    /// What is special about it, and its sizes.
+    pub name: String,
+    run: Box<dyn Fn(&Device, &mut Checks) -> Result<()> + Send + Sync>,
+}
+
+impl Case {
+    /// A case that `run` performs.
+    pub fn new(
+        op: &'static str,
+        name: impl Into<String>,
+        run: impl Fn(&Device, &mut Checks) -> Result<()> + Send + Sync + 'static,
+    ) -> Self {
+        Self { op, name: name.into(), run: Box::new(run) }
+    }
+
+    /// Runs the case on a device.
+    ///
+    /// # Errors
+    /// What the op reports; a wrong result is not an error but an [`Outcome`] that is not ok.
+    pub fn run(&self, device: &Device) -> Result<Vec<Outcome>> {
+        let mut checks = Checks { outcomes: Vec::new() };
+        (self.run)(device, &mut checks)?;
+        Ok(checks.outcomes)
+    }
+}
+
+/// How far a result may be from the f64 reference.
+#[derive(Debug, Clone, Copy)]
+pub struct Tolerance {
+    /// Bound of sum((got - want)^2) / sum(want^2).
+    pub nmse: f64,
+    /// Bound of |got - want|, times the largest |want| or 1, whichever is larger.
+    pub absolute: f64,
+}
+
+/// For results that are copies, sums of a few terms or one rounding: a few units in the last place.
+pub const EXACT: Tolerance = Tolerance { nmse: 0.0, absolute: 0.0 };
+/// For pointwise formulas with a few roundings (2^-24 = 6e-8 each).
+pub const POINTWISE: Tolerance = Tolerance { nmse: 1e-13, absolute: 1e-6 };
+/// For sums of many products: errors grow with the square root of their number.
+pub const SUMS: Tolerance = Tolerance { nmse: 1e-12, absolute: 5e-6 };
+
+/// One comparison.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// The entry point.
+    pub entry: &'static str,
+    /// `v1`, `v2`, ... or `plain` on the CPU device.
+    pub version: String,
+    /// Normalised mean square error.
+    pub nmse: f64,
+    /// Largest absolute difference.
+    pub max_abs: f64,
+    /// What `nmse` must not exceed.
+    pub tolerance: f64,
+    /// Whether the result is right.
+    pub ok: bool,
+    /// The first wrong elements: index, got, wanted.
+    pub first_wrong: Vec<(usize, f32, f64)>,
+}
+
+/// Collects the comparisons of a case.
+pub struct Checks {
+    outcomes: Vec<Outcome>,
+}
+
+impl Checks {
+    /// Compares a result with the reference. `version` is the kernel's; on the CPU device it is called `plain`.
+    ///
+    /// # Errors
+    /// What reading the tensor reports.
+    pub fn compare(
+        &mut self,
+        entry: &'static str,
+        version: &str,
+        got: &Tensor,
+        want: &[f64],
+        tolerance: Tolerance,
+    ) -> Result<()> {
+        let version = if matches!(got.device(), Device::Cpu(_)) { "plain" } else { version };
+        let got = got.to_vec()?;
+        self.values(entry, version, &got, want, tolerance);
+        Ok(())
+    }
+
+    /// As [`compare`](Self::compare), for numbers already read.
+    pub fn values(&mut self, entry: &'static str, version: &str, got: &[f32], want: &[f64], tolerance: Tolerance) {
+        let scale = want.iter().fold(1.0_f64, |most, w| most.max(w.abs()));
+        let bound = tolerance.absolute * scale;
+        let (mut squares, mut norm, mut worst) = (0.0, 0.0, 0.0_f64);
+        let mut first_wrong = Vec::new();
+        for (index, (g, w)) in got.iter().zip(want).enumerate() {
+            let difference = (f64::from(*g) - w).abs();
+            squares += difference * difference;
+            norm += w * w;
+            // NaN is worse than anything; `max` would drop it.
+            worst = if difference.is_nan() { f64::INFINITY } else { worst.max(difference) };
+            if (difference > bound || difference.is_nan()) && first_wrong.len() < 3 {
+                first_wrong.push((index, *g, *w));
+            }
+        }
+        let nmse = if squares == 0.0 { 0.0 } else { squares / norm.max(f64::MIN_POSITIVE) };
+        let same_length = got.len() == want.len();
+        // Where the reference is all but zero a relative bound means nothing: then the absolute one decides.
+        let ok = same_length && worst <= bound && (nmse <= tolerance.nmse || norm < 1e-12);
+        self.outcomes.push(Outcome {
+            entry,
+            version: version.to_owned(),
+            nmse,
+            max_abs: worst,
+            tolerance: tolerance.nmse,
+            ok,
+            first_wrong,
+        });
+    }
+}
+
+/// Numbers in [-1, 1) that belong to a name: the same on every machine.
+pub fn numbers(name: &str, count: usize) -> Vec<f32> {
+    let stream = Stream::named("case", name);
+    (0..count as u64).map(|index| stream.unit(index)).collect()
+}
+
+/// A tensor of [`numbers`] on a device, and the same numbers in f64.
+///
+/// # Errors
+/// As [`Device::tensor`].
+pub fn input(device: &Device, name: &str, shape: impl Into<Shape>) -> Result<(Tensor, Vec<f64>)> {
+    let shape = shape.into();
+    let values = numbers(name, shape.len());
+    Ok((device.tensor("case", shape, &values)?, doubles(&values)))
+}
+
+/// The same numbers in f64.
+pub fn doubles(values: &[f32]) -> Vec<f64> {
+    values.iter().map(|value| f64::from(*value)).collect()
+}
+
+/// A differentiable function in f64, for finite differences: inputs, the function to one number, its gradients.
+pub struct GradientCase {
+    /// What is differentiated.
+    pub name: String,
+    /// The inputs that are varied.
+    pub inputs: Vec<Vec<f64>>,
+    /// The function, reduced to one number (usually the sum of y * gy).
+    pub value: Box<dyn Fn(&[Vec<f64>]) -> f64>,
+    /// The twin's gradients, one per input.
+    pub gradients: Vec<Vec<f64>>,
+    /// Relative tolerance of the comparison.
+    pub tolerance: f64,
+}
+
+/// All cases of all ops.
+pub fn cases() -> Vec<Case> {
+    let mut all = Vec::new();
+    all.extend(add::cases());
+    all.extend(batch_norm::cases());
+    all.extend(bce_dice::cases());
+    all.extend(depthwise_conv2d::cases());
+    all.extend(gelu::cases());
+    all.extend(layer_norm::cases());
+    all.extend(max_pool2d::cases());
+    all.extend(metric_counts::cases());
+    all.extend(relu::cases());
+    all.extend(shift::cases());
+    all.extend(sigmoid::cases());
+    all.extend(upsample_bilinear::cases());
+    all
+}
+
+/// All gradients that are compared with finite differences.
+#[allow(dead_code, reason = "only the tests differentiate; `check` shares this file")]
+pub fn gradients() -> Vec<GradientCase> {
+    let mut all = Vec::new();
+    all.extend(add::gradients());
+    all.extend(batch_norm::gradients());
+    all.extend(bce_dice::gradients());
+    all.extend(depthwise_conv2d::gradients());
+    all.extend(gelu::gradients());
+    all.extend(layer_norm::gradients());
+    all.extend(max_pool2d::gradients());
+    all.extend(relu::gradients());
+    all.extend(shift::gradients());
+    all.extend(sigmoid::gradients());
+    all.extend(upsample_bilinear::gradients());
+    all
+}

@@ -1,0 +1,123 @@
+//! Cases of bilinear upsampling: both rules, one pixel, one row, two pixels (one step of align_corners), odd sizes.
+
+use shadegrad::cpu::upsample_bilinear::{UpsampleBilinearParams, backward_input, forward};
+use shadegrad::ops::Version;
+use shadegrad::{Tape, ops};
+
+use super::{Case, EXACT, GradientCase, POINTWISE, doubles, numbers};
+
+const OP: &str = "upsample_bilinear";
+
+fn params([_, h, w, c]: [usize; 4], corners: bool) -> UpsampleBilinearParams {
+    UpsampleBilinearParams { in_h: h as u32, in_w: w as u32, channels: c as u32, align_corners: u32::from(corners) }
+}
+
+/// PyTorch's formula: positions as real numbers.
+fn by_formula([n, h, w, c]: [usize; 4], corners: bool, x: &[f64]) -> Vec<f64> {
+    let position = |o: usize, extent: usize| {
+        let at = match corners {
+            true => o as f64 * (extent - 1) as f64 / (2 * extent - 1) as f64,
+            false => ((o as f64 + 0.5) / 2.0 - 0.5).max(0.0),
+        };
+        let low = (at + 1e-12).floor();
+        (low as usize, (low as usize + 1).min(extent - 1), at - low)
+    };
+    let mut y = Vec::with_capacity(4 * x.len());
+    for image in 0..n {
+        for oy in 0..2 * h {
+            for ox in 0..2 * w {
+                for channel in 0..c {
+                    let ((top, bottom, down), (left, right, along)) = (position(oy, h), position(ox, w));
+                    let at = |iy: usize, ix: usize| x[((image * h + iy) * w + ix) * c + channel];
+                    let upper = at(top, left) * (1.0 - along) + at(top, right) * along;
+                    let lower = at(bottom, left) * (1.0 - along) + at(bottom, right) * along;
+                    y.push(upper * (1.0 - down) + lower * down);
+                }
+            }
+        }
+    }
+    y
+}
+
+pub fn cases() -> Vec<Case> {
+    let shapes = [
+        [1, 1, 1, 2],
+        [1, 1, 1, 4],
+        [1, 1, 6, 8],
+        [2, 6, 1, 3],
+        [1, 2, 2, 4],
+        [2, 5, 7, 3],
+        [3, 17, 11, 7],
+        [2, 3, 5, 20],
+        [4, 16, 16, 16],
+    ];
+    let mut cases = Vec::new();
+    for shape in shapes {
+        for corners in [false, true] {
+            cases.push(case(shape, corners));
+        }
+    }
+    cases.push(constant());
+    cases
+}
+
+fn case(shape: [usize; 4], corners: bool) -> Case {
+    let name = format!("{shape:?}{}", if corners { " align_corners" } else { "" });
+    Case::new(OP, name, move |device, checks| {
+        let [n, h, w, c] = shape;
+        let out_shape = [n, 2 * h, 2 * w, c];
+        let x = numbers("x", shape.iter().product());
+        let gy = numbers("gy", out_shape.iter().product());
+        let want_y = by_formula(shape, corners, &doubles(&x));
+        let mut want_gx = vec![0.0; x.len()];
+        backward_input(&params(shape, corners), &doubles(&gy), &mut want_gx);
+        let blocks = c.is_multiple_of(4) && !corners;
+        let versions: &[Version] = if blocks { &[Version::V1, Version::V2] } else { &[Version::V1] };
+        for &version in versions {
+            let tape = Tape::new();
+            let input = tape.watch_input(&device.tensor(OP, shape, &x)?);
+            let y = ops::upsample_bilinear::forward(&input, corners, version)?;
+            let grads = tape.backward_from(&y, &device.tensor(OP, out_shape, &gy)?)?;
+            checks.compare("forward", version.name(), &y, &want_y, POINTWISE)?;
+            let gx = grads.of(&input).expect("watched");
+            checks.compare("backward_input", version.name(), gx, &want_gx, POINTWISE)?;
+        }
+        Ok(())
+    })
+}
+
+/// Weights add up to 1 exactly: an even image stays what it is.
+fn constant() -> Case {
+    Case::new(OP, "constant", |device, checks| {
+        for version in [Version::V1, Version::V2] {
+            let x = device.tensor(OP, [1, 3, 4, 4], &[3.0; 48])?;
+            let y = ops::upsample_bilinear::forward(&x, false, version)?;
+            checks.compare("forward", version.name(), &y, &[3.0; 192], EXACT)?;
+        }
+        Ok(())
+    })
+}
+
+pub fn gradients() -> Vec<GradientCase> {
+    let of = |shape: [usize; 4], corners: bool| {
+        let elements: usize = shape.iter().product();
+        let (x, gy) = (doubles(&numbers("finite", elements)), doubles(&numbers("finite gy", 4 * elements)));
+        let mut gx = vec![0.0; elements];
+        backward_input(&params(shape, corners), &gy, &mut gx);
+        GradientCase {
+            name: format!("{OP} input {shape:?} align_corners {corners}"),
+            inputs: vec![x],
+            gradients: vec![gx],
+            value: Box::new(move |inputs| {
+                let mut y = vec![0.0; 4 * elements];
+                forward(&params(shape, corners), &inputs[0], &mut y);
+                y.iter().zip(&gy).map(|(y, g)| y * g).sum()
+            }),
+            tolerance: 1e-8,
+        }
+    };
+    [[2, 3, 4, 2], [1, 1, 1, 3], [1, 1, 2, 1], [1, 7, 2, 1]]
+        .into_iter()
+        .flat_map(|shape| [of(shape, false), of(shape, true)])
+        .collect()
+}

@@ -1,0 +1,258 @@
+//! Shader files checked without a device: they are valid, their structs equal the host's, their bindings follow the
+//! convention, and every loop has a bound that its body does not change.
+
+use std::collections::HashMap;
+
+use naga::{AddressSpace, Statement, TypeInner};
+use shadegrad::ops::{SHADERS, UNIFORMS};
+
+fn modules() -> Vec<(&'static str, naga::Module)> {
+    SHADERS
+        .iter()
+        .map(|shader| {
+            let module = shader.assemble(None, &[]).and_then(|text| text.validate());
+            (shader.name, module.unwrap_or_else(|error| panic!("{error}")))
+        })
+        .collect()
+}
+
+#[test]
+fn every_file_of_the_folder_is_listed() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/shaders");
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|end| end == "wgsl") {
+            let stem = path.file_stem().unwrap().to_str().unwrap().to_owned();
+            assert!(SHADERS.iter().any(|shader| shader.name == stem), "{stem}.wgsl is not in ops::SHADERS");
+        }
+    }
+}
+
+#[test]
+fn every_op_has_its_five_files() {
+    let root = env!("CARGO_MANIFEST_DIR");
+    for shader in SHADERS {
+        let name = shader.name;
+        for file in [
+            format!("shaders/{name}.wgsl"),
+            format!("src/ops/{name}.rs"),
+            format!("src/cpu/{name}.rs"),
+            format!("kernels-tests/ops/{name}.rs"),
+            format!("bench/ops/{name}.rs"),
+        ] {
+            assert!(std::path::Path::new(root).join(&file).exists(), "{file} is missing");
+        }
+    }
+}
+
+#[test]
+fn shaders_are_valid_and_use_the_common_workgroup_size() {
+    for (name, module) in modules() {
+        assert!(!module.entry_points.is_empty(), "{name} has no entry point");
+        for (_, constant) in module.overrides.iter() {
+            if constant.name.as_deref() == Some("WG") {
+                let init = constant.init.expect("WG has a default");
+                assert!(matches!(
+                    module.global_expressions[init],
+                    naga::Expression::Literal(naga::Literal::U32(64))
+                ), "{name}: WG must be 64");
+            }
+        }
+        assert!(module.overrides.iter().any(|(_, o)| o.name.as_deref() == Some("WG")), "{name} has no `override WG`");
+    }
+}
+
+#[test]
+fn host_structs_equal_shader_structs() {
+    let modules: HashMap<_, _> = modules().into_iter().collect();
+    for (shader, structure, fields) in UNIFORMS {
+        let module = &modules[shader];
+        let found = module.types.iter().find(|(_, ty)| ty.name.as_deref() == Some(structure));
+        let Some((_, ty)) = found else { panic!("{shader}.wgsl has no struct {structure}") };
+        let TypeInner::Struct { members, span } = &ty.inner else { panic!("{structure} is no struct") };
+        assert_eq!(*span as usize, fields.len() * 4, "{shader} {structure}: sizes differ");
+        for (index, (member, (name, kind))) in members.iter().zip(*fields).enumerate() {
+            assert_eq!(member.name.as_deref(), Some(*name), "{shader} {structure}");
+            assert_eq!(member.offset as usize, index * 4, "{shader} {structure}.{name}");
+            let scalar = match kind {
+                &"u32" => naga::Scalar::U32,
+                &"i32" => naga::Scalar::I32,
+                &"f32" => naga::Scalar::F32,
+                other => panic!("{structure}.{name}: {other}"),
+            };
+            assert_eq!(module.types[member.ty].inner, TypeInner::Scalar(scalar), "{shader} {structure}.{name}");
+        }
+    }
+    for (name, module) in &modules {
+        for (_, variable) in module.global_variables.iter() {
+            if variable.space == AddressSpace::Uniform {
+                let ty = module.types[variable.ty].name.clone().unwrap_or_default();
+                assert!(UNIFORMS.iter().any(|(s, t, _)| s == name && *t == ty), "{name}: {ty} is not in ops::UNIFORMS");
+            }
+        }
+    }
+}
+
+#[test]
+fn bindings_follow_the_convention() {
+    for (name, module) in modules() {
+        for (index, entry) in module.entry_points.iter().enumerate() {
+            let mut validator = naga::valid::Validator::new(
+                naga::valid::ValidationFlags::all(),
+                naga::valid::Capabilities::all(),
+            );
+            let info = validator.validate(&module).unwrap();
+            let uses = info.get_entry_point(index);
+            let mut bound = Vec::new();
+            let mut written = false;
+            let mut globals: Vec<_> = module
+                .global_variables
+                .iter()
+                .filter(|(handle, variable)| !uses[*handle].is_empty() && variable.binding.is_some())
+                .map(|(_, variable)| (variable.binding.clone().unwrap().binding, variable))
+                .collect();
+            globals.sort_by_key(|(binding, _)| *binding);
+            for (binding, variable) in globals {
+                bound.push(binding);
+                match variable.space {
+                    AddressSpace::Uniform => assert_eq!(binding, 0, "{name}.{}: params are binding 0", entry.name),
+                    AddressSpace::Storage { access } => {
+                        let writes = access.contains(naga::StorageAccess::STORE);
+                        assert!(writes || !written, "{name}.{}: inputs come before outputs", entry.name);
+                        written |= writes;
+                    }
+                    _ => panic!("{name}.{}: unexpected binding", entry.name),
+                }
+            }
+            let storage = bound.iter().filter(|binding| **binding > 0).count();
+            assert!(storage <= 8, "{name}.{}: more than 8 storage bindings", entry.name);
+            let first = usize::from(bound.first() != Some(&0));
+            let expected: Vec<u32> = (first as u32..first as u32 + bound.len() as u32).collect();
+            assert_eq!(bound, expected, "{name}.{}: binding numbers have a gap", entry.name);
+        }
+    }
+}
+
+/// A loop is bounded if it breaks on a comparison of a variable that only its continuing block changes, with a value
+/// that the loop does not change. The loader switches wgpu's own loop counter off on the strength of this.
+#[test]
+fn every_loop_is_bounded() {
+    for (name, module) in modules() {
+        let functions = module
+            .functions
+            .iter()
+            .map(|(_, function)| function)
+            .chain(module.entry_points.iter().map(|entry| &entry.function));
+        for function in functions {
+            walk(&function.body, function, name);
+        }
+    }
+}
+
+fn walk(block: &naga::Block, function: &naga::Function, shader: &str) {
+    for statement in block {
+        match statement {
+            Statement::Loop { body, continuing, break_if } => {
+                assert!(break_if.is_none(), "{shader}: break if");
+                let counter = counter(body, function)
+                    .unwrap_or_else(|| panic!("{shader}: a loop in {:?} does not start with its bound", function.name));
+                let mut in_body = Vec::new();
+                stores(body, function, &mut in_body);
+                let mut in_step = Vec::new();
+                stores(continuing, function, &mut in_step);
+                assert!(!in_body.contains(&counter), "{shader}: a loop's body changes its counter");
+                assert_eq!(in_step, vec![counter], "{shader}: a loop's step changes only its counter");
+                walk(body, function, shader);
+            }
+            Statement::Block(inner) => walk(inner, function, shader),
+            Statement::If { accept, reject, .. } => {
+                walk(accept, function, shader);
+                walk(reject, function, shader);
+            }
+            Statement::Switch { cases, .. } => cases.iter().for_each(|case| walk(&case.body, function, shader)),
+            _ => {}
+        }
+    }
+}
+
+type Variable = naga::Handle<naga::LocalVariable>;
+
+/// The local variable that the loop's first `if !(variable < bound) { break; }` compares.
+fn counter(body: &naga::Block, function: &naga::Function) -> Option<Variable> {
+    for statement in body {
+        match statement {
+            Statement::Emit(_) => {}
+            Statement::If { condition, accept, reject } => {
+                let breaks = |block: &naga::Block| block.iter().any(|s| matches!(s, Statement::Break));
+                if !breaks(accept) && !breaks(reject) {
+                    return None;
+                }
+                let mut expression = &function.expressions[*condition];
+                while let naga::Expression::Unary { expr, .. } = expression {
+                    expression = &function.expressions[*expr];
+                }
+                let naga::Expression::Binary { left, .. } = expression else { return None };
+                return loaded(*left, function);
+            }
+            Statement::Block(inner) => return counter(inner, function),
+            _ => return None,
+        }
+    }
+    None
+}
+
+fn loaded(expression: naga::Handle<naga::Expression>, function: &naga::Function) -> Option<Variable> {
+    match &function.expressions[expression] {
+        naga::Expression::Load { pointer } => local(*pointer, function),
+        _ => None,
+    }
+}
+
+fn local(pointer: naga::Handle<naga::Expression>, function: &naga::Function) -> Option<Variable> {
+    match &function.expressions[pointer] {
+        naga::Expression::LocalVariable(variable) => Some(*variable),
+        naga::Expression::AccessIndex { base, .. } | naga::Expression::Access { base, .. } => local(*base, function),
+        _ => None,
+    }
+}
+
+fn stores(block: &naga::Block, function: &naga::Function, found: &mut Vec<Variable>) {
+    for statement in block {
+        match statement {
+            Statement::Store { pointer, .. } => found.extend(local(*pointer, function)),
+            Statement::Block(inner) => stores(inner, function, found),
+            Statement::If { accept, reject, .. } => {
+                stores(accept, function, found);
+                stores(reject, function, found);
+            }
+            Statement::Loop { body, continuing, .. } => {
+                stores(body, function, found);
+                stores(continuing, function, found);
+            }
+            Statement::Switch { cases, .. } => cases.iter().for_each(|case| stores(&case.body, function, found)),
+            Statement::Call { arguments, .. } => {
+                found.extend(arguments.iter().filter_map(|argument| local(*argument, function)));
+            }
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn a_fault_is_reported_with_file_and_line() {
+    let broken = shadegrad::gpu::Shader {
+        name: "broken",
+        source: "// @include flat\noverride WG: u32 = 64u;\n\nfn f() -> u32 { return 1.5; }\n",
+    };
+    let message = broken.assemble(None, &[]).unwrap().validate().unwrap_err().to_string();
+    assert!(message.starts_with("broken.wgsl:4: "), "{message}");
+}
+
+#[test]
+fn a_loop_that_changes_its_counter_is_found() {
+    let text = "fn f() { for (var i = 0u; i < 4u; i++) { i = 0u; } }";
+    let module = naga::front::wgsl::parse_str(text).unwrap();
+    let (_, function) = module.functions.iter().next().unwrap();
+    let caught = std::panic::catch_unwind(|| walk(&function.body, function, "text"));
+    assert!(caught.is_err());
+}

@@ -1,0 +1,340 @@
+// Batch normalisation and its gradient. Layout NHWC; per channel c over all n, y, x ("pixels").
+//
+//   statistics      per chunk of pixels: mean and sum of (x - mean)^2
+//   finalize        mean[c], variance[c] (biased) of all chunks; running = (1-m) * running + m * batch
+//   forward         y = (x - mean) * rstd * w + b,   rstd = 1 / sqrt(variance + eps)
+//   backward_sums   per chunk of pixels: sum of gy and of gy * xhat,   xhat = (x - mean) * rstd
+//   backward_finalize   gb[c] = sum of gy,  gw[c] = sum of gy * xhat
+//   backward_input  gx = w * rstd * (gy - inverse_count * (gb + xhat * gw))
+//
+// inverse_count is 1 / pixels in train mode and 0 in eval mode, where the statistics are constants.
+//
+// The variance is never E[x^2] - E[x]^2: with |mean| 250 deviations away from 0, which doubly scaled images cause,
+// that loses every digit. Each chunk subtracts its own mean first; chunks are merged around the total mean (Chan).
+//
+// A chunk lies within one image (the last of an image may be shorter), so partial sums do not depend on how many
+// images one launch covers. partials[which][c][chunk]: the second stage reads consecutive memory.
+//
+// _v1  one invocation walks through a chunk of one channel; forward and backward_input: one element.
+// _v2  four channels at a time. A workgroup takes a chunk of `columns` vectors of channels (lib/columns):
+//
+//          columns (channels / 4)           row 0 takes pixels 0, rows, 2*rows, ... of the chunk,
+//        +----+----+----+----+              row 1 takes pixels 1, rows+1, ...
+//        | v4 | v4 | v4 | v4 |  row 0       then the rows are added up.
+//        | v4 | v4 | v4 | v4 |  row 1
+//        +----+----+----+----+  ...         forward and backward_input: PIXELS vectors of the same four channels.
+// @include flat
+// @include reduce
+// @include columns
+
+override WG: u32 = 64u;
+
+const PIXELS: u32 = 4u; // @tune 1 2 4 8
+
+struct Params {
+    images: u32,        // of this launch
+    image_pixels: u32,
+    channels: u32,
+    chunk: u32,         // pixels of a chunk
+    image_chunks: u32,  // chunks of an image
+    chunks: u32,        // chunks of all images
+    first_chunk: u32,   // of this launch
+    columns: u32,       // v2
+    momentum: f32,
+    eps: f32,
+    inverse_count: f32,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+
+/// First pixel (counted from the first image of the launch) and number of pixels of a chunk.
+fn chunk_range(chunk: u32) -> vec2<u32> {
+    let start = (chunk % params.image_chunks) * params.chunk;
+    let first = (chunk / params.image_chunks) * params.image_pixels + start;
+    return vec2(first, min(params.chunk, params.image_pixels - start));
+}
+
+// ---- statistics ------------------------------------------------------------------------------------------------
+
+@group(0) @binding(1) var<storage, read> x: array<f32>;
+@group(0) @binding(2) var<storage, read_write> partials: array<f32>;
+
+@compute @workgroup_size(WG)
+fn statistics_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    let at = flat_index(gid, groups);
+    let c = at % params.channels;
+    let chunk = at / params.channels;
+    if chunk >= params.images * params.image_chunks { return; }
+    let range = chunk_range(chunk);
+    let start = range.x * params.channels + c;
+    // Summed around the first pixel: the mean of numbers far from 0 is then as exact as f32 can hold it.
+    let origin = x[start];
+    var sum = 0.0;
+    for (var p = 0u; p < range.y; p++) { sum += x[start + p * params.channels] - origin; }
+    let mean = origin + sum / f32(range.y);
+    var squares = 0.0;
+    for (var p = 0u; p < range.y; p++) {
+        let off = x[start + p * params.channels] - mean;
+        squares += off * off;
+    }
+    let to = c * params.chunks + params.first_chunk + chunk;
+    partials[to] = mean;
+    partials[to + params.channels * params.chunks] = squares;
+}
+
+@group(0) @binding(1) var<storage, read> x4: array<vec4<f32>>;
+
+@compute @workgroup_size(WG)
+fn statistics_v2(
+    @builtin(workgroup_id) wid: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lid: u32,
+) {
+    let quads = params.channels / 4u;
+    let blocks = (quads + params.columns - 1u) / params.columns; // of columns, side by side
+    let group = flat_group(wid, groups);
+    let chunk = group / blocks;
+    if chunk >= params.images * params.image_chunks { return; }
+    let quad = (group % blocks) * params.columns + lid % params.columns;
+    let inside = quad < quads; // the last block may be too wide; its idle columns still reach the barriers
+    let range = chunk_range(chunk);
+    let start = range.x * quads + min(quad, quads - 1u);
+    let end = select(0u, range.y, inside);
+    let rows = WG / params.columns;
+
+    let origin = x4[start];
+    var sum = vec4(0.0);
+    for (var p = lid / params.columns; p < end; p += rows) { sum += x4[start + p * quads] - origin; }
+    let mean = origin + column_sum(sum, 0u, params.columns, lid) / f32(range.y);
+    var squares = vec4(0.0);
+    for (var p = lid / params.columns; p < end; p += rows) {
+        let off = x4[start + p * quads] - mean;
+        squares += off * off;
+    }
+    squares = column_sum(squares, 1u, params.columns, lid);
+    if inside && lid < params.columns {
+        for (var i = 0u; i < 4u; i++) {
+            let to = (quad * 4u + i) * params.chunks + params.first_chunk + chunk;
+            partials[to] = mean[i];
+            partials[to + params.channels * params.chunks] = squares[i];
+        }
+    }
+}
+
+@group(0) @binding(1) var<storage, read> partials_in: array<f32>;
+@group(0) @binding(2) var<storage, read_write> mean_out: array<f32>;
+@group(0) @binding(3) var<storage, read_write> variance_out: array<f32>;
+@group(0) @binding(4) var<storage, read_write> running_mean: array<f32>;
+@group(0) @binding(5) var<storage, read_write> running_var: array<f32>;
+
+/// One workgroup merges the chunks of one channel.
+@compute @workgroup_size(WG)
+fn finalize(
+    @builtin(workgroup_id) wid: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lid: u32,
+) {
+    let c = flat_group(wid, groups);
+    if c >= params.channels { return; }
+    let means = c * params.chunks;
+    let squares = means + params.channels * params.chunks;
+    let count = f32(params.images * params.image_pixels);
+
+    let origin = partials_in[means];
+    var sum = 0.0;
+    for (var k = lid; k < params.chunks; k += WG) {
+        sum += f32(chunk_range(k).y) * (partials_in[means + k] - origin);
+    }
+    let mean = origin + workgroup_sum(sum, lid) / count;
+    var total = 0.0;
+    for (var k = lid; k < params.chunks; k += WG) {
+        let off = partials_in[means + k] - mean;
+        total += partials_in[squares + k] + f32(chunk_range(k).y) * off * off;
+    }
+    total = workgroup_sum(total, lid);
+    if lid == 0u {
+        mean_out[c] = mean;
+        variance_out[c] = total / count;
+        // The running variance gets the unbiased one, as in PyTorch.
+        running_mean[c] += params.momentum * (mean - running_mean[c]);
+        running_var[c] += params.momentum * (total / (count - 1.0) - running_var[c]);
+    }
+}
+
+// ---- forward ---------------------------------------------------------------------------------------------------
+
+@group(0) @binding(2) var<storage, read> weight: array<f32>;
+@group(0) @binding(3) var<storage, read> bias: array<f32>;
+@group(0) @binding(4) var<storage, read> mean: array<f32>;
+@group(0) @binding(5) var<storage, read> variance: array<f32>;
+@group(0) @binding(6) var<storage, read_write> y: array<f32>;
+
+@compute @workgroup_size(WG)
+fn forward_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    let at = flat_index(gid, groups);
+    if at >= params.images * params.image_pixels * params.channels { return; }
+    let c = at % params.channels;
+    y[at] = (x[at] - mean[c]) * (weight[c] / sqrt(variance[c] + params.eps)) + bias[c];
+}
+
+@group(0) @binding(2) var<storage, read> weight4: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read> bias4: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read> mean4: array<vec4<f32>>;
+@group(0) @binding(5) var<storage, read> variance4: array<vec4<f32>>;
+@group(0) @binding(6) var<storage, read_write> y4: array<vec4<f32>>;
+
+@compute @workgroup_size(WG)
+fn forward_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    let quads = params.channels / 4u;
+    let pixels = params.images * params.image_pixels;
+    // A stride of whole pixels: every step of an invocation meets the same channels.
+    let stride = (pixels + PIXELS - 1u) / PIXELS * quads;
+    let first = flat_index(gid, groups);
+    if first >= stride { return; }
+    let q = first % quads;
+    let center = mean4[q];
+    let scale = weight4[q] / sqrt(variance4[q] + params.eps);
+    let shift = bias4[q];
+    for (var i = 0u; i < PIXELS; i++) {
+        let at = first + i * stride;
+        if at < pixels * quads { y4[at] = (x4[at] - center) * scale + shift; }
+    }
+}
+
+// ---- backward --------------------------------------------------------------------------------------------------
+
+@group(0) @binding(2) var<storage, read> gy: array<f32>;
+@group(0) @binding(3) var<storage, read> sums_mean: array<f32>;
+@group(0) @binding(4) var<storage, read> sums_variance: array<f32>;
+@group(0) @binding(5) var<storage, read_write> sums: array<f32>; // partials[gy, gy * xhat][c][chunk]
+
+@compute @workgroup_size(WG)
+fn backward_sums_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    let at = flat_index(gid, groups);
+    let c = at % params.channels;
+    let chunk = at / params.channels;
+    if chunk >= params.images * params.image_chunks { return; }
+    let range = chunk_range(chunk);
+    let start = range.x * params.channels + c;
+    let center = sums_mean[c];
+    var sum = 0.0;
+    var product = 0.0;
+    for (var p = 0u; p < range.y; p++) {
+        let g = gy[start + p * params.channels];
+        sum += g;
+        product += g * (x[start + p * params.channels] - center);
+    }
+    let to = c * params.chunks + params.first_chunk + chunk;
+    sums[to] = sum;
+    sums[to + params.channels * params.chunks] = product / sqrt(sums_variance[c] + params.eps);
+}
+
+@group(0) @binding(2) var<storage, read> gy4: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read> sums_mean4: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read> sums_variance4: array<vec4<f32>>;
+
+@compute @workgroup_size(WG)
+fn backward_sums_v2(
+    @builtin(workgroup_id) wid: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lid: u32,
+) {
+    let quads = params.channels / 4u;
+    let blocks = (quads + params.columns - 1u) / params.columns;
+    let group = flat_group(wid, groups);
+    let chunk = group / blocks;
+    if chunk >= params.images * params.image_chunks { return; }
+    let quad = (group % blocks) * params.columns + lid % params.columns;
+    let inside = quad < quads;
+    let range = chunk_range(chunk);
+    let q = min(quad, quads - 1u);
+    let start = range.x * quads + q;
+    let end = select(0u, range.y, inside);
+    let center = sums_mean4[q];
+    var sum = vec4(0.0);
+    var product = vec4(0.0);
+    for (var p = lid / params.columns; p < end; p += WG / params.columns) {
+        let g = gy4[start + p * quads];
+        sum += g;
+        product += g * (x4[start + p * quads] - center);
+    }
+    sum = column_sum(sum, 0u, params.columns, lid);
+    product = column_sum(product, 1u, params.columns, lid) / sqrt(sums_variance4[q] + params.eps);
+    if inside && lid < params.columns {
+        for (var i = 0u; i < 4u; i++) {
+            let to = (quad * 4u + i) * params.chunks + params.first_chunk + chunk;
+            sums[to] = sum[i];
+            sums[to + params.channels * params.chunks] = product[i];
+        }
+    }
+}
+
+@group(0) @binding(2) var<storage, read_write> gw_out: array<f32>;
+@group(0) @binding(3) var<storage, read_write> gb_out: array<f32>;
+
+/// One workgroup adds up the chunks of one channel.
+@compute @workgroup_size(WG)
+fn backward_finalize(
+    @builtin(workgroup_id) wid: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lid: u32,
+) {
+    let c = flat_group(wid, groups);
+    if c >= params.channels { return; }
+    let begin = c * params.chunks;
+    var sum = 0.0;
+    var product = 0.0;
+    for (var k = begin + lid; k < begin + params.chunks; k += WG) {
+        sum += partials_in[k];
+        product += partials_in[k + params.channels * params.chunks];
+    }
+    sum = workgroup_sum(sum, lid);
+    product = workgroup_sum(product, lid);
+    if lid == 0u {
+        gw_out[c] = product;
+        gb_out[c] = sum;
+    }
+}
+
+@group(0) @binding(3) var<storage, read> input_weight: array<f32>;
+@group(0) @binding(4) var<storage, read> input_mean: array<f32>;
+@group(0) @binding(5) var<storage, read> input_variance: array<f32>;
+@group(0) @binding(6) var<storage, read> gw: array<f32>;
+@group(0) @binding(7) var<storage, read> gb: array<f32>;
+@group(0) @binding(8) var<storage, read_write> gx: array<f32>;
+
+@compute @workgroup_size(WG)
+fn backward_input_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    let at = flat_index(gid, groups);
+    if at >= params.images * params.image_pixels * params.channels { return; }
+    let c = at % params.channels;
+    let rstd = 1.0 / sqrt(input_variance[c] + params.eps);
+    let xhat = (x[at] - input_mean[c]) * rstd;
+    gx[at] = input_weight[c] * rstd * (gy[at] - params.inverse_count * (gb[c] + xhat * gw[c]));
+}
+
+@group(0) @binding(3) var<storage, read> input_weight4: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read> input_mean4: array<vec4<f32>>;
+@group(0) @binding(5) var<storage, read> input_variance4: array<vec4<f32>>;
+@group(0) @binding(6) var<storage, read> gw4: array<vec4<f32>>;
+@group(0) @binding(7) var<storage, read> gb4: array<vec4<f32>>;
+@group(0) @binding(8) var<storage, read_write> gx4: array<vec4<f32>>;
+
+@compute @workgroup_size(WG)
+fn backward_input_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    let quads = params.channels / 4u;
+    let pixels = params.images * params.image_pixels;
+    let stride = (pixels + PIXELS - 1u) / PIXELS * quads; // whole pixels, as in forward
+    let first = flat_index(gid, groups);
+    if first >= stride { return; }
+    let q = first % quads;
+    let center = input_mean4[q];
+    let rstd = 1.0 / sqrt(input_variance4[q] + params.eps);
+    let scale = input_weight4[q] * rstd;
+    let mean_gy = params.inverse_count * gb4[q];
+    let slope = params.inverse_count * gw4[q] * rstd; // gx loses slope for each unit of x - mean
+    for (var i = 0u; i < PIXELS; i++) {
+        let at = first + i * stride;
+        if at < pixels * quads { gx4[at] = scale * (gy4[at] - mean_gy - (x4[at] - center) * slope); }
+    }
+}

@@ -1,0 +1,157 @@
+// Binary cross-entropy plus soft Dice from logits x and targets t, in a form that is safe in f32, and its gradient.
+//
+// With e = exp(-|x|), p = sigmoid(x), q = sigmoid(-x) = 1 - p (never computed as 1 - p), and per group of images
+//   I = sum p*t    P = sum p    T = sum t    D = sum(p*(1-t) + q*t)    B = sum(|x| * [x >= 0 ? 1-t : t] + log(1+e))
+//
+//   sums           I, P, T, D, B per chunk of one image
+//   finalize       loss = bce_scale * sum B + dice_scale * sum D/S,   S = P + T + smoothing;   group_sums[g] = I, P, T
+//   backward_input gx = gy * (bce_scale * (p*(1-t) - q*t) + dice_scale * p*q * ((2I + smoothing)/S^2 - 2t/S))
+//
+// D = P + T - 2I and D/S = 1 - (2I + smoothing)/S, but as a sum of terms that are never negative: no cancellation, so a
+// small loss keeps its digits. exp(-|x|) may underflow to 0; then p or q is 0 and B is |x| or 0.
+//
+// sums: one workgroup adds up one chunk. finalize: one workgroup. backward_input: one element per invocation.
+// A group is an image or the whole batch; its chunks stand side by side in partials[which][chunk].
+// @include flat
+// @include reduce
+
+override WG: u32 = 64u;
+
+struct Params {
+    images: u32,       // of this launch
+    image_len: u32,    // logits of an image
+    chunk: u32,        // logits of a chunk; the last of an image may be shorter
+    image_chunks: u32,
+    first_image: u32,  // of this launch
+    groups: u32,
+    group_images: u32, // 1, or all
+    smoothing: f32,
+    bce_scale: f32,    // weight / number of logits
+    dice_scale: f32,   // weight / number of groups
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+
+@group(0) @binding(1) var<storage, read> x: array<f32>;
+@group(0) @binding(2) var<storage, read> target_in: array<f32>;
+@group(0) @binding(3) var<storage, read_write> partials: array<f32>;
+
+/// log(1 + e) for e in [0, 1]: 2 atanh(e / (2 + e)) as a series, exact to f32. `log(1 + e)` is 0 below 6e-8, and
+/// WGSL allows an absolute error of 5e-7 in `log` near 1.
+fn log1p(e: f32) -> f32 {
+    let s = e / (2.0 + e); // at most 1/3: each term is a ninth of the one before
+    let z = s * s;
+    let high = 1.0 / 9.0 + z * (1.0 / 11.0 + z * (1.0 / 13.0 + z / 15.0));
+    let low = 1.0 / 3.0 + z * (1.0 / 5.0 + z * (1.0 / 7.0 + z * high));
+    return 2.0 * s + 2.0 * s * z * low;
+}
+
+/// sigmoid(x) and sigmoid(-x).
+fn sigmoids(x: f32, e: f32) -> vec2<f32> {
+    let larger = 1.0 / (1.0 + e);
+    let smaller = e * larger;
+    return select(vec2(smaller, larger), vec2(larger, smaller), x >= 0.0);
+}
+
+fn chunk_count() -> u32 {
+    return params.groups * params.group_images * params.image_chunks;
+}
+
+@compute @workgroup_size(WG)
+fn sums(
+    @builtin(workgroup_id) wid: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lid: u32,
+) {
+    let chunk = flat_group(wid, groups);
+    if chunk >= params.images * params.image_chunks { return; }
+    let image = chunk / params.image_chunks * params.image_len;
+    let start = (chunk % params.image_chunks) * params.chunk;
+    let end = min(start + params.chunk, params.image_len);
+    var both = 0.0;
+    var predicted = 0.0;
+    var wanted = 0.0;
+    var missed = 0.0;
+    var entropy = 0.0;
+    for (var i = image + start + lid; i < image + end; i += WG) {
+        let t = target_in[i];
+        let e = exp(-abs(x[i]));
+        let pq = sigmoids(x[i], e);
+        both += pq.x * t;
+        predicted += pq.x;
+        wanted += t;
+        missed += pq.x * (1.0 - t) + pq.y * t;
+        entropy += abs(x[i]) * select(t, 1.0 - t, x[i] >= 0.0) + log1p(e);
+    }
+    both = workgroup_sum(both, lid);
+    predicted = workgroup_sum(predicted, lid);
+    wanted = workgroup_sum(wanted, lid);
+    missed = workgroup_sum(missed, lid);
+    entropy = workgroup_sum(entropy, lid);
+    if lid == 0u {
+        let chunks = chunk_count();
+        let to = params.first_image * params.image_chunks + chunk;
+        partials[to] = both;
+        partials[to + chunks] = predicted;
+        partials[to + 2u * chunks] = wanted;
+        partials[to + 3u * chunks] = missed;
+        partials[to + 4u * chunks] = entropy;
+    }
+}
+
+@group(0) @binding(1) var<storage, read> partials_in: array<f32>;
+@group(0) @binding(2) var<storage, read_write> loss: array<f32>;
+@group(0) @binding(3) var<storage, read_write> group_sums_out: array<f32>; // I, P, T of each group
+
+/// One workgroup adds up the chunks of each group in turn.
+@compute @workgroup_size(WG)
+fn finalize(@builtin(local_invocation_index) lid: u32) {
+    let chunks = chunk_count();
+    let group_chunks = params.group_images * params.image_chunks;
+    var entropy = 0.0;
+    var dice = 0.0;
+    for (var g = 0u; g < params.groups; g++) {
+        var both = 0.0;
+        var predicted = 0.0;
+        var wanted = 0.0;
+        var missed = 0.0;
+        for (var k = g * group_chunks + lid; k < (g + 1u) * group_chunks; k += WG) {
+            both += partials_in[k];
+            predicted += partials_in[k + chunks];
+            wanted += partials_in[k + 2u * chunks];
+            missed += partials_in[k + 3u * chunks];
+            entropy += partials_in[k + 4u * chunks];
+        }
+        both = workgroup_sum(both, lid);
+        predicted = workgroup_sum(predicted, lid);
+        wanted = workgroup_sum(wanted, lid);
+        dice += workgroup_sum(missed, lid) / (predicted + wanted + params.smoothing);
+        if lid == 0u {
+            group_sums_out[3u * g] = both;
+            group_sums_out[3u * g + 1u] = predicted;
+            group_sums_out[3u * g + 2u] = wanted;
+        }
+    }
+    entropy = workgroup_sum(entropy, lid);
+    if lid == 0u { loss[0] = params.bce_scale * entropy + params.dice_scale * dice; }
+}
+
+@group(0) @binding(3) var<storage, read> group_sums: array<f32>;
+@group(0) @binding(4) var<storage, read> gy: array<f32>; // one number
+@group(0) @binding(5) var<storage, read_write> gx: array<f32>;
+
+@compute @workgroup_size(WG)
+fn backward_input(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    let at = flat_index(gid, groups);
+    if at >= params.images * params.image_len { return; }
+    let group = (params.first_image + at / params.image_len) / params.group_images;
+    let both = group_sums[3u * group];
+    let total = group_sums[3u * group + 1u] + group_sums[3u * group + 2u] + params.smoothing;
+
+    let t = target_in[at];
+    let pq = sigmoids(x[at], exp(-abs(x[at])));
+    let bce = pq.x * (1.0 - t) - pq.y * t;
+    // total may be as small as 1e-5: dividing twice keeps its square out of reach of underflow.
+    let dice = pq.x * pq.y * (((2.0 * both + params.smoothing) / total - 2.0 * t) / total);
+    gx[at] = gy[0] * (params.bce_scale * bce + params.dice_scale * dice);
+}

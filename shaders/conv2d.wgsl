@@ -1,0 +1,342 @@
+// 2-D convolution (as in networks: a correlation) and its gradients. Layout NHWC, weights [ky, kx, ci, co].
+//
+//   forward          y[n,oy,ox,co] = bias[co] + sum over ky,kx,ci of x[n, oy*s+ky-p, ox*s+kx-p, ci] * w[ky,kx,ci,co]
+//   flip_weight      v[ky,kx,co,ci] = w[kh-1-ky,kw-1-kx,ci,co]
+//   backward_input   gx = the same sum over gy with v, padding k-1-p, and a division by s where forward multiplies
+//   backward_weight  gw[ky,kx,ci,co] = sum over n,oy,ox of x[n, oy*s+ky-p, ox*s+kx-p, ci] * gy[n,oy,ox,co];
+//                    gb[co] = sum of gy. Partial sums over chunks of image rows; then
+//   reduce           adds the chunks up in order: no atomics, the same bits in every run.
+//
+// One gather serves forward and backward_input: a position is (o * multiply + k - pad), and counts only where it
+// divides by `divide` and lies inside.
+//
+// _v1  one invocation computes one element.
+// _v2  one invocation computes a tile of 8 pixels x 8 channels (lib/gemm_tile); backward_weight 8 weights x 8 channels.
+// _v3  backward_weight for ci that divides by 8: both sides are read as vec4, bounds are checked once per image row.
+// @include flat
+// @include gemm_tile
+
+override WG: u32 = 64u;
+
+struct Params {
+    batch: u32,
+    in_h: u32,
+    in_w: u32,
+    in_c: u32,
+    out_h: u32,
+    out_w: u32,
+    out_c: u32,
+    kernel_h: u32,
+    kernel_w: u32,
+    multiply: u32,   // the stride in forward, 1 in backward_input
+    divide: u32,     // 1 in forward, the stride in backward_input
+    pad_h: i32,
+    pad_w: i32,
+    has_bias: u32,
+    chunk_rows: u32, // backward_weight: image rows (n, oy) of a chunk
+    block_rows: u32, // backward_weight: image rows between two additions to the partial sum
+    chunks: u32,     // reduce: chunks to add up
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+
+// ---- forward and backward_input -------------------------------------------------------------------------------
+
+@group(0) @binding(1) var<storage, read> x: array<f32>;
+@group(0) @binding(2) var<storage, read> weight: array<f32>;
+@group(0) @binding(3) var<storage, read> bias: array<f32>;
+@group(0) @binding(4) var<storage, read_write> y: array<f32>;
+
+/// The source row or column of output position o and kernel position k, or -1.
+fn source(o: u32, k: u32, pad: i32, extent: u32) -> i32 {
+    let scaled = i32(o * params.multiply + k) - pad;
+    let divided = scaled / i32(params.divide);
+    let inside = scaled >= 0 && divided * i32(params.divide) == scaled && divided < i32(extent);
+    return select(-1, divided, inside);
+}
+
+@compute @workgroup_size(WG)
+fn forward_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    let at = flat_index(gid, groups);
+    if at >= params.batch * params.out_h * params.out_w * params.out_c { return; }
+    let co = at % params.out_c;
+    let pixel = at / params.out_c; // (n, oy, ox)
+    let ox = pixel % params.out_w;
+    let row = pixel / params.out_w; // (n, oy)
+    let n = row / params.out_h;
+    let oy = row % params.out_h;
+    var sum = 0.0;
+    for (var ky = 0u; ky < params.kernel_h; ky++) {
+        let iy = source(oy, ky, params.pad_h, params.in_h);
+        for (var kx = 0u; kx < params.kernel_w; kx++) {
+            let ix = source(ox, kx, params.pad_w, params.in_w);
+            if iy >= 0 && ix >= 0 {
+                let x_at = ((n * params.in_h + u32(iy)) * params.in_w + u32(ix)) * params.in_c;
+                let w_at = (ky * params.kernel_w + kx) * params.in_c * params.out_c + co;
+                // One kernel position at a time: a blocked sum.
+                var part = 0.0;
+                for (var ci = 0u; ci < params.in_c; ci++) { part += x[x_at + ci] * weight[w_at + ci * params.out_c]; }
+                sum += part;
+            }
+        }
+    }
+    if params.has_bias == 1u { sum += bias[co]; }
+    y[at] = sum;
+}
+
+@group(0) @binding(2) var<storage, read> weight4: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read> bias4: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read_write> y4: array<vec4<f32>>;
+
+fn gemm_rows() -> u32 { return params.batch * params.out_h * params.out_w; }
+fn gemm_cols() -> u32 { return params.out_c; }
+fn gemm_taps() -> u32 { return params.kernel_h * params.kernel_w; }
+fn gemm_depth() -> u32 { return params.in_c; }
+
+fn origin(pixel: u32) -> vec3<i32> {
+    let row = pixel / params.out_w;
+    return vec3<i32>(i32(row / params.out_h), i32(row % params.out_h), i32(pixel % params.out_w));
+}
+
+fn locate(at: vec3<i32>, tap: u32) -> u32 {
+    let iy = source(u32(at.y), tap / params.kernel_w, params.pad_h, params.in_h);
+    let ix = source(u32(at.z), tap % params.kernel_w, params.pad_w, params.in_w);
+    let inside = ((u32(at.x) * params.in_h + u32(iy)) * params.in_w + u32(ix)) * params.in_c;
+    return select(OUTSIDE, inside, iy >= 0 && ix >= 0);
+}
+
+fn load_a(at: u32, ci: u32) -> f32 { return select(x[at + ci], 0.0, at == OUTSIDE); }
+
+fn load_b(tap: u32, ci: u32, col4: u32) -> vec4<f32> {
+    return weight4[(tap * params.in_c + ci) * (params.out_c / 4u) + col4];
+}
+
+fn store(pixel: u32, col4: u32, value: vec4<f32>) {
+    let with_bias = select(value, value + bias4[col4], params.has_bias == 1u);
+    y4[pixel * (params.out_c / 4u) + col4] = with_bias;
+}
+
+@compute @workgroup_size(WG)
+fn forward_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    gemm_tile(flat_index(gid, groups));
+}
+
+@group(0) @binding(1) var<storage, read> weight_in: array<f32>;
+@group(0) @binding(2) var<storage, read_write> flipped: array<f32>;
+
+@compute @workgroup_size(WG)
+fn flip_weight(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    let at = flat_index(gid, groups); // of the result [ky, kx, co, ci]
+    let taps = params.kernel_h * params.kernel_w;
+    if at >= taps * params.in_c * params.out_c { return; }
+    let ci = at % params.in_c;
+    let co = (at / params.in_c) % params.out_c;
+    let tap = at / (params.in_c * params.out_c);
+    flipped[at] = weight_in[((taps - 1u - tap) * params.in_c + ci) * params.out_c + co];
+}
+
+// ---- backward_weight ------------------------------------------------------------------------------------------
+// Weights are rows r = (ky, kx, ci) of `out_c` numbers; row r = kernel_h*kernel_w*in_c is the bias, whose "x" is 1.
+// `partial` is [chunk, r, co]. `params` are forward's.
+
+@group(0) @binding(2) var<storage, read> gy: array<f32>;
+@group(0) @binding(3) var<storage, read_write> partial: array<f32>;
+
+fn weight_rows() -> u32 { return params.kernel_h * params.kernel_w * params.in_c; }
+
+@compute @workgroup_size(WG)
+fn backward_weight_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    let at = flat_index(gid, groups); // (chunk, r, co)
+    let co = at % params.out_c;
+    let r = (at / params.out_c) % (weight_rows() + 1u);
+    let chunk = at / (params.out_c * (weight_rows() + 1u));
+    let image_rows = params.batch * params.out_h;
+    let first = chunk * params.chunk_rows;
+    if first >= image_rows { return; }
+    let is_bias = r == weight_rows();
+    let ci = r % params.in_c;
+    let kx = (r / params.in_c) % params.kernel_w;
+    let ky = r / (params.in_c * params.kernel_w);
+    var sum = 0.0;
+    for (var row = first; row < min(first + params.chunk_rows, image_rows); row++) {
+        let n = row / params.out_h;
+        let iy = source(row % params.out_h, ky, params.pad_h, params.in_h);
+        var part = 0.0; // one image row at a time: a blocked sum
+        for (var ox = 0u; ox < params.out_w; ox++) {
+            let ix = source(ox, kx, params.pad_w, params.in_w);
+            let g = gy[(row * params.out_w + ox) * params.out_c + co];
+            if is_bias {
+                part += g;
+            } else if iy >= 0 && ix >= 0 {
+                part += x[((n * params.in_h + u32(iy)) * params.in_w + u32(ix)) * params.in_c + ci] * g;
+            }
+        }
+        sum += part;
+    }
+    partial[at] = sum;
+}
+
+@group(0) @binding(2) var<storage, read> gy4: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read_write> partial4: array<vec4<f32>>;
+
+/// Rows of weights per invocation; columns are two vectors of four.
+const TILE_R: u32 = 8u;
+
+@compute @workgroup_size(WG)
+fn backward_weight_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    let tile = flat_index(gid, groups); // (chunk, row tile, column tile)
+    let out_c4 = params.out_c / 4u;
+    let col_tiles = out_c4 / 2u;
+    let row_tiles = weight_rows() / TILE_R + 1u; // at least one row is left for the bias
+    let co4 = (tile % col_tiles) * 2u;
+    let r0 = ((tile / col_tiles) % row_tiles) * TILE_R;
+    let chunk = tile / (col_tiles * row_tiles);
+    let image_rows = params.batch * params.out_h;
+    let first = chunk * params.chunk_rows;
+    let last = min(first + params.chunk_rows, image_rows);
+    if first >= image_rows { return; }
+
+    // Where each weight row looks, relative to (oy, ox): kernel position and channel.
+    var ky: array<u32, TILE_R>;
+    var kx: array<u32, TILE_R>;
+    var ci: array<u32, TILE_R>;
+    for (var i = 0u; i < TILE_R; i++) {
+        let r = r0 + i;
+        ci[i] = r % params.in_c;
+        kx[i] = (r / params.in_c) % params.kernel_w;
+        ky[i] = r / (params.in_c * params.kernel_w);
+    }
+    var sum: array<array<vec4<f32>, 2>, TILE_R>;
+    for (var block = first; block < last; block += params.block_rows) {
+        // A block's sum is complete before it is added: no long chain.
+        var acc: array<array<vec4<f32>, 2>, TILE_R>;
+        for (var row = block; row < min(block + params.block_rows, last); row++) {
+            let n = row / params.out_h;
+            let oy = row % params.out_h;
+            for (var ox = 0u; ox < params.out_w; ox++) {
+                let g_at = (row * params.out_w + ox) * out_c4 + co4;
+                let g0 = gy4[g_at];
+                let g1 = gy4[g_at + 1u];
+                for (var i = 0u; i < TILE_R; i++) {
+                    let iy = source(oy, ky[i], params.pad_h, params.in_h);
+                    let ix = source(ox, kx[i], params.pad_w, params.in_w);
+                    let at = ((n * params.in_h + u32(iy)) * params.in_w + u32(ix)) * params.in_c + ci[i];
+                    let is_bias = r0 + i == weight_rows();
+                    let a = select(select(0.0, x[at], iy >= 0 && ix >= 0), 1.0, is_bias);
+                    acc[i][0] += a * g0;
+                    acc[i][1] += a * g1;
+                }
+            }
+        }
+        for (var i = 0u; i < TILE_R; i++) {
+            sum[i][0] += acc[i][0];
+            sum[i][1] += acc[i][1];
+        }
+    }
+    for (var i = 0u; i < TILE_R; i++) {
+        if r0 + i <= weight_rows() {
+            let at = (chunk * (weight_rows() + 1u) + r0 + i) * out_c4 + co4;
+            partial4[at] = sum[i][0];
+            partial4[at + 1u] = sum[i][1];
+        }
+    }
+}
+
+@group(0) @binding(1) var<storage, read> x4: array<vec4<f32>>;
+
+@compute @workgroup_size(WG)
+fn backward_weight_v3(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    let tile = flat_index(gid, groups); // (chunk, row tile, column tile)
+    let out_c4 = params.out_c / 4u;
+    let in_c4 = params.in_c / 4u;
+    let col_tiles = out_c4 / 2u;
+    let row_tiles = weight_rows() / TILE_R + 1u; // the last one is the bias alone
+    let co4 = (tile % col_tiles) * 2u;
+    let row_tile = (tile / col_tiles) % row_tiles;
+    let chunk = tile / (col_tiles * row_tiles);
+    let image_rows = params.batch * params.out_h;
+    let first = chunk * params.chunk_rows;
+    let last = min(first + params.chunk_rows, image_rows);
+    if first >= image_rows { return; }
+    let is_bias = row_tile == row_tiles - 1u;
+    let r0 = row_tile * TILE_R;
+    let ci4 = (r0 % params.in_c) / 4u;
+    let kx = select((r0 / params.in_c) % params.kernel_w, 0u, is_bias);
+    let ky = select(r0 / (params.in_c * params.kernel_w), 0u, is_bias);
+    // The columns ox whose source lies inside: lo <= ox < hi.
+    let offset = i32(kx) - params.pad_w;
+    let s = i32(params.multiply);
+    let lo = select(u32(max((s - 1 - offset) / s, 0)), 0u, is_bias || offset >= 0);
+    let past = (i32(params.in_w) - offset + s - 1) / s;
+    let hi = select(u32(clamp(past, 0, i32(params.out_w))), params.out_w, is_bias);
+
+    let at_sum = (chunk * (weight_rows() + 1u) + r0) * out_c4 + co4;
+    for (var block = first; block < last; block += params.block_rows) {
+        var acc: array<array<vec4<f32>, 2>, TILE_R>;
+        for (var row = block; row < min(block + params.block_rows, last); row++) {
+            let n = row / params.out_h;
+            let iy = source(row % params.out_h, ky, params.pad_h, params.in_h);
+            if is_bias {
+                for (var ox = 0u; ox < params.out_w; ox++) {
+                    let g_at = (row * params.out_w + ox) * out_c4 + co4;
+                    acc[0][0] += gy4[g_at];
+                    acc[0][1] += gy4[g_at + 1u];
+                }
+            } else if iy >= 0 {
+                let x_row = (n * params.in_h + u32(iy)) * params.in_w;
+                for (var ox = lo; ox < hi; ox++) {
+                    let g_at = (row * params.out_w + ox) * out_c4 + co4;
+                    let x_at = (x_row + u32(i32(ox) * s + offset)) * in_c4 + ci4;
+                    let g0 = gy4[g_at];
+                    let g1 = gy4[g_at + 1u];
+                    let a0 = x4[x_at];
+                    let a1 = x4[x_at + 1u];
+                    for (var i = 0u; i < 4u; i++) {
+                        acc[i][0] += a0[i] * g0;
+                        acc[i][1] += a0[i] * g1;
+                        acc[i + 4u][0] += a1[i] * g0;
+                        acc[i + 4u][1] += a1[i] * g1;
+                    }
+                }
+            }
+        }
+        // A block's sum is complete before it is added: no long chain. Nobody else touches these numbers.
+        for (var i = 0u; i < TILE_R; i++) {
+            if r0 + i <= weight_rows() {
+                let at = at_sum + i * out_c4;
+                if block == first {
+                    partial4[at] = acc[i][0];
+                    partial4[at + 1u] = acc[i][1];
+                } else {
+                    partial4[at] += acc[i][0];
+                    partial4[at + 1u] += acc[i][1];
+                }
+            }
+        }
+    }
+}
+
+@group(0) @binding(1) var<storage, read> partial_in: array<f32>;
+@group(0) @binding(2) var<storage, read_write> grad_weight: array<f32>;
+@group(0) @binding(3) var<storage, read_write> grad_bias: array<f32>;
+
+@compute @workgroup_size(WG)
+fn reduce(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    let at = flat_index(gid, groups); // (r, co)
+    let weights = weight_rows() * params.out_c;
+    let stride = weights + params.out_c;
+    if at >= stride { return; }
+    var sum = 0.0;
+    for (var first = 0u; first < params.chunks; first += 16u) {
+        var part = 0.0; // sixteen chunks at a time: a blocked sum
+        for (var chunk = first; chunk < min(first + 16u, params.chunks); chunk++) {
+            part += partial_in[chunk * stride + at];
+        }
+        sum += part;
+    }
+    if at < weights {
+        grad_weight[at] = sum;
+    } else if params.has_bias == 1u {
+        grad_bias[at - weights] = sum;
+    }
+}

@@ -1,0 +1,259 @@
+// Layer normalisation over the last axis, and its gradient. x is `rows` rows of `channels` numbers.
+//
+//   forward         y = (x - mean[r]) * rstd[r] * w[c] + b[c],   statistics[r] = (mean, rstd) of row r
+//   backward_input  gx = rstd * (g - mean of g - xhat * mean of (g * xhat)),   g = gy * w,  xhat = (x - mean) * rstd
+//   backward_sums   per chunk of rows: sum of gy * xhat and of gy, for each channel
+//   backward_finalize   gw[c], gb[c] = these, added up over the chunks
+//
+// The variance is the mean of (x - mean)^2 in a second pass over the row, which is still in the cache.
+// partials[which][c][chunk]: the last stage reads consecutive memory.
+//
+// _v1  one invocation computes one row; backward_sums: a chunk of rows of one channel.
+// _v2  four channels at a time. `columns` invocations share a row, a workgroup takes WG / columns rows:
+//
+//        +----+----+----+----+   row 0: invocation (row, column) takes the vectors
+//        | v4 | v4 | v4 | v4 |          column, column + columns, ... of its row;
+//        +----+----+----+----+   row 1  then the columns are added up.
+//        | v4 | v4 | v4 | v4 |
+//        +----+----+----+----+   backward_sums: the rows of the table walk down a chunk and are added up
+//                                (lib/columns); blocks of `columns` vectors stand side by side.
+// @include flat
+// @include reduce
+// @include columns
+
+override WG: u32 = 64u;
+
+struct Params {
+    rows: u32,        // of this launch
+    channels: u32,
+    chunk: u32,       // rows of a chunk
+    chunks: u32,      // of all launches
+    first_chunk: u32, // of this launch
+    columns: u32,     // v2: a power of two up to WG
+    eps: f32,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+
+@group(0) @binding(1) var<storage, read> x: array<f32>;
+@group(0) @binding(2) var<storage, read> weight: array<f32>;
+@group(0) @binding(3) var<storage, read> bias: array<f32>;
+@group(0) @binding(4) var<storage, read_write> y: array<f32>;
+@group(0) @binding(5) var<storage, read_write> statistics_out: array<vec2<f32>>; // mean, rstd of each row
+
+@group(0) @binding(1) var<storage, read> x4: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read> weight4: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read> bias4: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read_write> y4: array<vec4<f32>>;
+
+var<workgroup> tile_row: array<vec2<f32>, 2u * WG>;
+
+/// The sum over the invocations that share a row, left to right. Two sums in a row use slot 0 and slot 1: then nobody
+/// overwrites what others still read, and one barrier is enough.
+fn row_sum(value: vec2<f32>, slot: u32, lid: u32) -> vec2<f32> {
+    let first = slot * WG + lid - lid % params.columns;
+    tile_row[slot * WG + lid] = value;
+    workgroupBarrier(); // every value is in the tile
+    var total = vec2(0.0);
+    for (var at = first; at < first + params.columns; at++) { total += tile_row[at]; }
+    return total;
+}
+
+fn components(v: vec4<f32>) -> f32 {
+    return (v.x + v.y) + (v.z + v.w);
+}
+
+// ---- forward ---------------------------------------------------------------------------------------------------
+
+@compute @workgroup_size(WG)
+fn forward_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    let row = flat_index(gid, groups);
+    if row >= params.rows { return; }
+    let start = row * params.channels;
+    // Summed around the first number: the mean of numbers far from 0 is then as exact as f32 can hold it.
+    let origin = x[start];
+    var sum = 0.0;
+    for (var c = 0u; c < params.channels; c++) { sum += x[start + c] - origin; }
+    let mean = origin + sum / f32(params.channels);
+    var squares = 0.0;
+    for (var c = 0u; c < params.channels; c++) {
+        let off = x[start + c] - mean;
+        squares += off * off;
+    }
+    let rstd = 1.0 / sqrt(squares / f32(params.channels) + params.eps);
+    for (var c = 0u; c < params.channels; c++) {
+        y[start + c] = (x[start + c] - mean) * rstd * weight[c] + bias[c];
+    }
+    statistics_out[row] = vec2(mean, rstd);
+}
+
+@compute @workgroup_size(WG)
+fn forward_v2(
+    @builtin(workgroup_id) wid: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lid: u32,
+) {
+    let quads = params.channels / 4u;
+    let column = lid % params.columns;
+    let row = flat_group(wid, groups) * (WG / params.columns) + lid / params.columns;
+    let end = select(0u, quads, row < params.rows); // idle rows of the last workgroup still reach the barriers
+    let start = min(row, params.rows - 1u) * quads;
+
+    let origin = vec4(x4[start].x);
+    var sum = vec4(0.0);
+    for (var q = column; q < end; q += params.columns) { sum += x4[start + q] - origin; }
+    let mean = origin.x + row_sum(vec2(components(sum), 0.0), 0u, lid).x / f32(params.channels);
+    var squares = vec4(0.0);
+    for (var q = column; q < end; q += params.columns) {
+        let off = x4[start + q] - vec4(mean);
+        squares += off * off;
+    }
+    let variance = row_sum(vec2(components(squares), 0.0), 1u, lid).x / f32(params.channels);
+    let rstd = 1.0 / sqrt(variance + params.eps);
+    for (var q = column; q < end; q += params.columns) {
+        y4[start + q] = (x4[start + q] - vec4(mean)) * rstd * weight4[q] + bias4[q];
+    }
+    if row < params.rows && column == 0u { statistics_out[row] = vec2(mean, rstd); }
+}
+
+// ---- backward --------------------------------------------------------------------------------------------------
+
+@group(0) @binding(2) var<storage, read> gy: array<f32>;
+@group(0) @binding(3) var<storage, read> statistics: array<vec2<f32>>;
+@group(0) @binding(4) var<storage, read> input_weight: array<f32>;
+@group(0) @binding(5) var<storage, read_write> gx: array<f32>;
+
+@compute @workgroup_size(WG)
+fn backward_input_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    let row = flat_index(gid, groups);
+    if row >= params.rows { return; }
+    let start = row * params.channels;
+    let mean = statistics[row].x;
+    let rstd = statistics[row].y;
+    var sum = 0.0;
+    var product = 0.0;
+    for (var c = 0u; c < params.channels; c++) {
+        let g = gy[start + c] * input_weight[c];
+        sum += g;
+        product += g * (x[start + c] - mean);
+    }
+    let mean_g = sum / f32(params.channels);
+    let slope = product * rstd * rstd / f32(params.channels); // gx loses slope for each unit of x - mean
+    for (var c = 0u; c < params.channels; c++) {
+        let g = gy[start + c] * input_weight[c];
+        gx[start + c] = rstd * (g - mean_g - (x[start + c] - mean) * slope);
+    }
+}
+
+@group(0) @binding(2) var<storage, read> gy4: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read> input_weight4: array<vec4<f32>>;
+@group(0) @binding(5) var<storage, read_write> gx4: array<vec4<f32>>;
+
+@compute @workgroup_size(WG)
+fn backward_input_v2(
+    @builtin(workgroup_id) wid: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lid: u32,
+) {
+    let quads = params.channels / 4u;
+    let column = lid % params.columns;
+    let row = flat_group(wid, groups) * (WG / params.columns) + lid / params.columns;
+    let end = select(0u, quads, row < params.rows);
+    let start = min(row, params.rows - 1u) * quads;
+    let mean = vec4(statistics[min(row, params.rows - 1u)].x);
+    let rstd = statistics[min(row, params.rows - 1u)].y;
+    var sum = vec4(0.0);
+    var product = vec4(0.0);
+    for (var q = column; q < end; q += params.columns) {
+        let g = gy4[start + q] * input_weight4[q];
+        sum += g;
+        product += g * (x4[start + q] - mean);
+    }
+    let totals = row_sum(vec2(components(sum), components(product)), 0u, lid) / f32(params.channels);
+    let slope = totals.y * rstd * rstd;
+    for (var q = column; q < end; q += params.columns) {
+        let g = gy4[start + q] * input_weight4[q];
+        gx4[start + q] = rstd * (g - vec4(totals.x) - (x4[start + q] - mean) * slope);
+    }
+}
+
+@group(0) @binding(4) var<storage, read_write> partials: array<f32>; // [gy * xhat, gy][c][chunk]
+
+@compute @workgroup_size(WG)
+fn backward_sums_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    let at = flat_index(gid, groups);
+    let c = at % params.channels;
+    let first = (at / params.channels) * params.chunk;
+    if first >= params.rows { return; }
+    var product = 0.0;
+    var sum = 0.0;
+    for (var r = first; r < min(first + params.chunk, params.rows); r++) {
+        let g = gy[r * params.channels + c];
+        product += g * (x[r * params.channels + c] - statistics[r].x) * statistics[r].y;
+        sum += g;
+    }
+    let to = c * params.chunks + params.first_chunk + at / params.channels;
+    partials[to] = product;
+    partials[to + params.channels * params.chunks] = sum;
+}
+
+@compute @workgroup_size(WG)
+fn backward_sums_v2(
+    @builtin(workgroup_id) wid: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lid: u32,
+) {
+    let quads = params.channels / 4u;
+    let blocks = (quads + params.columns - 1u) / params.columns; // of columns, side by side
+    let group = flat_group(wid, groups);
+    let chunk = group / blocks;
+    let first = chunk * params.chunk;
+    if first >= params.rows { return; }
+    let quad = (group % blocks) * params.columns + lid % params.columns;
+    let inside = quad < quads; // the last block may be too wide; its idle columns still reach the barriers
+    let end = select(0u, min(first + params.chunk, params.rows), inside);
+    var product = vec4(0.0);
+    var sum = vec4(0.0);
+    for (var r = first + lid / params.columns; r < end; r += WG / params.columns) {
+        let g = gy4[r * quads + quad];
+        product += g * ((x4[r * quads + quad] - vec4(statistics[r].x)) * statistics[r].y);
+        sum += g;
+    }
+    product = column_sum(product, 0u, params.columns, lid);
+    sum = column_sum(sum, 1u, params.columns, lid);
+    if inside && lid < params.columns {
+        for (var i = 0u; i < 4u; i++) {
+            let to = (quad * 4u + i) * params.chunks + params.first_chunk + chunk;
+            partials[to] = product[i];
+            partials[to + params.channels * params.chunks] = sum[i];
+        }
+    }
+}
+
+@group(0) @binding(1) var<storage, read> partials_in: array<f32>;
+@group(0) @binding(2) var<storage, read_write> gw: array<f32>;
+@group(0) @binding(3) var<storage, read_write> gb: array<f32>;
+
+/// One workgroup adds up the chunks of one channel.
+@compute @workgroup_size(WG)
+fn backward_finalize(
+    @builtin(workgroup_id) wid: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lid: u32,
+) {
+    let c = flat_group(wid, groups);
+    if c >= params.channels { return; }
+    let begin = c * params.chunks;
+    var product = 0.0;
+    var sum = 0.0;
+    for (var k = begin + lid; k < begin + params.chunks; k += WG) {
+        product += partials_in[k];
+        sum += partials_in[k + params.channels * params.chunks];
+    }
+    product = workgroup_sum(product, lid);
+    sum = workgroup_sum(sum, lid);
+    if lid == 0u {
+        gw[c] = product;
+        gb[c] = sum;
+    }
+}

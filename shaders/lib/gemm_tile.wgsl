@@ -1,0 +1,54 @@
+// The tile engine of everything that looks like a matrix product.
+//
+//   y[row, col] = sum over taps and k of  a(row, tap, k) * b(tap, k, col)
+//
+//            col tile: 4 * TILE_N columns           One invocation owns TILE_M x 4*TILE_N outputs in registers.
+//           +----+----+                             For each (tap, k) it loads TILE_M numbers of a and TILE_N
+//   row     | v4 | v4 |  <- acc[m][0..TILE_N]       vectors of b, and adds their outer product.
+//   tile    | v4 | v4 |                             Neighbouring invocations take neighbouring column tiles,
+//   TILE_M  | v4 | v4 |                             so that they read the same a and consecutive b.
+//           +----+----+
+//
+// The including file says what a and b are, and where the result goes:
+//   gemm_rows(), gemm_cols(), gemm_taps(), gemm_depth()     extents; columns divide by 4 * TILE_N
+//   origin(row) -> vec3<i32>                                whatever of the row does not depend on the tap
+//   locate(origin, tap) -> u32                              where a's k = 0 stands, or OUTSIDE: a is 0 there
+//   load_a(at, k) -> f32,  load_b(tap, k, col4) -> vec4     col4 counts vectors of four columns
+//   store(row, col4, value)                                 bias, residual, ...
+//
+// Divisions stay in origin and locate, out of the loop over k.
+
+const TILE_M: u32 = 8u; // @tune 4 8
+const TILE_N: u32 = 2u; // @tune 1 2
+
+const OUTSIDE: u32 = 0xffffffffu;
+
+fn gemm_tile(tile: u32) {
+    let col_tiles = gemm_cols() / (4u * TILE_N);
+    let col4 = (tile % col_tiles) * TILE_N;
+    let row = (tile / col_tiles) * TILE_M;
+    if row >= gemm_rows() { return; }
+
+    var acc: array<array<vec4<f32>, TILE_N>, TILE_M>;
+    var origins: array<vec3<i32>, TILE_M>;
+    for (var m = 0u; m < TILE_M; m++) {
+        origins[m] = origin(min(row + m, gemm_rows() - 1u));
+    }
+    for (var tap = 0u; tap < gemm_taps(); tap++) {
+        var at: array<u32, TILE_M>;
+        for (var m = 0u; m < TILE_M; m++) { at[m] = locate(origins[m], tap); }
+        for (var k = 0u; k < gemm_depth(); k++) {
+            var b: array<vec4<f32>, TILE_N>;
+            for (var j = 0u; j < TILE_N; j++) { b[j] = load_b(tap, k, col4 + j); }
+            for (var m = 0u; m < TILE_M; m++) {
+                let a = load_a(at[m], k);
+                for (var j = 0u; j < TILE_N; j++) { acc[m][j] += a * b[j]; }
+            }
+        }
+    }
+    for (var m = 0u; m < TILE_M; m++) {
+        if row + m < gemm_rows() {
+            for (var j = 0u; j < TILE_N; j++) { store(row + m, col4 + j, acc[m][j]); }
+        }
+    }
+}

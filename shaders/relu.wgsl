@@ -1,0 +1,52 @@
+// Rectifier, and its gradient.
+//
+//   forward         y[i]  = x[i] where x[i] >= 0, else 0; -0 and NaN stay as they are, as in PyTorch
+//   backward_input  gx[i] = gy[i] where y[i] > 0, else 0: the slope at 0 is 0
+//
+// One invocation computes one element, in the _v2 entries four. y says all that the gradient needs, so x need not be
+// kept. Extents come from the bindings (arrayLength).
+// @include flat
+
+override WG: u32 = 64u;
+
+@group(0) @binding(1) var<storage, read> x: array<f32>;
+@group(0) @binding(2) var<storage, read_write> y: array<f32>;
+
+@compute @workgroup_size(WG)
+fn forward_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    let at = flat_index(gid, groups);
+    if at >= arrayLength(&y) { return; }
+    y[at] = select(x[at], 0.0, x[at] < 0.0);
+}
+
+@group(0) @binding(1) var<storage, read> x4: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read_write> y4: array<vec4<f32>>;
+
+@compute @workgroup_size(WG)
+fn forward_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    let at = flat_index(gid, groups);
+    if at >= arrayLength(&y4) { return; }
+    y4[at] = select(x4[at], vec4(0.0), x4[at] < vec4(0.0));
+}
+
+@group(0) @binding(1) var<storage, read> gy: array<f32>;
+@group(0) @binding(2) var<storage, read> kept: array<f32>; // y of the forward pass
+@group(0) @binding(3) var<storage, read_write> gx: array<f32>;
+
+@compute @workgroup_size(WG)
+fn backward_input_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    let at = flat_index(gid, groups);
+    if at >= arrayLength(&gx) { return; }
+    gx[at] = select(gy[at], 0.0, kept[at] <= 0.0);
+}
+
+@group(0) @binding(1) var<storage, read> gy4: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read> kept4: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read_write> gx4: array<vec4<f32>>;
+
+@compute @workgroup_size(WG)
+fn backward_input_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    let at = flat_index(gid, groups);
+    if at >= arrayLength(&gx4) { return; }
+    gx4[at] = select(gy4[at], vec4(0.0), kept4[at] <= vec4(0.0));
+}

@@ -1,0 +1,29 @@
+//! What `backward` returns.
+
+use std::collections::HashMap;
+
+use super::Slot;
+use crate::tensor::Tensor;
+
+/// Gradients of parameters (by their stable number) and of watched inputs.
+#[derive(Debug, Default)]
+pub struct Gradients {
+    pub(super) leaves: HashMap<usize, Tensor>,
+    pub(super) values: HashMap<usize, Tensor>,
+}
+
+impl Gradients {
+    /// The gradient of a parameter, or of a tensor watched with `watch_input`.
+    pub fn of(&self, tensor: &Tensor) -> Option<&Tensor> {
+        match (&tensor.leaf, &tensor.slot) {
+            (Some(leaf), _) => self.leaves.get(&leaf.id),
+            (None, Some(Slot { index, .. })) => self.values.get(index),
+            (None, None) => None,
+        }
+    }
+
+    /// Whether a parameter got a gradient.
+    pub fn has_leaf(&self, id: usize) -> bool {
+        self.leaves.contains_key(&id)
+    }
+}

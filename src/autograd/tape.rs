@@ -1,0 +1,263 @@
+//! The tape: a flat list of nodes in the order of execution. No sorting, no recursion, no global state.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use super::{Backward, Gradients, Leaf, Wanted};
+use crate::ops;
+use crate::tensor::{Device, Shape, Tensor};
+use crate::{Error, Result};
+
+/// Where a tensor stands on a tape.
+#[derive(Debug, Clone)]
+pub struct Slot {
+    /// Weak: a tensor that outlives its tape keeps nothing of it.
+    tape: Weak<Mutex<Inner>>,
+    pub(super) index: usize,
+}
+
+/// An input of a node.
+#[derive(Debug, Clone)]
+enum Input {
+    /// Not differentiated.
+    Constant,
+    Value(usize),
+    Leaf(Arc<Leaf>),
+}
+
+#[derive(Debug)]
+struct Node {
+    op: Box<dyn Backward>,
+    inputs: Vec<Input>,
+    output: usize,
+    shape: Shape,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    nodes: Vec<Node>,
+    /// Per slot: is its gradient wanted?
+    wants: Vec<bool>,
+    /// Slots whose gradient is returned.
+    watched: Vec<usize>,
+}
+
+fn lock(inner: &Mutex<Inner>) -> MutexGuard<'_, Inner> {
+    // Nodes are pushed whole: a panic elsewhere leaves a shorter list, not a broken one.
+    inner.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A list of what was computed from watched tensors. One per step; playing it consumes it.
+#[derive(Debug, Default)]
+pub struct Tape {
+    inner: Arc<Mutex<Inner>>,
+}
+
+impl Tape {
+    /// An empty tape.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Everything computed from the returned tensor is recorded. Its own gradient is not wanted: images.
+    pub fn watch(&self, tensor: &Tensor) -> Tensor {
+        self.start(tensor, false)
+    }
+
+    /// As [`watch`](Self::watch), and its gradient is wanted.
+    pub fn watch_input(&self, tensor: &Tensor) -> Tensor {
+        self.start(tensor, true)
+    }
+
+    fn start(&self, tensor: &Tensor, wanted: bool) -> Tensor {
+        let mut inner = lock(&self.inner);
+        let index = inner.wants.len();
+        inner.wants.push(wanted);
+        if wanted {
+            inner.watched.push(index);
+        }
+        let slot = Slot { tape: Arc::downgrade(&self.inner), index };
+        Tensor { slot: Some(slot), ..tensor.detach() }
+    }
+
+    /// How many operations are recorded.
+    pub fn len(&self) -> usize {
+        lock(&self.inner).nodes.len()
+    }
+
+    /// Whether nothing is recorded.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Bytes kept for the gradients. A tensor kept by several operations counts for each.
+    pub fn saved_bytes(&self) -> u64 {
+        lock(&self.inner).nodes.iter().map(|node| saved_bytes(node.op.as_ref())).sum()
+    }
+
+    /// The gradients of a scalar with respect to every parameter and watched input that it depends on.
+    ///
+    /// # Errors
+    /// [`Error::Tape`] if `loss` is no scalar or was not recorded here; else as the ops' launches.
+    pub fn backward(self, loss: &Tensor) -> Result<Gradients> {
+        if loss.len() != 1 {
+            return Err(Error::Tape(format!("the loss must be one number, got {}", loss.shape())));
+        }
+        let one = loss.device().tensor("backward", loss.shape(), &[1.0])?;
+        self.backward_from(loss, &one)
+    }
+
+    /// As [`backward`](Self::backward), from any tensor and its gradient.
+    ///
+    /// # Errors
+    /// As [`backward`](Self::backward).
+    pub fn backward_from(self, output: &Tensor, gradient: &Tensor) -> Result<Gradients> {
+        let at = match &output.slot {
+            Some(slot) if slot.tape.ptr_eq(&Arc::downgrade(&self.inner)) => slot.index,
+            Some(_) => return Err(Error::Tape("the output belongs to another tape".into())),
+            None => return Err(Error::Tape("the output was not computed from a watched tensor".into())),
+        };
+        if gradient.shape() != output.shape() {
+            let message = format!("the gradient {} does not fit the output {}", gradient.shape(), output.shape());
+            return Err(Error::Tape(message));
+        }
+        let Inner { mut nodes, wants, watched } = std::mem::take(&mut *lock(&self.inner));
+        let mut slots: Vec<Option<Tensor>> = vec![None; wants.len()];
+        slots[at] = Some(gradient.detach());
+        let mut grads = Gradients::default();
+        // Popping drops each node's saved tensors as soon as it has been played.
+        while let Some(node) = nodes.pop() {
+            let Some(gy) = slots[node.output].take() else { continue };
+            let gradients = play(&node, &gy, &wants, &grads)?;
+            drop(gy);
+            for (input, gradient) in node.inputs.iter().zip(gradients) {
+                let Some(gradient) = gradient else { continue };
+                match input {
+                    Input::Constant => {}
+                    Input::Value(index) => add_into(&mut slots[*index], gradient)?,
+                    Input::Leaf(leaf) => keep(&mut grads, leaf, gradient)?,
+                }
+            }
+        }
+        for index in watched {
+            if let Some(gradient) = slots[index].take() {
+                grads.values.insert(index, gradient);
+            }
+        }
+        Ok(grads)
+    }
+}
+
+fn play(node: &Node, gy: &Tensor, wants: &[bool], grads: &Gradients) -> Result<Vec<Option<Tensor>>> {
+    let needs = node.inputs.iter().map(|input| needed(input, wants)).collect();
+    let targets = node.inputs.iter().map(|input| match input {
+        // On a GPU the kernel writes the parameter's gradient where the optimizer reads it. CPU ops lock whole
+        // buffers, so there it is copied afterwards.
+        Input::Leaf(leaf) if !grads.has_leaf(leaf.id) && matches!(gy.device(), Device::Gpu(_)) => {
+            Some(leaf.grad.clone())
+        }
+        _ => None,
+    });
+    let mut wanted = Wanted { device: gy.device(), needs, targets: targets.collect() };
+    node.op.backward(gy, &mut wanted)
+}
+
+fn needed(input: &Input, wants: &[bool]) -> bool {
+    match input {
+        Input::Constant => false,
+        Input::Value(index) => wants[*index],
+        Input::Leaf(_) => true,
+    }
+}
+
+/// Gradients of a value used twice add up, in place where nobody else holds the first.
+fn add_into(slot: &mut Option<Tensor>, gradient: Tensor) -> Result<()> {
+    *slot = Some(match slot.take() {
+        None => gradient,
+        Some(first) if first.is_sole_owner() => {
+            ops::add_assign(&first, &gradient)?;
+            first
+        }
+        Some(first) => ops::add(&first, &gradient)?,
+    });
+    Ok(())
+}
+
+/// Puts a parameter's gradient in its place, or adds it there.
+fn keep(grads: &mut Gradients, leaf: &Leaf, gradient: Tensor) -> Result<()> {
+    if let Some(first) = grads.leaves.get(&leaf.id) {
+        return ops::add_assign(first, &gradient.reshape(first.shape())?);
+    }
+    if matches!(gradient.device(), Device::Cpu(_)) || gradient.byte_offset() != leaf.grad.byte_offset() {
+        leaf.grad.copy_from(&gradient)?;
+    }
+    grads.leaves.insert(leaf.id, leaf.grad.clone());
+    Ok(())
+}
+
+fn saved_bytes(op: &dyn Backward) -> u64 {
+    op.saved().iter().map(|tensor| tensor.bytes()).sum()
+}
+
+/// Records an operation if one of its inputs is watched. `inputs` holds `None` for an absent one (no bias).
+///
+/// # Errors
+/// [`Error::Tape`] if the inputs stand on two tapes, or on one that has been played.
+pub(crate) fn record<B: Backward + 'static>(
+    output: Tensor,
+    inputs: &[Option<&Tensor>],
+    make: impl FnOnce() -> B,
+) -> Result<Tensor> {
+    let mut tape: Option<Weak<Mutex<Inner>>> = None;
+    for slot in inputs.iter().flatten().filter_map(|tensor| tensor.slot.as_ref()) {
+        match &tape {
+            Some(first) if !first.ptr_eq(&slot.tape) => {
+                return Err(Error::Tape("the inputs of one operation are recorded on two tapes".into()));
+            }
+            _ => tape = Some(slot.tape.clone()),
+        }
+    }
+    let Some(tape) = tape else { return Ok(output) };
+    let Some(live) = tape.upgrade() else {
+        return Err(Error::Tape("this tensor's tape has been played; detach() it or start a new tape".into()));
+    };
+    let mut inner = lock(&live);
+    let sources: Vec<Input> = inputs
+        .iter()
+        .map(|input| match input {
+            Some(Tensor { slot: Some(slot), .. }) => Input::Value(slot.index),
+            Some(Tensor { leaf: Some(leaf), .. }) => Input::Leaf(Arc::clone(leaf)),
+            _ => Input::Constant,
+        })
+        .collect();
+    let wanted = sources.iter().any(|input| needed(input, &inner.wants));
+    let index = inner.wants.len();
+    inner.wants.push(wanted);
+    if wanted {
+        let shape = output.shape();
+        inner.nodes.push(Node { op: Box::new(make()), inputs: sources, output: index, shape });
+    }
+    Ok(Tensor { slot: Some(Slot { tape, index }), ..output })
+}
+
+impl fmt::Display for Tape {
+    /// One line per operation: output shape and bytes kept for its gradient.
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let inner = lock(&self.inner);
+        writeln!(out, "{:>4}  {:<20} {:<24} {:>12}  inputs", "", "op", "output", "saved bytes")?;
+        for (number, node) in inner.nodes.iter().enumerate() {
+            let shape = node.shape.to_string();
+            write!(out, "{number:>4}  {:<20} {shape:<24} {:>12} ", node.op.name(), saved_bytes(node.op.as_ref()))?;
+            for input in &node.inputs {
+                match input {
+                    Input::Constant => write!(out, " -")?,
+                    Input::Value(index) => write!(out, " v{index}")?,
+                    Input::Leaf(leaf) => write!(out, " p{}", leaf.id)?,
+                }
+            }
+            writeln!(out, " -> v{}", node.output)?;
+        }
+        let total: u64 = inner.nodes.iter().map(|node| saved_bytes(node.op.as_ref())).sum();
+        write!(out, "{} operations keep {total} bytes", inner.nodes.len())
+    }
+}

@@ -1,0 +1,339 @@
+//! 2-D convolution and its gradients. The twin of `shaders/conv2d.wgsl`.
+//!
+//! Forward and the input gradient are one gather (see [`gather`]): a small tile of pixels times 16 output channels
+//! stays in registers while the loop walks over kernel positions and input channels.
+
+use rayon::prelude::*;
+
+use super::{Real, uniform};
+
+uniform! {
+    /// Sizes of a convolution, seen as a gather: source position = (o * multiply + k - pad) / divide.
+    Conv2dParams {
+        /// Images.
+        batch: u32,
+        /// Rows of the source.
+        in_h: u32,
+        /// Columns of the source.
+        in_w: u32,
+        /// Channels of the source.
+        in_c: u32,
+        /// Rows of the result.
+        out_h: u32,
+        /// Columns of the result.
+        out_w: u32,
+        /// Channels of the result.
+        out_c: u32,
+        /// Rows of the kernel.
+        kernel_h: u32,
+        /// Columns of the kernel.
+        kernel_w: u32,
+        /// The stride in forward, 1 in the input gradient.
+        multiply: u32,
+        /// 1 in forward, the stride in the input gradient.
+        divide: u32,
+        /// Rows of zeros above.
+        pad_h: i32,
+        /// Columns of zeros to the left.
+        pad_w: i32,
+        /// 1 if there is a bias.
+        has_bias: u32,
+        /// Weight gradient: image rows of a chunk.
+        chunk_rows: u32,
+        /// Weight gradient: image rows between two additions to the partial sum.
+        block_rows: u32,
+        /// Weight gradient: chunks to add up.
+        chunks: u32,
+    }
+}
+
+impl Conv2dParams {
+    /// Sizes of a convolution of `x [N, H, W, C]` with `weight [kh, kw, C, out]`.
+    pub fn forward(x: [usize; 4], weight: [usize; 4], stride: usize, pad: usize, has_bias: bool) -> Self {
+        let out = |extent: usize, kernel: usize| ((extent + 2 * pad - kernel) / stride + 1) as u32;
+        Self {
+            batch: x[0] as u32,
+            in_h: x[1] as u32,
+            in_w: x[2] as u32,
+            in_c: x[3] as u32,
+            out_h: out(x[1], weight[0]),
+            out_w: out(x[2], weight[1]),
+            out_c: weight[3] as u32,
+            kernel_h: weight[0] as u32,
+            kernel_w: weight[1] as u32,
+            multiply: stride as u32,
+            divide: 1,
+            pad_h: pad as i32,
+            pad_w: pad as i32,
+            has_bias: u32::from(has_bias),
+            chunk_rows: 0,
+            block_rows: 0,
+            chunks: 0,
+        }
+    }
+
+    /// The gather that is the input gradient: from gy to gx, with flipped weights.
+    pub fn input_gradient(&self) -> Self {
+        Self {
+            in_h: self.out_h,
+            in_w: self.out_w,
+            in_c: self.out_c,
+            out_h: self.in_h,
+            out_w: self.in_w,
+            out_c: self.in_c,
+            multiply: self.divide,
+            divide: self.multiply,
+            pad_h: self.kernel_h as i32 - 1 - self.pad_h,
+            pad_w: self.kernel_w as i32 - 1 - self.pad_w,
+            has_bias: 0,
+            ..*self
+        }
+    }
+
+    /// The source row or column of output position `o` and kernel position `k`, if it lies inside.
+    #[inline(always)]
+    fn source(&self, o: usize, k: usize, pad: i32, extent: u32) -> Option<usize> {
+        let scaled = (o * self.multiply as usize + k) as i64 - i64::from(pad);
+        let divided = scaled / i64::from(self.divide);
+        let inside = scaled >= 0 && divided * i64::from(self.divide) == scaled && divided < i64::from(extent);
+        inside.then_some(divided as usize)
+    }
+}
+
+/// Pixels of a register tile.
+const PIXELS: usize = 6;
+/// Output channels of a register tile.
+const COLUMNS: usize = 32;
+/// Narrower tile, for layers with few channels.
+const NARROW: usize = 16;
+
+/// `y[n,oy,ox,co]` = `bias[co]` + sum over ky, kx, ci of `x[n, oy*s+ky-p, ox*s+kx-p, ci] * w[ky,kx,ci,co]`.
+pub fn forward<T: Real>(p: &Conv2dParams, x: &[T], weight: &[T], bias: Option<&[T]>, y: &mut [T]) {
+    gather(p, x, weight, bias, y);
+}
+
+/// `gx`: the gather over gy with flipped weights. `p` are forward's sizes.
+pub fn backward_input<T: Real>(p: &Conv2dParams, gy: &[T], weight: &[T], gx: &mut [T]) {
+    let flipped = flip_weight(p, weight);
+    gather(&p.input_gradient(), gy, &flipped, None, gx);
+}
+
+/// `v[ky,kx,co,ci]` = `w[kh-1-ky,kw-1-kx,ci,co]`.
+pub fn flip_weight<T: Real>(p: &Conv2dParams, weight: &[T]) -> Vec<T> {
+    let (taps, in_c, out_c) = ((p.kernel_h * p.kernel_w) as usize, p.in_c as usize, p.out_c as usize);
+    let mut flipped = vec![T::zero(); weight.len()];
+    for tap in 0..taps {
+        let from = &weight[(taps - 1 - tap) * in_c * out_c..][..in_c * out_c];
+        let to = &mut flipped[tap * in_c * out_c..][..in_c * out_c];
+        for (ci, row) in from.chunks_exact(out_c).enumerate() {
+            for (co, value) in row.iter().enumerate() {
+                to[co * in_c + ci] = *value;
+            }
+        }
+    }
+    flipped
+}
+
+/// Both directions. One task computes one row of the result.
+fn gather<T: Real>(p: &Conv2dParams, x: &[T], weight: &[T], bias: Option<&[T]>, y: &mut [T]) {
+    let (out_w, out_c) = (p.out_w as usize, p.out_c as usize);
+    let nothing = vec![T::zero(); p.in_c as usize]; // what lies outside
+    y.par_chunks_mut(out_w * out_c).enumerate().for_each(|(row, y)| {
+        let (n, oy) = (row / p.out_h as usize, row % p.out_h as usize);
+        let image = &x[n * (p.in_h * p.in_w * p.in_c) as usize..][..(p.in_h * p.in_w * p.in_c) as usize];
+        let mut co = 0;
+        while co < out_c {
+            let bias = bias.map(|bias| &bias[co..]);
+            let line = Line { p, image, nothing: &nothing, weight, bias, oy, co };
+            co += match out_c - co {
+                COLUMNS.. => line.tiles::<T, COLUMNS>(y),
+                NARROW.. => line.tiles::<T, NARROW>(y),
+                8.. => line.tiles::<T, 8>(y),
+                4.. => line.tiles::<T, 4>(y),
+                _ => line.tiles::<T, 1>(y),
+            };
+        }
+    });
+}
+
+/// One row of the result, from output channel `co` on.
+struct Line<'a, T> {
+    p: &'a Conv2dParams,
+    image: &'a [T],
+    nothing: &'a [T],
+    weight: &'a [T],
+    bias: Option<&'a [T]>,
+    oy: usize,
+    co: usize,
+}
+
+impl<T: Real> Line<'_, T> {
+    /// Computes `N` channels of every pixel of the row; returns `N`.
+    fn tiles<U, const N: usize>(&self, y: &mut [T]) -> usize {
+        let out_w = self.p.out_w as usize;
+        let mut ox = 0;
+        while ox + PIXELS <= out_w {
+            self.tile::<PIXELS, N>(ox, y);
+            ox += PIXELS;
+        }
+        while ox < out_w {
+            self.tile::<1, N>(ox, y);
+            ox += 1;
+        }
+        N
+    }
+
+    /// `M` pixels x `N` channels.
+    #[inline(always)]
+    fn tile<const M: usize, const N: usize>(&self, ox: usize, y: &mut [T]) {
+        let p = self.p;
+        let (in_c, out_c) = (p.in_c as usize, p.out_c as usize);
+        let mut acc = [[T::zero(); N]; M];
+        for ky in 0..p.kernel_h as usize {
+            let Some(iy) = p.source(self.oy, ky, p.pad_h, p.in_h) else { continue };
+            let source_row = &self.image[iy * p.in_w as usize * in_c..][..p.in_w as usize * in_c];
+            for kx in 0..p.kernel_w as usize {
+                // The input channels below each pixel of the tile.
+                let mut below = [self.nothing; M];
+                let mut any = false;
+                for (m, below) in below.iter_mut().enumerate() {
+                    if let Some(ix) = p.source(ox + m, kx, p.pad_w, p.in_w) {
+                        *below = &source_row[ix * in_c..][..in_c];
+                        any = true;
+                    }
+                }
+                if !any {
+                    continue;
+                }
+                let below: [&[T]; M] = below.map(|slice| &slice[..in_c]);
+                let tap = (ky * p.kernel_w as usize + kx) * in_c * out_c;
+                let rows = self.weight[tap..][..in_c * out_c].chunks_exact(out_c);
+                for (ci, row) in rows.enumerate() {
+                    let Some(w) = row[self.co..].first_chunk::<N>() else { continue };
+                    for m in 0..M {
+                        let a = below[m][ci];
+                        for j in 0..N {
+                            acc[m][j] = a.fma(w[j], acc[m][j]);
+                        }
+                    }
+                }
+            }
+        }
+        for (m, acc) in acc.iter().enumerate() {
+            let out = &mut y[(ox + m) * out_c + self.co..][..N];
+            match self.bias {
+                Some(bias) => out.iter_mut().zip(acc).zip(bias).for_each(|((out, acc), bias)| *out = *acc + *bias),
+                None => out.copy_from_slice(acc),
+            }
+        }
+    }
+}
+
+/// Rows of the weight gradient's register tile.
+const WEIGHT_ROWS: usize = 8;
+
+/// `gw[ky,kx,ci,co]` = sum over pixels of `x * gy`; `gb[co]` = sum of `gy`. `p` are forward's sizes.
+///
+/// One task owns some rows of the gradient and walks over all pixels, image row by image row: every sum is blocked
+/// and its order does not depend on the number of threads.
+pub fn backward_weight<T: Real>(p: &Conv2dParams, x: &[T], gy: &[T], gw: &mut [T], gb: Option<&mut [T]>) {
+    let (in_c, out_c) = (p.in_c as usize, p.out_c as usize);
+    let blocks = gw.chunks_mut(in_c * out_c).enumerate().flat_map(|(tap, gw)| {
+        gw.chunks_mut(WEIGHT_ROWS * out_c).enumerate().map(move |(block, gw)| (tap, block * WEIGHT_ROWS, gw))
+    });
+    let blocks: Vec<_> = blocks.collect();
+    blocks.into_par_iter().for_each(|(tap, ci, gw)| {
+        gw.fill(T::zero());
+        let rows = gw.len() / out_c;
+        let mut co = 0;
+        while co < out_c {
+            co += match (rows, out_c - co) {
+                (WEIGHT_ROWS, COLUMNS..) => weight_block::<T, WEIGHT_ROWS, COLUMNS>(p, x, gy, tap, ci, co, gw),
+                (WEIGHT_ROWS, NARROW..) => weight_block::<T, WEIGHT_ROWS, NARROW>(p, x, gy, tap, ci, co, gw),
+                (3, NARROW..) => weight_block::<T, 3, NARROW>(p, x, gy, tap, ci, co, gw),
+                (_, NARROW..) => each_row::<T, NARROW>(p, x, gy, tap, ci, co, gw),
+                (WEIGHT_ROWS, _) => weight_block::<T, WEIGHT_ROWS, 1>(p, x, gy, tap, ci, co, gw),
+                _ => each_row::<T, 1>(p, x, gy, tap, ci, co, gw),
+            };
+        }
+    });
+    if let Some(gb) = gb {
+        column_sums(gy, gb);
+    }
+}
+
+/// Few rows, one at a time.
+fn each_row<T: Real, const N: usize>(
+    p: &Conv2dParams,
+    x: &[T],
+    gy: &[T],
+    tap: usize,
+    ci: usize,
+    co: usize,
+    gw: &mut [T],
+) -> usize {
+    for (row, gw) in gw.chunks_exact_mut(p.out_c as usize).enumerate() {
+        weight_block::<T, 1, N>(p, x, gy, tap, ci + row, co, gw);
+    }
+    N
+}
+
+/// `R` input channels x `N` output channels of one kernel position; returns `N`.
+fn weight_block<T: Real, const R: usize, const N: usize>(
+    p: &Conv2dParams,
+    x: &[T],
+    gy: &[T],
+    tap: usize,
+    ci: usize,
+    co: usize,
+    gw: &mut [T],
+) -> usize {
+    let (in_w, in_c, out_w, out_c) = (p.in_w as usize, p.in_c as usize, p.out_w as usize, p.out_c as usize);
+    let (ky, kx) = (tap / p.kernel_w as usize, tap % p.kernel_w as usize);
+    // The columns whose source lies inside.
+    let inside = |ox: &usize| p.source(*ox, kx, p.pad_w, p.in_w).is_some();
+    let Some(lo) = (0..out_w).find(inside) else { return N };
+    let hi = (0..out_w).rfind(inside).map_or(lo, |last| last + 1);
+    let first_ix = lo * p.multiply as usize + kx - p.pad_w.max(0) as usize;
+    for (row, gy) in gy.chunks_exact(out_w * out_c).enumerate() {
+        let (n, oy) = (row / p.out_h as usize, row % p.out_h as usize);
+        let Some(iy) = p.source(oy, ky, p.pad_h, p.in_h) else { continue };
+        let x = &x[((n * p.in_h as usize + iy) * in_w + first_ix) * in_c + ci..];
+        let pixels = x.chunks(in_c * p.multiply as usize).zip(gy[lo * out_c..hi * out_c].chunks_exact(out_c));
+        let mut acc = [[T::zero(); N]; R];
+        for (x, gy) in pixels {
+            let (Some(x), Some(g)) = (x.first_chunk::<R>(), gy[co..].first_chunk::<N>()) else { continue };
+            for i in 0..R {
+                for j in 0..N {
+                    acc[i][j] = x[i].fma(g[j], acc[i][j]);
+                }
+            }
+        }
+        for (acc, gw) in acc.iter().zip(gw.chunks_exact_mut(out_c)) {
+            gw[co..co + N].iter_mut().zip(acc).for_each(|(gw, acc)| *gw += *acc);
+        }
+    }
+    N
+}
+
+/// Rows summed before they are added to the rest.
+const SUM_ROWS: usize = 256;
+
+/// `sums[c]` = sum over rows of `values[row, c]`, in blocks of fixed size.
+pub fn column_sums<T: Real>(values: &[T], sums: &mut [T]) {
+    let channels = sums.len();
+    let partials: Vec<Vec<T>> = values
+        .par_chunks(SUM_ROWS * channels)
+        .map(|block| {
+            let mut part = vec![T::zero(); channels];
+            for row in block.chunks_exact(channels) {
+                part.iter_mut().zip(row).for_each(|(part, value)| *part += *value);
+            }
+            part
+        })
+        .collect();
+    sums.fill(T::zero());
+    for part in partials {
+        sums.iter_mut().zip(part).for_each(|(sum, part)| *sum += part);
+    }
+}

@@ -1,0 +1,89 @@
+//! Bilinear upsampling by 2, and its gradient. The twin of `shaders/upsample_bilinear.wgsl`, which explains the positions.
+
+use rayon::prelude::*;
+
+use super::{Real, uniform};
+
+uniform! {
+    /// Sizes of an upsampling; the output has twice the rows and columns.
+    UpsampleBilinearParams {
+        /// Rows of x.
+        in_h: u32,
+        /// Columns of x.
+        in_w: u32,
+        /// Channels.
+        channels: u32,
+        /// 1: the centres of the corner pixels match. 0: the areas of the pixels match.
+        align_corners: u32,
+    }
+}
+
+impl UpsampleBilinearParams {
+    /// Where output o reads along an axis of x: low with weight 1 - fraction, high with weight fraction.
+    fn position<T: Real>(&self, o: usize, extent: usize) -> (usize, usize, T) {
+        let (above, below) = match self.align_corners {
+            0 => ((2 * o).saturating_sub(1), 4),
+            _ => (o * (extent - 1), 2 * extent - 1),
+        };
+        let low = above / below;
+        (low, (low + 1).min(extent - 1), T::of((above % below) as f64) / T::of(below as f64))
+    }
+
+    /// The first output that reads input i, and the first after it that does not.
+    fn readers(&self, i: usize, extent: usize) -> (usize, usize) {
+        let (first, end) = if self.align_corners == 0 || extent == 1 {
+            ((2 * i).saturating_sub(1), 2 * i + 3)
+        } else {
+            let steps = 2 * extent - 1;
+            (if i == 0 { 0 } else { (i - 1) * steps / (extent - 1) + 1 }, ((i + 1) * steps).div_ceil(extent - 1))
+        };
+        (first, if i == extent - 1 { 2 * extent } else { end })
+    }
+}
+
+/// `y[n,oy,ox,c]` = the four x around its position, weighted by their closeness.
+pub fn forward<T: Real>(p: &UpsampleBilinearParams, x: &[T], y: &mut [T]) {
+    let (in_h, in_w, channels) = (p.in_h as usize, p.in_w as usize, p.channels as usize);
+    y.par_chunks_mut(2 * in_w * channels).enumerate().for_each(|(row, y)| {
+        let (n, oy) = (row / (2 * in_h), row % (2 * in_h));
+        let (top, bottom, down): (_, _, T) = p.position(oy, in_h);
+        let line = |iy: usize| &x[(n * in_h + iy) * in_w * channels..][..in_w * channels];
+        let (top, bottom) = (line(top), line(bottom));
+        for (ox, y) in y.chunks_exact_mut(channels).enumerate() {
+            let (left, right, along): (_, _, T) = p.position(ox, in_w);
+            let (left, right) = (left * channels, right * channels);
+            let upper = top[left..left + channels].iter().zip(&top[right..right + channels]);
+            let lower = bottom[left..left + channels].iter().zip(&bottom[right..right + channels]);
+            for ((y, (a, b)), (c, d)) in y.iter_mut().zip(upper).zip(lower) {
+                let (upper, lower) = (*a + (*b - *a) * along, *c + (*d - *c) * along);
+                *y = upper + (lower - upper) * down;
+            }
+        }
+    });
+}
+
+/// `gx[n,iy,ix,c]` = sum over the (oy, ox) that read (iy, ix) of `gy` with the same weights, in row order.
+pub fn backward_input<T: Real>(p: &UpsampleBilinearParams, gy: &[T], gx: &mut [T]) {
+    let (in_h, in_w, channels) = (p.in_h as usize, p.in_w as usize, p.channels as usize);
+    gx.par_chunks_mut(in_w * channels).enumerate().for_each(|(row, gx)| {
+        let (n, iy) = (row / in_h, row % in_h);
+        gx.fill(T::zero());
+        let (first, end) = p.readers(iy, in_h);
+        for oy in first..end {
+            let (top, bottom, down): (_, _, T) = p.position(oy, in_h);
+            let share = |i, weight| if i == iy { weight } else { T::zero() };
+            let row_weight = share(top, T::one() - down) + share(bottom, down);
+            // One row of gx belongs to one task: scattering along it is safe, and shorter than gathering.
+            let line = &gy[(n * 2 * in_h + oy) * 2 * in_w * channels..][..2 * in_w * channels];
+            for (ox, gy) in line.chunks_exact(channels).enumerate() {
+                let (left, right, along): (_, _, T) = p.position(ox, in_w);
+                for (ix, weight) in [(left, T::one() - along), (right, along)] {
+                    let weight = row_weight * weight;
+                    for (gx, gy) in gx[ix * channels..][..channels].iter_mut().zip(gy) {
+                        *gx = gy.fma(weight, *gx);
+                    }
+                }
+            }
+        }
+    });
+}

@@ -1,0 +1,220 @@
+//! Pictures of predictions: the FLAIR slice in grey at twice its size, the true outline in green, the predicted one in
+//! magenta. The true outline runs along the inside of its border and the predicted one along the outside, so both stay
+//! visible where they agree.
+
+use std::io::Cursor;
+use std::path::Path;
+
+use image::{GrayImage, ImageFormat, Rgb, RgbImage};
+
+use crate::data::{CHANNELS, FLAIR, write_atomically};
+use crate::{Error, Result};
+
+/// Pixels of the picture for one pixel of the slice, along each side.
+pub const ZOOM: usize = 2;
+/// Colour of the true outline.
+pub const TRUTH: [u8; 3] = [64, 255, 96];
+/// Colour of the predicted outline.
+pub const PREDICTED: [u8; 3] = [255, 48, 208];
+/// Pixels between the tiles of a contact sheet.
+const GAP: usize = 6;
+/// Colour of the gaps.
+const GAP_COLOR: Rgb<u8> = Rgb([40, 40, 46]);
+
+/// A picture in memory: RGB, 8 bits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tile {
+    /// Rows.
+    pub height: usize,
+    /// Columns.
+    pub width: usize,
+    /// `height * width * 3` bytes.
+    pub rgb: Vec<u8>,
+}
+
+/// Draws one slice: `rgb` `[H, W, 3]`, `truth` and `predicted` `[H, W]` with values other than 0 inside. The result is [`ZOOM`] times as large.
+///
+/// # Errors
+/// Sizes that do not fit together.
+pub fn overlay(
+    rgb: &[u8],
+    height: usize,
+    width: usize,
+    truth: Option<&[u8]>,
+    predicted: &[u8],
+) -> Result<Tile> {
+    let pixels = height * width;
+    let fits = |mask: &[u8]| mask.len() == pixels;
+    if pixels == 0 || rgb.len() != pixels * CHANNELS || !fits(predicted) || !truth.is_none_or(fits)
+    {
+        return Err(Error::shape(
+            "overlay",
+            format!(
+                "{height}x{width} pixels do not fit to {} image bytes, {} predicted and {:?} true mask values",
+                rgb.len(),
+                predicted.len(),
+                truth.map(<[u8]>::len)
+            ),
+        ));
+    }
+    let flair: Vec<u8> = rgb.iter().copied().skip(FLAIR).step_by(CHANNELS).collect();
+    let white = display_white(&flair);
+    let truth = truth.unwrap_or_default();
+    let (rows, columns) = (height * ZOOM, width * ZOOM);
+    let mut picture = Vec::with_capacity(rows * columns * 3);
+    for y in 0..rows {
+        for x in 0..columns {
+            let color = if on_border(truth, height, width, y, x, true) {
+                TRUTH
+            } else if on_border(predicted, height, width, y, x, false) {
+                PREDICTED
+            } else {
+                let grey = f32::from(flair[y / ZOOM * width + x / ZOOM]) / white * 255.0;
+                [grey.min(255.0) as u8; 3]
+            };
+            picture.extend(color);
+        }
+    }
+    Ok(Tile {
+        height: rows,
+        width: columns,
+        rgb: picture,
+    })
+}
+
+/// [`overlay`], written to a PNG file.
+///
+/// # Errors
+/// Sizes that do not fit together, or a file that cannot be written.
+pub fn write_overlay(
+    path: &Path,
+    rgb: &[u8],
+    height: usize,
+    width: usize,
+    truth: Option<&[u8]>,
+    predicted: &[u8],
+) -> Result<()> {
+    contact_sheet(path, &[overlay(rgb, height, width, truth, predicted)?], 1)
+}
+
+/// Writes a mask `[H, W]` as a grey PNG: 255 where it is not 0.
+///
+/// # Errors
+/// Sizes that do not fit together, or a file that cannot be written.
+pub fn write_mask(path: &Path, mask: &[u8], height: usize, width: usize) -> Result<()> {
+    write_grey(
+        path,
+        mask.iter()
+            .map(|&inside| if inside == 0 { 0 } else { 255 })
+            .collect(),
+        height,
+        width,
+    )
+}
+
+/// Writes probabilities `[H, W]` as a grey PNG: 0 is black, 1 is white.
+///
+/// # Errors
+/// Sizes that do not fit together, or a file that cannot be written.
+pub fn write_probability(
+    path: &Path,
+    probability: &[f32],
+    height: usize,
+    width: usize,
+) -> Result<()> {
+    let grey = probability
+        .iter()
+        .map(|&p| (p.clamp(0.0, 1.0) * 255.0).round() as u8)
+        .collect();
+    write_grey(path, grey, height, width)
+}
+
+/// Writes several tiles as one PNG with small gaps, `columns` in a row; a single tile has no frame.
+///
+/// # Errors
+/// No tile, a tile whose bytes do not fit its size, or a file that cannot be written.
+pub fn contact_sheet(path: &Path, tiles: &[Tile], columns: usize) -> Result<()> {
+    let columns = columns.clamp(1, tiles.len().max(1));
+    let (cell_height, cell_width) = tiles.iter().fold((0, 0), |(height, width), tile| {
+        (tile.height.max(height), tile.width.max(width))
+    });
+    if cell_height == 0
+        || cell_width == 0
+        || tiles
+            .iter()
+            .any(|tile| tile.rgb.len() != tile.height * tile.width * 3)
+    {
+        return Err(Error::shape(
+            "contact_sheet",
+            format!("{} tiles that are empty or lack bytes", tiles.len()),
+        ));
+    }
+    let frame = if tiles.len() == 1 { 0 } else { GAP };
+    let side = |cells: usize, cell: usize| (cells * (cell + frame) + frame) as u32;
+    let rows = tiles.len().div_ceil(columns);
+    let mut sheet = RgbImage::from_pixel(
+        side(columns, cell_width),
+        side(rows, cell_height),
+        GAP_COLOR,
+    );
+    for (at, tile) in tiles.iter().enumerate() {
+        let (top, left) = (
+            frame + at / columns * (cell_height + frame),
+            frame + at % columns * (cell_width + frame),
+        );
+        for (offset, color) in tile.rgb.chunks_exact(3).enumerate() {
+            let (y, x) = (top + offset / tile.width, left + offset % tile.width);
+            sheet.put_pixel(x as u32, y as u32, Rgb([color[0], color[1], color[2]]));
+        }
+    }
+    write_png(path, &sheet.into())
+}
+
+fn write_grey(path: &Path, grey: Vec<u8>, height: usize, width: usize) -> Result<()> {
+    let values = grey.len();
+    let picture = GrayImage::from_raw(width as u32, height as u32, grey)
+        .filter(|_| height * width == values && values > 0);
+    let picture = picture.ok_or_else(|| {
+        Error::shape(
+            "write_mask",
+            format!("{values} values for {height}x{width} pixels"),
+        )
+    })?;
+    write_png(path, &picture.into())
+}
+
+/// Encodes in memory first, so that the file is complete or not there.
+fn write_png(path: &Path, picture: &image::DynamicImage) -> Result<()> {
+    let mut bytes = Vec::new();
+    picture
+        .write_to(&mut Cursor::new(&mut bytes), ImageFormat::Png)
+        .map_err(|source| Error::io("encode", path)(std::io::Error::other(source)))?;
+    write_atomically(path, &bytes)
+}
+
+/// Whether the zoomed pixel `(y, x)` lies on the mask's border, just inside or just outside of it.
+fn on_border(mask: &[u8], height: usize, width: usize, y: usize, x: usize, inside: bool) -> bool {
+    if mask.is_empty() {
+        return false;
+    }
+    let at = |y: usize, x: usize| mask[y / ZOOM * width + x / ZOOM] != 0;
+    if at(y, x) != inside {
+        return false;
+    }
+    let rows = y.saturating_sub(1)..=(y + 1).min(height * ZOOM - 1);
+    let columns = x.saturating_sub(1)..=(x + 1).min(width * ZOOM - 1);
+    rows.into_iter()
+        .any(|row| columns.clone().any(|column| at(row, column) != inside))
+}
+
+/// The FLAIR value shown as white: the 99.5th percentile of the slice's head, since brightness differs by patient.
+fn display_white(flair: &[u8]) -> f32 {
+    let mut sorted: Vec<u8> = flair.iter().copied().filter(|&value| value > 0).collect();
+    sorted.sort_unstable();
+    let white = sorted
+        .get(sorted.len().saturating_sub(1) * 995 / 1000)
+        .copied()
+        .unwrap_or(255);
+    // A nearly black slice stays dark instead of showing its noise.
+    f32::from(white.max(48))
+}

@@ -1,0 +1,387 @@
+//! The opened GPU: which adapter, with which limits, and everything that is shared by its tensors.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rayon::prelude::*;
+
+use super::pipeline::{Pipeline, Pipelines};
+use super::pool::{Buffer, Pool, PoolReport};
+use super::readback::Readback;
+use super::recorder::{Dispatch, Recorder, Timing};
+use super::shader::{Entry, Shader};
+use crate::debug::Switches;
+use crate::{Error, Result};
+
+/// What an adapter is and can do, as `shadegrad devices` prints it.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct AdapterFacts {
+    /// The driver's name for the device.
+    pub name: String,
+    /// `DiscreteGpu`, `IntegratedGpu`, `Cpu` (software), ...
+    pub kind: String,
+    /// `vulkan`, `metal` or `dx12`.
+    pub backend: String,
+    /// Driver and its version.
+    pub driver: String,
+    /// Bytes that one shader binding can see.
+    pub max_binding_bytes: u64,
+    /// Bytes of the largest buffer.
+    pub max_buffer_bytes: u64,
+    /// Bytes of workgroup memory.
+    pub workgroup_bytes: u32,
+    /// Invocations of a workgroup.
+    pub workgroup_invocations: u32,
+    /// Subgroup sizes, smallest and largest.
+    pub subgroup: [u32; 2],
+    /// The features that matter here: `f16`, `subgroup`, `timestamps`, `cooperative_matrix`.
+    pub features: Vec<&'static str>,
+    /// Whether it is software (then it is only used when named).
+    pub software: bool,
+}
+
+/// How to open a GPU.
+#[derive(Debug, Clone, Default)]
+pub struct GpuOptions {
+    /// Part of the adapter's name, in any case; `None`: the best hardware adapter.
+    pub name: Option<String>,
+    /// A smaller binding limit than the device's, to try how tensors larger than one binding are handled.
+    pub max_binding_bytes: Option<u64>,
+}
+
+/// An opened GPU. Shared by all its tensors; all methods take `&self`.
+pub struct Context {
+    facts: AdapterFacts,
+    pub(crate) device: wgpu::Device,
+    queue: wgpu::Queue,
+    max_binding: u64,
+    max_buffer: u64,
+    offset_alignment: u64,
+    timestamps: bool,
+    pool: Pool,
+    pipelines: Pipelines,
+    recorder: Mutex<Recorder>,
+    staging: Mutex<HashMap<u64, Vec<wgpu::Buffer>>>,
+    status: Arc<Status>,
+    /// What the environment asked to see.
+    pub switches: Switches,
+}
+
+/// What the driver told us between calls.
+#[derive(Debug, Default)]
+struct Status {
+    lost: Mutex<Option<String>>,
+    error: Mutex<Option<String>>,
+}
+
+impl std::fmt::Debug for Context {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Context").field("adapter", &self.facts.name).finish_non_exhaustive()
+    }
+}
+
+/// GL would print warnings and costs start-up time.
+const BACKENDS: wgpu::Backends = wgpu::Backends::VULKAN.union(wgpu::Backends::METAL).union(wgpu::Backends::DX12);
+
+fn enumerate() -> Vec<wgpu::Adapter> {
+    let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle_from_env();
+    descriptor.backends = BACKENDS;
+    let instance = wgpu::Instance::new(descriptor);
+    let mut found = pollster::block_on(instance.enumerate_adapters(BACKENDS));
+    // Stable: adapters of one kind keep the driver's order.
+    found.sort_by_key(|adapter| rank(adapter.get_info().device_type));
+    found
+}
+
+/// Smaller is better.
+fn rank(kind: wgpu::DeviceType) -> u8 {
+    match kind {
+        wgpu::DeviceType::DiscreteGpu => 0,
+        wgpu::DeviceType::IntegratedGpu => 1,
+        wgpu::DeviceType::VirtualGpu => 2,
+        wgpu::DeviceType::Other => 3,
+        wgpu::DeviceType::Cpu => 4,
+    }
+}
+
+/// All adapters that wgpu finds, best first. No driver at all is an empty list.
+pub fn adapters() -> Vec<AdapterFacts> {
+    enumerate().iter().map(facts_of).collect()
+}
+
+fn facts_of(adapter: &wgpu::Adapter) -> AdapterFacts {
+    let info = adapter.get_info();
+    let limits = adapter.limits();
+    let available = adapter.features();
+    let features = [
+        ("f16", wgpu::Features::SHADER_F16),
+        ("subgroup", wgpu::Features::SUBGROUP),
+        ("timestamps", wgpu::Features::TIMESTAMP_QUERY),
+        ("cooperative_matrix", wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX),
+    ];
+    AdapterFacts {
+        name: info.name,
+        kind: format!("{:?}", info.device_type),
+        backend: format!("{:?}", info.backend).to_lowercase(),
+        driver: format!("{} {}", info.driver, info.driver_info).trim().to_owned(),
+        max_binding_bytes: limits.max_storage_buffer_binding_size,
+        max_buffer_bytes: limits.max_buffer_size,
+        workgroup_bytes: limits.max_compute_workgroup_storage_size,
+        workgroup_invocations: limits.max_compute_invocations_per_workgroup,
+        subgroup: [info.subgroup_min_size, info.subgroup_max_size],
+        features: features.iter().filter(|(_, bit)| available.contains(*bit)).map(|(name, _)| *name).collect(),
+        software: info.device_type == wgpu::DeviceType::Cpu,
+    }
+}
+
+impl Context {
+    /// Opens an adapter.
+    ///
+    /// # Errors
+    /// [`Error::Adapter`] listing what was found when nothing fits, [`Error::Gpu`] when the driver refuses.
+    pub fn open(options: &GpuOptions) -> Result<Arc<Self>> {
+        let found = enumerate();
+        let wanted = options.name.as_deref().map(str::to_lowercase);
+        let chosen = found.iter().find(|adapter| {
+            let info = adapter.get_info();
+            match &wanted {
+                // Mesa's software Vulkan calls itself llvmpipe; people know it as lavapipe.
+                Some(name) => {
+                    info.name.to_lowercase().contains(name)
+                        || info.driver.to_lowercase().contains(name)
+                        || (name == "lavapipe" && info.name.contains("llvmpipe"))
+                }
+                None => info.device_type != wgpu::DeviceType::Cpu,
+            }
+        });
+        let Some(adapter) = chosen else {
+            let names: Vec<_> = found.iter().map(|adapter| adapter.get_info().name).collect();
+            let list = if names.is_empty() {
+                "no Vulkan, Metal or DX12 adapter is installed".to_owned()
+            } else {
+                format!("there are: {}", names.join(", "))
+            };
+            let what = match &options.name {
+                Some(name) => format!("no GPU adapter matches --device {name}"),
+                None => "no hardware GPU".to_owned(),
+            };
+            return Err(Error::Adapter(format!(
+                "{what}; {list}; `shadegrad devices` lists them, --device cpu always works"
+            )));
+        };
+        Self::open_adapter(adapter, options)
+    }
+
+    fn open_adapter(adapter: &wgpu::Adapter, options: &GpuOptions) -> Result<Arc<Self>> {
+        let facts = facts_of(adapter);
+        let limits = adapter.limits();
+        let timestamps = adapter.features().contains(wgpu::Features::TIMESTAMP_QUERY);
+        let (device, queue) = pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor {
+            label: Some("shadegrad"),
+            required_features: if timestamps { wgpu::Features::TIMESTAMP_QUERY } else { wgpu::Features::empty() },
+            required_limits: limits.clone(),
+            ..Default::default()
+        }))
+        .map_err(|error| Error::Gpu { op: format!("opening {}", facts.name), message: error.to_string() })?;
+
+        let status = Arc::new(Status::default());
+        let seen = Arc::clone(&status);
+        device.set_device_lost_callback(move |reason, message| {
+            if reason != wgpu::DeviceLostReason::Destroyed {
+                *seen.lost.lock().unwrap_or_else(PoisonError::into_inner) = Some(message);
+            }
+        });
+        let seen = Arc::clone(&status);
+        device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
+            seen.error.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| error.to_string());
+        }));
+        let switches = Switches::from_env();
+        switches.say(1, || format!("{facts:?}"));
+        Ok(Arc::new(Self {
+            max_binding: options.max_binding_bytes.unwrap_or(u64::MAX).min(limits.max_storage_buffer_binding_size),
+            max_buffer: limits.max_buffer_size,
+            offset_alignment: u64::from(limits.min_storage_buffer_offset_alignment),
+            facts,
+            device,
+            queue,
+            timestamps,
+            pool: Pool::default(),
+            pipelines: Pipelines::default(),
+            recorder: Mutex::default(),
+            staging: Mutex::default(),
+            status,
+            switches,
+        }))
+    }
+
+    /// What the adapter is and can do.
+    pub fn facts(&self) -> &AdapterFacts {
+        &self.facts
+    }
+
+    /// Bytes that one binding can see.
+    pub fn max_binding_bytes(&self) -> u64 {
+        self.max_binding
+    }
+
+    /// Bytes that the start of a bound range must be a multiple of.
+    pub fn offset_alignment(&self) -> u64 {
+        self.offset_alignment
+    }
+
+    /// Whether dispatches can be timed on the device.
+    pub fn has_timestamps(&self) -> bool {
+        self.timestamps
+    }
+
+    /// What the buffer pool holds.
+    pub fn memory(&self) -> PoolReport {
+        self.pool.report()
+    }
+
+    /// Forgets the memory high-water mark.
+    pub fn reset_peak(&self) {
+        self.pool.reset_peak();
+    }
+
+    /// Gives unused buffers back to the device, and forgets the bind groups that hold them.
+    pub fn trim(&self) {
+        self.recorder().forget();
+        self.pool.trim();
+    }
+
+    /// Dispatches recorded since the device was opened.
+    pub fn dispatches(&self) -> u64 {
+        self.recorder().dispatches
+    }
+
+    /// Bytes of all tensors bound by the dispatches since the device was opened.
+    pub fn traffic_bytes(&self) -> u64 {
+        self.recorder().traffic
+    }
+
+    /// Starts timing every dispatch on the device (each gets a pass of its own). False if the device cannot.
+    pub fn start_profile(&self) -> bool {
+        if self.timestamps {
+            self.recorder().profile(&self.device, true);
+        }
+        self.timestamps
+    }
+
+    /// Stops timing and returns what was timed, in order.
+    ///
+    /// # Errors
+    /// As [`flush`](Self::flush).
+    pub fn stop_profile(&self) -> Result<Vec<Timing>> {
+        self.flush()?;
+        Ok(self.recorder().profile(&self.device, false))
+    }
+
+    /// Compiles entry points side by side, so that the first step does not wait for them one by one.
+    ///
+    /// # Errors
+    /// The first [`Error::Shader`].
+    pub fn compile(&self, entries: &[(Shader, Entry)]) -> Result<()> {
+        entries.par_iter().try_for_each(|(shader, key)| self.pipeline(shader, *key).map(|_| ()))
+    }
+
+    pub(crate) fn pipeline(&self, shader: &Shader, key: Entry) -> Result<Arc<Pipeline>> {
+        self.pipelines.get(&self.device, shader, key, &self.switches)
+    }
+
+    /// Reads a shader's text again at its next use (after an edit).
+    pub fn reload(&self, shader: &str) {
+        self.recorder().forget();
+        self.pipelines.reload(shader);
+    }
+
+    pub(crate) fn allocate(&self, op: &'static str, bytes: u64) -> Result<Arc<Buffer>> {
+        self.pool.take(&self.device, self.max_buffer, op, bytes)
+    }
+
+    fn recorder(&self) -> MutexGuard<'_, Recorder> {
+        // The recorder's caches and counters stay usable even if a thread panicked while holding it.
+        self.recorder.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn dispatch(&self, work: &Dispatch<'_>) -> Result<()> {
+        self.recorder().dispatch(&self.device, &self.queue, work)
+    }
+
+    /// Gives everything recorded to the device; does not wait.
+    ///
+    /// # Errors
+    /// [`Error::DeviceLost`], or [`Error::Gpu`] with what the driver said since the last flush.
+    pub fn flush(&self) -> Result<()> {
+        self.recorder().flush(&self.device, &self.queue)?;
+        self.fault()
+    }
+
+    /// Waits until the device has done everything.
+    ///
+    /// # Errors
+    /// As [`flush`](Self::flush).
+    pub fn wait(&self) -> Result<()> {
+        self.flush()?;
+        self.poll(true)
+    }
+
+    /// Lets wgpu deliver finished read-backs; waits for all work if asked to.
+    pub(crate) fn poll(&self, wait: bool) -> Result<()> {
+        let how = if wait { wgpu::PollType::wait_indefinitely() } else { wgpu::PollType::Poll };
+        self.device.poll(how).map_err(|error| Error::DeviceLost(error.to_string()))?;
+        self.fault()
+    }
+
+    fn fault(&self) -> Result<()> {
+        let take = |slot: &Mutex<Option<String>>| slot.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(message) = take(&self.status.lost) {
+            return Err(Error::DeviceLost(message));
+        }
+        match take(&self.status.error) {
+            Some(message) => Err(Error::Gpu { op: self.recorder().last.clone(), message }),
+            None => Ok(()),
+        }
+    }
+
+    /// Writes bytes into a buffer, after everything recorded so far has been given to the device.
+    pub(crate) fn write(&self, buffer: &Buffer, offset: u64, bytes: &[u8]) -> Result<()> {
+        let mut recorder = self.recorder();
+        if recorder.pending() {
+            recorder.flush(&self.device, &self.queue)?;
+        }
+        self.queue.write_buffer(&buffer.raw, offset, bytes);
+        Ok(())
+    }
+
+    /// Copies bytes between buffers, in order with the dispatches.
+    pub(crate) fn copy(&self, from: (&Buffer, u64), to: (&Buffer, u64), bytes: u64) {
+        self.recorder().copy(&self.device, (&from.0.raw, from.1), (&to.0.raw, to.1), bytes);
+    }
+
+    /// Starts bringing bytes home, after everything recorded so far.
+    pub(crate) fn read(self: &Arc<Self>, buffer: &Buffer, offset: u64, bytes: u64) -> Result<Readback> {
+        // Round up so that few sizes of staging buffers exist.
+        let size = bytes.next_power_of_two().max(256);
+        let recycled = {
+            let mut staging = self.staging.lock().unwrap_or_else(PoisonError::into_inner);
+            staging.get_mut(&size).and_then(Vec::pop)
+        };
+        let staging = recycled.unwrap_or_else(|| {
+            self.device.create_buffer(&wgpu::BufferDescriptor {
+                label: Some("read-back"),
+                size,
+                usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
+                mapped_at_creation: false,
+            })
+        });
+        self.recorder().copy(&self.device, (&buffer.raw, offset), (&staging, 0), bytes);
+        self.flush()?;
+        Ok(Readback::start(self, staging, bytes))
+    }
+
+    pub(crate) fn recycle_staging(&self, staging: wgpu::Buffer) {
+        let mut kept = self.staging.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.entry(staging.size()).or_default().push(staging);
+    }
+}

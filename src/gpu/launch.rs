@@ -1,0 +1,126 @@
+//! One kernel launch, written the way it is read:
+//! `SHADER.entry("forward").params(&params).reads([x]).writes([&y]).over(y.len())?`.
+
+use std::borrow::Cow;
+
+use super::recorder::Dispatch;
+use super::shader::{Entry, Shader};
+use crate::tensor::{Device, Tensor};
+use crate::{Error, Result};
+
+/// Invocations of a workgroup in every kernel: `override WG: u32 = 64u;`.
+pub const WORKGROUP: usize = 64;
+
+/// Groups per axis that WebGPU promises.
+const MAX_GROUPS: usize = 65535;
+
+/// A tensor, or a range of its images, as one shader binding.
+#[derive(Debug, Clone)]
+pub struct Binding<'a> {
+    tensor: Cow<'a, Tensor>,
+}
+
+impl<'a> From<&'a Tensor> for Binding<'a> {
+    fn from(tensor: &'a Tensor) -> Self {
+        Self { tensor: Cow::Borrowed(tensor) }
+    }
+}
+
+impl From<Tensor> for Binding<'_> {
+    fn from(tensor: Tensor) -> Self {
+        Self { tensor: Cow::Owned(tensor) }
+    }
+}
+
+/// A launch under construction.
+#[derive(Debug)]
+pub struct Launch<'a> {
+    shader: Shader,
+    entry: Entry,
+    params: &'a [u8],
+    bindings: Vec<Binding<'a>>,
+}
+
+impl Shader {
+    /// Starts a launch of one entry point.
+    pub fn entry<'a>(self, entry: &'static str) -> Launch<'a> {
+        let entry = Entry { shader: self.name, entry, constants: &[] };
+        Launch { shader: self, entry, params: &[], bindings: Vec::with_capacity(8) }
+    }
+}
+
+impl<'a> Launch<'a> {
+    /// Replaces `// @tune` constants.
+    pub fn constants(mut self, constants: &'static [(&'static str, u32)]) -> Self {
+        self.entry.constants = constants;
+        self
+    }
+
+    /// The uniform at binding 0.
+    pub fn params<P: bytemuck::NoUninit>(mut self, params: &'a P) -> Self {
+        self.params = bytemuck::bytes_of(params);
+        self
+    }
+
+    /// The next bindings, which the kernel reads.
+    pub fn reads<B: Into<Binding<'a>>>(mut self, tensors: impl IntoIterator<Item = B>) -> Self {
+        self.bindings.extend(tensors.into_iter().map(Into::into));
+        self
+    }
+
+    /// The next bindings, which the kernel writes.
+    pub fn writes<B: Into<Binding<'a>>>(self, tensors: impl IntoIterator<Item = B>) -> Self {
+        self.reads(tensors)
+    }
+
+    /// Records enough workgroups for `invocations` invocations; the kernel finds its flat index with `flat_index`.
+    ///
+    /// # Errors
+    /// [`Error::Shader`], [`Error::Gpu`], or [`Error::Limit`] for a tensor larger than one binding.
+    pub fn over(self, invocations: usize) -> Result<()> {
+        self.groups(invocations.div_ceil(WORKGROUP))
+    }
+
+    /// Records that many workgroups, spread over two axes where one is too short (`flat_group` undoes it).
+    ///
+    /// # Errors
+    /// As [`over`](Self::over).
+    pub fn groups(self, groups: usize) -> Result<()> {
+        if groups == 0 {
+            return Ok(());
+        }
+        let rows = groups.div_ceil(MAX_GROUPS);
+        let columns = groups.div_ceil(rows);
+        self.record([columns as u32, groups.div_ceil(columns) as u32, 1])
+    }
+
+    fn record(self, groups: [u32; 3]) -> Result<()> {
+        let label = format!("{}.{}", self.entry.shader, self.entry.entry);
+        let invariant = |message: &str| Error::Gpu { op: label.clone(), message: message.to_owned() };
+        let Some(first) = self.bindings.first() else { return Err(invariant("a launch without tensors")) };
+        let Device::Gpu(context) = first.tensor.device() else { return Err(invariant("a launch on the CPU device")) };
+        let pipeline = context.pipeline(&self.shader, self.entry)?;
+        let mut buffers = Vec::with_capacity(self.bindings.len());
+        for binding in &self.bindings {
+            let tensor = binding.tensor.as_ref();
+            let Some(buffer) = tensor.gpu_buffer() else { return Err(invariant("a tensor of another device")) };
+            let bytes = tensor.bytes();
+            if bytes > context.max_binding_bytes() {
+                return Err(Error::Limit {
+                    op: label,
+                    message: format!(
+                        "a tensor {} of {bytes} bytes is larger than one binding of this device ({}); use a smaller --batch or --size",
+                        tensor.shape(),
+                        context.max_binding_bytes()
+                    ),
+                });
+            }
+            buffers.push((buffer, tensor.byte_offset(), bytes));
+        }
+        context.switches.say(2, || {
+            let shapes: Vec<_> = self.bindings.iter().map(|b| b.tensor.shape().to_string()).collect();
+            format!("{label} {groups:?} {}", shapes.join(" "))
+        });
+        context.dispatch(&Dispatch { label: &label, pipeline: &pipeline, params: self.params, buffers: &buffers, groups })
+    }
+}

@@ -1,0 +1,21 @@
+//! Everything that talks to wgpu: choosing an adapter, loading shaders, caching pipelines, pooling buffers,
+//! recording dispatches and reading results back. Nothing above this module names a wgpu type.
+//!
+//! The life of a dispatch: an op builds a [`Launch`] (shader, entry point, parameters, tensors); the
+//! [`Recorder`](recorder) finds the pipeline and the bind group in its caches and adds one line to the open
+//! compute pass; `flush` submits the pass, once per training step; only reading a tensor waits.
+
+mod context;
+mod launch;
+mod pipeline;
+mod pool;
+mod readback;
+pub(crate) mod recorder;
+pub mod shader;
+
+pub use context::{AdapterFacts, Context, GpuOptions, adapters};
+pub use launch::{Binding, Launch, WORKGROUP};
+pub use pool::{Buffer, PoolReport};
+pub use readback::Readback;
+pub use recorder::Timing;
+pub use shader::{Assembled, Entry, Shader};

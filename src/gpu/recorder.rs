@@ -1,0 +1,275 @@
+//! Dispatches go into one open compute pass and reach the device together, once per flush.
+//!
+//! Parameters are uniform buffers cached by content, bind groups are cached by pipeline and buffers: a step that
+//! repeats itself creates nothing (a bind group costs about 10 us, measured).
+
+use std::collections::HashMap;
+
+use super::pipeline::Pipeline;
+use super::pool::Buffer;
+use crate::{Error, Result};
+
+/// More cached bind groups or uniforms than this are forgotten all at once: a bound, not a tuning knob.
+const CACHE_LIMIT: usize = 8192;
+
+/// What one bound range is: buffer id, offset, bytes.
+type Range = (u64, u64, u64);
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct BindKey {
+    pipeline: usize,
+    uniform: u64,
+    ranges: Vec<Range>,
+}
+
+/// Device time of one dispatch, when profiling is on.
+#[derive(Debug, Clone)]
+pub struct Timing {
+    /// `shader.entry`.
+    pub label: String,
+    /// Device time, in seconds.
+    pub seconds: f64,
+}
+
+/// Timestamps of the dispatches recorded since the last flush.
+struct Profile {
+    queries: wgpu::QuerySet,
+    resolve: wgpu::Buffer,
+    staging: wgpu::Buffer,
+    labels: Vec<String>,
+    done: Vec<Timing>,
+}
+
+/// Dispatches that one flush can time.
+const PROFILED: u32 = 2048;
+
+#[derive(Default)]
+pub(crate) struct Recorder {
+    pass: Option<wgpu::ComputePass<'static>>,
+    encoder: Option<wgpu::CommandEncoder>,
+    bind_groups: HashMap<BindKey, wgpu::BindGroup>,
+    uniforms: HashMap<Vec<u8>, (u64, wgpu::Buffer)>,
+    next_uniform: u64,
+    profile: Option<Profile>,
+    /// Since the device was opened.
+    pub(crate) dispatches: u64,
+    /// Since the device was opened: bytes of all bound tensors.
+    pub(crate) traffic: u64,
+    /// The last recorded kernel, to name in errors.
+    pub(crate) last: String,
+}
+
+impl std::fmt::Debug for Recorder {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Recorder").field("dispatches", &self.dispatches).finish_non_exhaustive()
+    }
+}
+
+/// One dispatch, ready to be recorded.
+pub(crate) struct Dispatch<'a> {
+    pub(crate) label: &'a str,
+    pub(crate) pipeline: &'a Pipeline,
+    pub(crate) params: &'a [u8],
+    /// Buffer, byte offset, byte length; in binding order.
+    pub(crate) buffers: &'a [(&'a Buffer, u64, u64)],
+    pub(crate) groups: [u32; 3],
+}
+
+impl Recorder {
+    /// Adds a dispatch to the open pass.
+    ///
+    /// # Errors
+    /// [`Error::Gpu`] naming the op when the driver refuses the bindings.
+    pub(crate) fn dispatch(&mut self, device: &wgpu::Device, queue: &wgpu::Queue, work: &Dispatch<'_>) -> Result<()> {
+        let group = self.bind_group(device, queue, work)?;
+        let full = self.profile.as_ref().is_some_and(|profile| profile.labels.len() as u32 >= PROFILED);
+        if full {
+            return Err(Error::Gpu {
+                op: work.label.to_owned(),
+                message: format!("more than {PROFILED} dispatches between two flushes cannot be timed"),
+            });
+        }
+        if self.profile.is_some() {
+            self.pass = None; // a pass of its own for each timed dispatch
+        }
+        if self.pass.is_none() {
+            let encoder = self.encoder.get_or_insert_with(|| {
+                device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("step") })
+            });
+            let timestamp_writes = self.profile.as_mut().map(|profile| {
+                let index = profile.labels.len() as u32;
+                profile.labels.push(work.label.to_owned());
+                wgpu::ComputePassTimestampWrites {
+                    query_set: &profile.queries,
+                    beginning_of_pass_write_index: Some(2 * index),
+                    end_of_pass_write_index: Some(2 * index + 1),
+                }
+            });
+            let descriptor = wgpu::ComputePassDescriptor { label: Some(work.label), timestamp_writes };
+            self.pass = Some(encoder.begin_compute_pass(&descriptor).forget_lifetime());
+        }
+        if let Some(pass) = &mut self.pass {
+            pass.set_pipeline(&work.pipeline.raw);
+            pass.set_bind_group(0, &group, &[]);
+            pass.dispatch_workgroups(work.groups[0], work.groups[1], work.groups[2]);
+        }
+        self.dispatches += 1;
+        self.traffic += work.buffers.iter().map(|(_, _, bytes)| bytes).sum::<u64>();
+        self.last.clear();
+        self.last.push_str(work.label);
+        Ok(())
+    }
+
+    fn bind_group(
+        &mut self,
+        device: &wgpu::Device,
+        queue: &wgpu::Queue,
+        work: &Dispatch<'_>,
+    ) -> Result<wgpu::BindGroup> {
+        if self.bind_groups.len() > CACHE_LIMIT || self.uniforms.len() > CACHE_LIMIT {
+            self.forget();
+        }
+        let uniform = if work.params.is_empty() { None } else { Some(self.uniform(device, queue, work.params)) };
+        let key = BindKey {
+            pipeline: work.pipeline.id,
+            uniform: uniform.as_ref().map_or(u64::MAX, |(id, _)| *id),
+            ranges: work.buffers.iter().map(|(buffer, offset, bytes)| (buffer.id, *offset, *bytes)).collect(),
+        };
+        if let Some(found) = self.bind_groups.get(&key) {
+            return Ok(found.clone());
+        }
+        let mut entries = Vec::with_capacity(work.buffers.len() + 1);
+        if let Some((_, raw)) = &uniform {
+            entries.push(wgpu::BindGroupEntry { binding: 0, resource: raw.as_entire_binding() });
+        }
+        for (index, (buffer, offset, bytes)) in work.buffers.iter().enumerate() {
+            entries.push(wgpu::BindGroupEntry {
+                binding: index as u32 + 1,
+                resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+                    buffer: &buffer.raw,
+                    offset: *offset,
+                    size: std::num::NonZeroU64::new(*bytes),
+                }),
+            });
+        }
+        let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
+        let group = device.create_bind_group(&wgpu::BindGroupDescriptor {
+            label: Some(work.label),
+            layout: &work.pipeline.layout,
+            entries: &entries,
+        });
+        if let Some(error) = pollster::block_on(scope.pop()) {
+            return Err(Error::Gpu { op: work.label.to_owned(), message: error.to_string() });
+        }
+        self.bind_groups.insert(key, group.clone());
+        Ok(group)
+    }
+
+    /// The uniform buffer that holds these bytes; written once and never changed.
+    fn uniform(&mut self, device: &wgpu::Device, queue: &wgpu::Queue, bytes: &[u8]) -> (u64, wgpu::Buffer) {
+        if let Some((id, raw)) = self.uniforms.get(bytes) {
+            return (*id, raw.clone());
+        }
+        let raw = device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("params"),
+            size: bytes.len() as u64,
+            usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation: false,
+        });
+        // Written before the next submission runs, and this buffer has no earlier user.
+        queue.write_buffer(&raw, 0, bytes);
+        let id = self.next_uniform;
+        self.next_uniform += 1;
+        self.uniforms.insert(bytes.to_vec(), (id, raw.clone()));
+        (id, raw)
+    }
+
+    /// Forgets cached bind groups and uniforms (after a reload, or when there are too many).
+    pub(crate) fn forget(&mut self) {
+        self.bind_groups.clear();
+        self.uniforms.clear();
+    }
+
+    /// Records a copy between buffers, after everything recorded so far.
+    pub(crate) fn copy(&mut self, device: &wgpu::Device, from: (&wgpu::Buffer, u64), to: (&wgpu::Buffer, u64), bytes: u64) {
+        self.pass = None;
+        let encoder = self.encoder.get_or_insert_with(|| {
+            device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("step") })
+        });
+        encoder.copy_buffer_to_buffer(from.0, from.1, to.0, to.1, Some(bytes));
+    }
+
+    /// Whether something is recorded that the device has not been given.
+    pub(crate) fn pending(&self) -> bool {
+        self.encoder.is_some()
+    }
+
+    /// Gives everything recorded to the device; does not wait for it.
+    ///
+    /// # Errors
+    /// [`Error::Gpu`] naming the last recorded op.
+    pub(crate) fn flush(&mut self, device: &wgpu::Device, queue: &wgpu::Queue) -> Result<()> {
+        self.pass = None;
+        let Some(mut encoder) = self.encoder.take() else { return Ok(()) };
+        if let Some(profile) = &self.profile {
+            let count = 2 * profile.labels.len() as u32;
+            if count > 0 {
+                encoder.resolve_query_set(&profile.queries, 0..count, &profile.resolve, 0);
+                encoder.copy_buffer_to_buffer(&profile.resolve, 0, &profile.staging, 0, Some(u64::from(count) * 8));
+            }
+        }
+        let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
+        queue.submit([encoder.finish()]);
+        if let Some(error) = pollster::block_on(scope.pop()) {
+            return Err(Error::Gpu { op: self.last.clone(), message: error.to_string() });
+        }
+        self.collect(device, queue)
+    }
+
+    /// Switches timing of every dispatch on or off. Off returns what was timed.
+    pub(crate) fn profile(&mut self, device: &wgpu::Device, on: bool) -> Vec<Timing> {
+        let done = self.profile.take().map(|profile| profile.done).unwrap_or_default();
+        if on {
+            let bytes = u64::from(PROFILED) * 16;
+            let buffer = |label, usage| {
+                device.create_buffer(&wgpu::BufferDescriptor {
+                    label: Some(label),
+                    size: bytes,
+                    usage: usage | wgpu::BufferUsages::COPY_DST,
+                    mapped_at_creation: false,
+                })
+            };
+            self.profile = Some(Profile {
+                queries: device.create_query_set(&wgpu::QuerySetDescriptor {
+                    label: Some("timestamps"),
+                    ty: wgpu::QueryType::Timestamp,
+                    count: 2 * PROFILED,
+                }),
+                resolve: buffer("timestamps", wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC),
+                staging: buffer("timestamps staging", wgpu::BufferUsages::MAP_READ),
+                labels: Vec::new(),
+                done: Vec::new(),
+            });
+        }
+        done
+    }
+
+    /// Reads the timestamps of the flush just submitted. Profiling may wait; training without it never does.
+    fn collect(&mut self, device: &wgpu::Device, queue: &wgpu::Queue) -> Result<()> {
+        let Some(profile) = &mut self.profile else { return Ok(()) };
+        let count = profile.labels.len();
+        if count == 0 {
+            return Ok(());
+        }
+        let ticks = super::readback::map_now(device, &profile.staging, 0, count as u64 * 16)?;
+        let ticks: &[u64] = bytemuck::try_cast_slice(&ticks).map_err(|error| Error::Gpu {
+            op: "timestamps".to_owned(),
+            message: error.to_string(),
+        })?;
+        let period = f64::from(queue.get_timestamp_period()) * 1e-9;
+        for (label, pair) in profile.labels.drain(..).zip(ticks.chunks_exact(2)) {
+            profile.done.push(Timing { label, seconds: pair[1].saturating_sub(pair[0]) as f64 * period });
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,441 @@
+//! Batch normalisation per channel.  y = (x - mean) * rstd * weight + bias;  rstd = 1 / sqrt(variance + eps).
+//!
+//! Train mode takes mean and (biased) variance from x and moves the running statistics towards them; the gradient
+//! goes through them: gx = weight * rstd * (gy - mean(gy) - xhat * mean(gy * xhat)) with xhat = (x - mean) * rstd.
+//! Eval mode takes the running statistics as constants: gx = weight * rstd * gy.
+//! Shapes: x, y `[N, H, W, C]`, everything else `[C]`.  Versions: v1 (a channel per invocation), v2 (four channels).
+//! Launches: 3 forward in train mode, 1 in eval mode; 3 backward (2 if the gradient of x is not wanted).
+
+use std::ops::Range;
+
+use super::Version;
+use crate::autograd::{Backward, Wanted, record};
+use crate::cpu::batch_norm::{self as plain, BatchNormParams};
+use crate::gpu::Shader;
+use crate::gpu::shader::shader;
+use crate::tensor::{Device, Shape, Tensor};
+use crate::{Error, Result};
+
+const OP: &str = "batch_norm";
+pub(super) const SHADER: Shader = shader!("batch_norm");
+
+/// What `PIXELS` is in the shader: pixels per invocation of the element-wise kernels.
+const PIXELS: usize = 4;
+
+/// Whether a network learns or predicts. An argument of `forward`, not a state of layers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Mode {
+    /// Batch normalisation uses the statistics of the batch and updates the running ones.
+    Train,
+    /// Batch normalisation uses the running statistics.
+    Eval,
+}
+
+/// The running statistics of a batch normalisation; train mode changes them in place.
+#[derive(Debug, Clone, Copy)]
+pub struct RunningStats<'a> {
+    /// Mean, `[C]`; starts at 0.
+    pub mean: &'a Tensor,
+    /// Unbiased variance, `[C]`; starts at 1.
+    pub var: &'a Tensor,
+}
+
+/// How to normalise.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct BatchNormSettings {
+    /// Where the statistics come from.
+    pub mode: Mode,
+    /// Share of the new batch in the running statistics; 0.1 in PyTorch.
+    pub momentum: f32,
+    /// Added to the variance; 1e-5 in PyTorch.
+    pub eps: f32,
+}
+
+/// Normalises each channel over all pixels of the batch, then scales and shifts it.
+///
+/// x `[N, H, W, C]`, weight and bias `[C]`. In [`Mode::Train`] `running` is updated on the device:
+/// `running += momentum * (batch - running)`, its variance with the unbiased one.
+///
+/// ```
+/// use shadegrad::ops::{self, Mode, RunningStats};
+/// # fn main() -> shadegrad::Result<()> {
+/// let device = shadegrad::Device::cpu();
+/// let x = device.tensor("x", [1, 1, 2, 1], &[1.0, 3.0])?;
+/// let (one, zero) = (device.tensor("w", [1], &[1.0])?, device.zeros("b", [1])?);
+/// let (mean, var) = (device.zeros("mean", [1])?, device.tensor("var", [1], &[1.0])?);
+/// let running = RunningStats { mean: &mean, var: &var };
+/// let y = ops::batch_norm(&x, &one, &zero, &running, Mode::Train, 0.1, 0.0)?;
+/// assert_eq!(y.to_vec()?, [-1.0, 1.0]);
+/// assert_eq!(mean.to_vec()?, [0.2]); // a tenth of the way to 2
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+/// [`Error::Shape`] if x is no image batch, if another shape is not `[C]`, or in train mode if there is only one
+/// value per channel.
+pub fn batch_norm(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: &Tensor,
+    running: &RunningStats<'_>,
+    mode: Mode,
+    momentum: f32,
+    eps: f32,
+) -> Result<Tensor> {
+    forward(
+        x,
+        weight,
+        bias,
+        running,
+        &BatchNormSettings {
+            mode,
+            momentum,
+            eps,
+        },
+        select(x.shape().last()),
+    )
+}
+
+/// Four channels at a time wherever they divide.
+fn select(channels: usize) -> Version {
+    if channels.is_multiple_of(4) {
+        Version::V2
+    } else {
+        Version::V1
+    }
+}
+
+/// As [`batch_norm`], with a given version of the kernels (also for the gradient). The CPU has only one.
+///
+/// # Errors
+/// As [`batch_norm`]; [`Error::Shape`] for [`Version::V2`] if the channels do not divide by 4.
+pub fn forward(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: &Tensor,
+    running: &RunningStats<'_>,
+    settings: &BatchNormSettings,
+    version: Version,
+) -> Result<Tensor> {
+    let [n, h, w, c] = x.shape().nhwc(OP)?;
+    for (name, tensor) in [
+        ("weight", weight),
+        ("bias", bias),
+        ("mean", running.mean),
+        ("var", running.var),
+    ] {
+        if tensor.shape().dims() != [c] {
+            return Err(Error::shape(
+                OP,
+                format!(
+                    "{name} must be [{c}] for x {}, got {}",
+                    x.shape(),
+                    tensor.shape()
+                ),
+            ));
+        }
+    }
+    if version == Version::V2 && !c.is_multiple_of(4) {
+        return Err(Error::shape(
+            OP,
+            format!("v2 needs channels that divide by 4, got x {}", x.shape()),
+        ));
+    }
+    let train = settings.mode == Mode::Train;
+    if train && n * h * w == 1 {
+        let message =
+            "train mode needs more than one value per channel; use a larger batch or larger images";
+        return Err(Error::shape(OP, format!("{message}, got x {}", x.shape())));
+    }
+    let params = sizes([n, h, w, c], settings, version);
+    let device = x.device();
+    let (mean, variance) = if train {
+        let (mean, variance) = (device.empty(OP, [c])?, device.empty(OP, [c])?);
+        statistics(x, &mean, &variance, running, &params, version)?;
+        (mean, variance)
+    } else {
+        (running.mean.detach(), running.var.detach())
+    };
+    let y = device.empty(OP, x.shape())?;
+    match device {
+        Device::Gpu(_) => {
+            let entry = entry(version, "forward_v1", "forward_v2");
+            for images in device.image_ranges(OP, &[x, &y])? {
+                let (x, y) = (x.images(&images), y.images(&images));
+                let invocations = invocations(&x, version);
+                SHADER
+                    .entry(entry)
+                    .params(&of(&params, &images))
+                    .reads([&x, weight, bias, &mean, &variance])
+                    .writes([&y])
+                    .over(invocations)?;
+            }
+        }
+        Device::Cpu(_) => plain::forward(
+            &params,
+            &x.f32s(),
+            [&weight.f32s(), &bias.f32s()],
+            [&mean.f32s(), &variance.f32s()],
+            &mut y.f32s_mut(),
+        ),
+    }
+    record(y, &[Some(x), Some(weight), Some(bias)], || {
+        BatchNormBackward {
+            x: x.detach(),
+            weight: weight.detach(),
+            mean,
+            variance,
+            params,
+            version,
+        }
+    })
+}
+
+/// Mean and variance of x, and the step of the running statistics.
+fn statistics(
+    x: &Tensor,
+    mean: &Tensor,
+    variance: &Tensor,
+    running: &RunningStats<'_>,
+    params: &BatchNormParams,
+    version: Version,
+) -> Result<()> {
+    let channels = params.channels as usize;
+    match x.device() {
+        Device::Gpu(_) => {
+            let partials = x
+                .device()
+                .empty(OP, [2, channels, params.chunks as usize])?;
+            let entry = entry(version, "statistics_v1", "statistics_v2");
+            for images in x.device().image_ranges(OP, &[x])? {
+                let p = of(params, &images);
+                let x = x.images(&images);
+                SHADER
+                    .entry(entry)
+                    .params(&p)
+                    .reads([&x])
+                    .writes([&partials])
+                    .groups(groups(&p, version))?;
+            }
+            SHADER
+                .entry("finalize")
+                .params(params)
+                .reads([&partials])
+                .writes([mean, variance, running.mean, running.var])
+                .groups(channels)
+        }
+        Device::Cpu(_) => {
+            plain::statistics(
+                params,
+                &x.f32s(),
+                &mut mean.f32s_mut(),
+                &mut variance.f32s_mut(),
+            );
+            // One at a time: both may be ranges of one buffer, which is locked as a whole.
+            plain::update_mean(params, &mean.f32s(), &mut running.mean.f32s_mut());
+            plain::update_var(params, &variance.f32s(), &mut running.var.f32s_mut());
+            Ok(())
+        }
+    }
+}
+
+fn entry(version: Version, v1: &'static str, v2: &'static str) -> &'static str {
+    match version {
+        Version::V1 => v1,
+        Version::V2 => v2,
+    }
+}
+
+/// Sizes for all images. Chunks are long enough to be worth a workgroup, short enough to keep a GPU busy (about 1024
+/// of them) and to keep each chain of additions under 64 terms.
+fn sizes(
+    [n, h, w, c]: [usize; 4],
+    settings: &BatchNormSettings,
+    version: Version,
+) -> BatchNormParams {
+    let (columns, rows) = match version {
+        Version::V1 => (1, 1),
+        Version::V2 => {
+            let columns = (c / 4).next_power_of_two().min(8); // 128 bytes side by side
+            (columns, 64 / columns)
+        }
+    };
+    let pixels = n * h * w;
+    let chunk = (pixels / 1024).clamp(8 * rows, 64 * rows);
+    let image_chunks = (h * w).div_ceil(chunk);
+    let train = settings.mode == Mode::Train;
+    BatchNormParams {
+        images: n as u32,
+        image_pixels: (h * w) as u32,
+        channels: c as u32,
+        chunk: chunk as u32,
+        image_chunks: image_chunks as u32,
+        chunks: (n * image_chunks) as u32,
+        first_chunk: 0,
+        columns: columns as u32,
+        momentum: settings.momentum,
+        eps: settings.eps,
+        inverse_count: if train { 1.0 / pixels as f32 } else { 0.0 },
+    }
+}
+
+/// The same for a range of the images.
+fn of(params: &BatchNormParams, images: &Range<usize>) -> BatchNormParams {
+    BatchNormParams {
+        images: images.len() as u32,
+        first_chunk: images.start as u32 * params.image_chunks,
+        ..*params
+    }
+}
+
+/// Workgroups of the kernels that sum over chunks.
+fn groups(p: &BatchNormParams, version: Version) -> usize {
+    let chunks = (p.images * p.image_chunks) as usize;
+    match version {
+        Version::V1 => (chunks * p.channels as usize).div_ceil(crate::gpu::WORKGROUP),
+        Version::V2 => chunks * (p.channels / 4).div_ceil(p.columns) as usize,
+    }
+}
+
+/// Invocations of the kernels that write one number for each of x.
+fn invocations(x: &Tensor, version: Version) -> usize {
+    let channels = x.shape().last();
+    match version {
+        Version::V1 => x.len(),
+        Version::V2 => (x.len() / channels).div_ceil(PIXELS) * (channels / 4),
+    }
+}
+
+/// What the gradient needs: x, and what it was normalised with. In eval mode `mean` and `variance` are the running
+/// statistics themselves, so a tape must be played before they change.
+#[derive(Debug)]
+struct BatchNormBackward {
+    x: Tensor,
+    weight: Tensor,
+    mean: Tensor,
+    variance: Tensor,
+    params: BatchNormParams,
+    version: Version,
+}
+
+impl BatchNormBackward {
+    /// gw and gb. The gradient of x needs both, so they are computed even where the parameters are frozen.
+    fn sums(&self, gy: &Tensor, gw: &Tensor, gb: &Tensor) -> Result<()> {
+        let Self {
+            x,
+            mean,
+            variance,
+            params,
+            version,
+            ..
+        } = self;
+        match gy.device() {
+            Device::Gpu(_) => {
+                let channels = params.channels as usize;
+                let partials = gy
+                    .device()
+                    .empty(OP, [2, channels, params.chunks as usize])?;
+                let entry = entry(*version, "backward_sums_v1", "backward_sums_v2");
+                for images in gy.device().image_ranges(OP, &[x, gy])? {
+                    let p = of(params, &images);
+                    let (x, gy) = (x.images(&images), gy.images(&images));
+                    SHADER
+                        .entry(entry)
+                        .params(&p)
+                        .reads([&x, &gy, mean, variance])
+                        .writes([&partials])
+                        .groups(groups(&p, *version))?;
+                }
+                SHADER
+                    .entry("backward_finalize")
+                    .params(params)
+                    .reads([&partials])
+                    .writes([gw, gb])
+                    .groups(channels)
+            }
+            Device::Cpu(_) => {
+                plain::backward_sums(
+                    params,
+                    &x.f32s(),
+                    &gy.f32s(),
+                    [&mean.f32s(), &variance.f32s()],
+                    &mut gw.f32s_mut(),
+                    &mut gb.f32s_mut(),
+                );
+                Ok(())
+            }
+        }
+    }
+
+    fn input(&self, gy: &Tensor, [gw, gb]: [&Tensor; 2], gx: &Tensor) -> Result<()> {
+        let Self {
+            x,
+            weight,
+            mean,
+            variance,
+            params,
+            version,
+        } = self;
+        match gy.device() {
+            Device::Gpu(_) => {
+                let entry = entry(*version, "backward_input_v1", "backward_input_v2");
+                for images in gy.device().image_ranges(OP, &[x, gy, gx])? {
+                    let (x, gy, gx) = (x.images(&images), gy.images(&images), gx.images(&images));
+                    let invocations = invocations(&x, *version);
+                    SHADER
+                        .entry(entry)
+                        .params(&of(params, &images))
+                        .reads([&x, &gy, weight, mean, variance, gw, gb])
+                        .writes([&gx])
+                        .over(invocations)?;
+                }
+            }
+            Device::Cpu(_) => plain::backward_input(
+                params,
+                &x.f32s(),
+                &gy.f32s(),
+                &weight.f32s(),
+                [&mean.f32s(), &variance.f32s()],
+                [&gw.f32s(), &gb.f32s()],
+                &mut gx.f32s_mut(),
+            ),
+        }
+        Ok(())
+    }
+}
+
+impl Backward for BatchNormBackward {
+    fn name(&self) -> &'static str {
+        OP
+    }
+
+    fn backward(&self, gy: &Tensor, wanted: &mut Wanted<'_>) -> Result<Vec<Option<Tensor>>> {
+        let shape = Shape::from([self.params.channels as usize]);
+        let mut place = |index: usize| {
+            if wanted.needs(index) {
+                wanted.empty(OP, index, shape)
+            } else {
+                gy.device().empty(OP, shape)
+            }
+        };
+        let (gw, gb) = (place(1)?, place(2)?);
+        self.sums(gy, &gw, &gb)?;
+        let gx = if wanted.needs(0) {
+            let gx = wanted.empty(OP, 0, self.x.shape())?;
+            self.input(gy, [&gw, &gb], &gx)?;
+            Some(gx)
+        } else {
+            None
+        };
+        Ok(vec![
+            gx,
+            wanted.needs(1).then_some(gw),
+            wanted.needs(2).then_some(gb),
+        ])
+    }
+
+    fn saved(&self) -> Vec<&Tensor> {
+        vec![&self.x, &self.weight, &self.mean, &self.variance]
+    }
+}

@@ -1,0 +1,99 @@
+//! Max pooling, 2x2 windows with stride 2.  y = max of each window;  gx = gy where x won, 0 elsewhere.
+//!
+//! Shapes: x `[N, H, W, C]` -> y `[N, H/2, W/2, C]` (rounded down).  Versions: one (an element per invocation).
+
+use std::ops::Range;
+
+use crate::autograd::{Backward, Wanted, record};
+use crate::cpu::max_pool2d::{self as plain, MaxPool2dParams};
+use crate::gpu::Shader;
+use crate::gpu::shader::shader;
+use crate::tensor::{Device, Tensor};
+use crate::{Error, Result};
+
+const OP: &str = "max_pool2d";
+pub(super) const SHADER: Shader = shader!("max_pool2d");
+
+/// The largest value of each 2x2 window; the first in row order wins a tie and gets the gradient, as in PyTorch.
+///
+/// ```
+/// # fn main() -> shadegrad::Result<()> {
+/// let x = shadegrad::Device::cpu().tensor("x", [1, 2, 2, 1], &[1.0, 4.0, 3.0, 2.0])?;
+/// assert_eq!(shadegrad::ops::max_pool2d(&x)?.to_vec()?, [4.0]);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+/// [`Error::Shape`] if x is no image batch of at least 2x2 pixels.
+pub fn max_pool2d(x: &Tensor) -> Result<Tensor> {
+    let [n, h, w, c] = x.shape().nhwc(OP)?;
+    if h < 2 || w < 2 {
+        return Err(Error::shape(OP, format!("needs at least 2x2 pixels, got {}", x.shape())));
+    }
+    let params = MaxPool2dParams {
+        batch: n as u32,
+        in_h: h as u32,
+        in_w: w as u32,
+        out_h: (h / 2) as u32,
+        out_w: (w / 2) as u32,
+        channels: c as u32,
+    };
+    let y = x.device().empty(OP, [n, h / 2, w / 2, c])?;
+    let winner = x.device().empty_u32(OP, y.shape())?;
+    match x.device() {
+        Device::Gpu(_) => {
+            for images in x.device().image_ranges(OP, &[x, &y, &winner])? {
+                let (x, y, winner) = (x.images(&images), y.images(&images), winner.images(&images));
+                let elements = y.len();
+                SHADER.entry("forward").params(&of(&params, &images)).reads([x]).writes([y, winner]).over(elements)?;
+            }
+        }
+        Device::Cpu(_) => plain::forward(&params, &x.f32s(), &mut y.f32s_mut(), &mut winner.u32s_mut()),
+    }
+    record(y, &[Some(x)], || MaxPool2dBackward { winner, params })
+}
+
+/// The same sizes for a range of the images.
+fn of(params: &MaxPool2dParams, images: &Range<usize>) -> MaxPool2dParams {
+    MaxPool2dParams { batch: images.len() as u32, ..*params }
+}
+
+/// What the gradient needs: where each window's winner was.
+#[derive(Debug)]
+struct MaxPool2dBackward {
+    winner: Tensor,
+    params: MaxPool2dParams,
+}
+
+impl Backward for MaxPool2dBackward {
+    fn name(&self) -> &'static str {
+        OP
+    }
+
+    fn backward(&self, gy: &Tensor, wanted: &mut Wanted<'_>) -> Result<Vec<Option<Tensor>>> {
+        let p = &self.params;
+        let shape = [p.batch, p.in_h, p.in_w, p.channels].map(|extent| extent as usize);
+        let gx = wanted.empty(OP, 0, shape.into())?;
+        match gy.device() {
+            Device::Gpu(_) => {
+                for images in gy.device().image_ranges(OP, &[gy, &self.winner, &gx])? {
+                    let (gy, winner, gx) = (gy.images(&images), self.winner.images(&images), gx.images(&images));
+                    let elements = gx.len();
+                    SHADER
+                        .entry("backward_input")
+                        .params(&of(p, &images))
+                        .reads([gy, winner])
+                        .writes([gx])
+                        .over(elements)?;
+                }
+            }
+            Device::Cpu(_) => plain::backward_input(p, &gy.f32s(), &self.winner.u32s(), &mut gx.f32s_mut()),
+        }
+        Ok(vec![Some(gx)])
+    }
+
+    fn saved(&self) -> Vec<&Tensor> {
+        vec![&self.winner]
+    }
+}

@@ -1,0 +1,87 @@
+//! The operations. Each is one idea written four times under one name: the kernels (`shaders/<op>.wgsl`), the op
+//! that launches and differentiates them (`src/ops/<op>.rs`), the plain-Rust twin (`src/cpu/<op>.rs`) and its
+//! cases (`kernels-tests/ops/<op>.rs`, with `bench/ops/<op>.rs` for speed).
+//!
+//! In every file the order is the same: doc with formula and shapes, the op, the struct that holds what its gradient
+//! needs, its `Backward`.
+
+pub mod add;
+pub mod batch_norm;
+pub mod bce_dice;
+pub mod depthwise_conv2d;
+pub mod gelu;
+pub mod layer_norm;
+pub mod max_pool2d;
+pub mod metric_counts;
+pub mod relu;
+pub mod shift;
+pub mod sigmoid;
+pub mod upsample_bilinear;
+
+pub use add::{add, add_assign};
+pub use batch_norm::{Mode, RunningStats, batch_norm};
+pub use bce_dice::{BceDice, Pooling, bce_dice};
+pub use depthwise_conv2d::depthwise_conv2d;
+pub use gelu::gelu;
+pub use layer_norm::layer_norm;
+pub use max_pool2d::max_pool2d;
+pub use metric_counts::metric_counts;
+pub use relu::relu;
+pub use shift::{Axis, shift};
+pub use sigmoid::sigmoid;
+pub use upsample_bilinear::upsample_bilinear;
+
+use crate::gpu::Shader;
+
+/// Every shader, for the checks that need no device.
+pub const SHADERS: &[Shader] = &[
+    add::SHADER,
+    batch_norm::SHADER,
+    bce_dice::SHADER,
+    depthwise_conv2d::SHADER,
+    gelu::SHADER,
+    layer_norm::SHADER,
+    max_pool2d::SHADER,
+    metric_counts::SHADER,
+    relu::SHADER,
+    shift::SHADER,
+    sigmoid::SHADER,
+    upsample_bilinear::SHADER,
+];
+
+/// The fields of a host struct: name and WGSL type, 4 bytes each.
+pub type Fields = &'static [(&'static str, &'static str)];
+
+/// Shader, WGSL struct and the host's fields, for the test that compares both.
+pub const UNIFORMS: &[(&str, &str, Fields)] = &[
+    ("add", "Params", crate::cpu::add::AddParams::FIELDS),
+    ("add", "ReduceParams", crate::cpu::add::ReduceParams::FIELDS),
+    ("batch_norm", "Params", crate::cpu::batch_norm::BatchNormParams::FIELDS),
+    ("bce_dice", "Params", crate::cpu::bce_dice::BceDiceParams::FIELDS),
+    ("depthwise_conv2d", "Params", crate::cpu::depthwise_conv2d::DepthwiseConv2dParams::FIELDS),
+    ("layer_norm", "Params", crate::cpu::layer_norm::LayerNormParams::FIELDS),
+    ("max_pool2d", "Params", crate::cpu::max_pool2d::MaxPool2dParams::FIELDS),
+    ("metric_counts", "Params", crate::cpu::metric_counts::MetricCountsParams::FIELDS),
+    ("shift", "Params", crate::cpu::shift::ShiftParams::FIELDS),
+    ("upsample_bilinear", "Params", crate::cpu::upsample_bilinear::UpsampleBilinearParams::FIELDS),
+];
+
+/// Which kernel of an op runs, where there is more than one. `V1` is the naive one, kept because it teaches and
+/// because the others are measured against it. An op's own `select` chooses from the shapes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Version {
+    /// The naive kernel; it takes any shape.
+    V1,
+    /// Reads four channels at a time (`vec4`); the channels must divide by 4.
+    V2,
+}
+
+impl Version {
+    /// `v1`, `v2`: as in the names of the entry points.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::V1 => "v1",
+            Self::V2 => "v2",
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! Rectifier.  y = max(x, 0);  gx = gy where y > 0, 0 elsewhere.
+//!
+//! Shapes: any; y has the shape of x.  Versions: v1 (an element per invocation), v2 (four).
+
+use super::Version;
+use crate::autograd::{Backward, Wanted, record};
+use crate::cpu::relu as plain;
+use crate::gpu::Shader;
+use crate::gpu::shader::shader;
+use crate::tensor::{Device, Shape, Tensor};
+use crate::{Error, Result};
+
+const OP: &str = "relu";
+pub(super) const SHADER: Shader = shader!("relu");
+
+/// The positive part. -0 and NaN stay as they are and the slope at 0 is 0, as in PyTorch.
+///
+/// ```
+/// # fn main() -> shadegrad::Result<()> {
+/// let x = shadegrad::Device::cpu().tensor("x", [3], &[-1.0, 0.0, 2.0])?;
+/// assert_eq!(shadegrad::ops::relu(&x)?.to_vec()?, [0.0, 0.0, 2.0]);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+/// [`Error::Shape`] if x has no element.
+pub fn relu(x: &Tensor) -> Result<Tensor> {
+    forward(x, select(x.shape()))
+}
+
+/// Four at a time where that divides.
+fn select(shape: Shape) -> Version {
+    if shape.len().is_multiple_of(4) { Version::V2 } else { Version::V1 }
+}
+
+/// As [`relu`], with the kernel named; its gradient uses the same version.
+///
+/// # Errors
+/// As [`relu`]; [`Error::Shape`] for [`Version::V2`] if the elements do not divide by 4.
+pub fn forward(x: &Tensor, version: Version) -> Result<Tensor> {
+    x.shape().rows(OP)?;
+    if version == Version::V2 && select(x.shape()) != Version::V2 {
+        return Err(Error::shape(OP, format!("v2 needs 4n elements, got {}", x.shape())));
+    }
+    let y = x.device().empty(OP, x.shape())?;
+    match x.device() {
+        Device::Gpu(_) => {
+            let (entry, lanes) = match version {
+                Version::V1 => ("forward_v1", 1),
+                Version::V2 => ("forward_v2", 4),
+            };
+            for part in x.device().image_ranges(OP, &[x, &y])? {
+                let (x, y) = (x.images(&part), y.images(&part));
+                let invocations = y.len() / lanes;
+                SHADER.entry(entry).reads([x]).writes([y]).over(invocations)?;
+            }
+        }
+        Device::Cpu(_) => plain::forward(&x.f32s(), &mut y.f32s_mut()),
+    }
+    let kept = y.clone();
+    record(y, &[Some(x)], || ReluBackward { kept, version })
+}
+
+/// What the gradient needs: y, whose sign tells where x was positive.
+#[derive(Debug)]
+struct ReluBackward {
+    kept: Tensor,
+    version: Version,
+}
+
+impl Backward for ReluBackward {
+    fn name(&self) -> &'static str {
+        OP
+    }
+
+    fn backward(&self, gy: &Tensor, wanted: &mut Wanted<'_>) -> Result<Vec<Option<Tensor>>> {
+        let gx = wanted.empty(OP, 0, gy.shape())?;
+        match gy.device() {
+            Device::Gpu(_) => {
+                let (entry, lanes) = match self.version {
+                    Version::V1 => ("backward_input_v1", 1),
+                    Version::V2 => ("backward_input_v2", 4),
+                };
+                for part in gy.device().image_ranges(OP, &[gy, &self.kept, &gx])? {
+                    let (gy, kept, gx) = (gy.images(&part), self.kept.images(&part), gx.images(&part));
+                    let invocations = gx.len() / lanes;
+                    SHADER.entry(entry).reads([gy, kept]).writes([gx]).over(invocations)?;
+                }
+            }
+            Device::Cpu(_) => plain::backward_input(&gy.f32s(), &self.kept.f32s(), &mut gx.f32s_mut()),
+        }
+        Ok(vec![Some(gx)])
+    }
+
+    fn saved(&self) -> Vec<&Tensor> {
+        vec![&self.kept]
+    }
+}

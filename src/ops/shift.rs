@@ -1,0 +1,114 @@
+//! Shifted tokens (UNeXt).  y[.., i, .., c] = x[.., i - s, .., c], 0 from outside;  s = -2, -1, 0, 1, 2 by channel group.
+//!
+//! The gradient is the opposite shift. Shapes: y has the shape of x `[N, H, W, C]`; groups are ceil(C/5) channels, so
+//! there can be fewer than five.  Versions: v1 (an element per invocation), v2 (four channels).
+
+use super::Version;
+use crate::autograd::{Backward, Wanted, record};
+use crate::cpu::shift::{self as plain, ShiftParams};
+use crate::gpu::Shader;
+use crate::gpu::shader::shader;
+use crate::tensor::{Device, Tensor};
+use crate::{Error, Result};
+
+const OP: &str = "shift";
+pub(super) const SHADER: Shader = shader!("shift");
+
+/// Along which axis the tokens move.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Axis {
+    /// Up and down.
+    Height,
+    /// Left and right.
+    Width,
+}
+
+/// Moves each fifth of the channels by its own number of pixels, from -2 to 2, so that a linear layer sees neighbours.
+///
+/// ```
+/// # use shadegrad::ops::{Axis, shift};
+/// # fn main() -> shadegrad::Result<()> {
+/// // One row of two pixels with five channels.
+/// let x = shadegrad::Device::cpu().tensor("x", [1, 1, 2, 5], &[1., 2., 3., 4., 5., 6., 7., 8., 9., 10.])?;
+/// assert_eq!(shift(&x, Axis::Width)?.to_vec()?, [0., 7., 3., 0., 0., 0., 0., 8., 4., 0.]);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+/// [`Error::Shape`] if x is no image batch.
+pub fn shift(x: &Tensor, axis: Axis) -> Result<Tensor> {
+    let [_, _, _, c] = x.shape().nhwc(OP)?;
+    forward(x, axis, select(c))
+}
+
+/// Four channels at a time where they divide; below 12 channels they could lie in three groups.
+fn select(channels: usize) -> Version {
+    if channels.is_multiple_of(4) && channels >= 12 { Version::V2 } else { Version::V1 }
+}
+
+/// As [`shift`], with the kernel named; its gradient uses the same version.
+///
+/// # Errors
+/// As [`shift`]; [`Error::Shape`] for [`Version::V2`] if the channels do not divide by 4 or are fewer than 12.
+pub fn forward(x: &Tensor, axis: Axis, version: Version) -> Result<Tensor> {
+    let [_, h, w, c] = x.shape().nhwc(OP)?;
+    if version == Version::V2 && select(c) != Version::V2 {
+        return Err(Error::shape(OP, format!("v2 needs 4n channels, at least 12, got {}", x.shape())));
+    }
+    let (length, inner) = match axis {
+        Axis::Height => (h, w * c),
+        Axis::Width => (w, c),
+    };
+    let params = ShiftParams {
+        length: length as u32,
+        inner: inner as u32,
+        channels: c as u32,
+        chunk: c.div_ceil(5) as u32,
+        direction: 1,
+    };
+    let y = x.device().empty(OP, x.shape())?;
+    run(&params, version, x, &y)?;
+    record(y, &[Some(x)], || ShiftBackward { params, version })
+}
+
+fn run(params: &ShiftParams, version: Version, x: &Tensor, y: &Tensor) -> Result<()> {
+    match x.device() {
+        Device::Gpu(_) => {
+            let (entry, lanes) = match version {
+                Version::V1 => ("forward_v1", 1),
+                Version::V2 => ("forward_v2", 4),
+            };
+            for images in x.device().image_ranges(OP, &[x, y])? {
+                let (x, y) = (x.images(&images), y.images(&images));
+                let invocations = y.len() / lanes;
+                SHADER.entry(entry).params(params).reads([x]).writes([y]).over(invocations)?;
+            }
+        }
+        Device::Cpu(_) => plain::forward(params, &x.f32s(), &mut y.f32s_mut()),
+    }
+    Ok(())
+}
+
+/// What the gradient needs: the sizes.
+#[derive(Debug)]
+struct ShiftBackward {
+    params: ShiftParams,
+    version: Version,
+}
+
+impl Backward for ShiftBackward {
+    fn name(&self) -> &'static str {
+        OP
+    }
+
+    fn backward(&self, gy: &Tensor, wanted: &mut Wanted<'_>) -> Result<Vec<Option<Tensor>>> {
+        let gx = wanted.empty(OP, 0, gy.shape())?;
+        run(&ShiftParams { direction: -1, ..self.params }, self.version, gy, &gx)?;
+        Ok(vec![Some(gx)])
+    }
+
+    fn saved(&self) -> Vec<&Tensor> {
+        Vec::new()
+    }
+}

@@ -1,0 +1,112 @@
+//! Bilinear upsampling by 2.  y = the four x around each position, weighted by closeness;  gx gathers gy with the same
+//! weights.
+//!
+//! Shapes: x `[N, H, W, C]` -> y `[N, 2H, 2W, C]`.  Versions: v1 (an element per invocation, both rules), v2 (half-pixel
+//! rule, four channels of a 2x2 block).  Launches: 1 forward, 1 backward.
+
+use super::Version;
+use crate::autograd::{Backward, Wanted, record};
+use crate::cpu::upsample_bilinear::{self as plain, UpsampleBilinearParams};
+use crate::gpu::Shader;
+use crate::gpu::shader::shader;
+use crate::tensor::{Device, Tensor};
+use crate::{Error, Result};
+
+const OP: &str = "upsample_bilinear";
+pub(super) const SHADER: Shader = shader!("upsample_bilinear");
+
+/// Twice the rows and columns. With `align_corners` the centres of the corner pixels match (ResUNet), without it the
+/// areas of the pixels do (UNeXt): PyTorch's `interpolate(scale_factor=2, mode="bilinear")`.
+///
+/// ```
+/// # fn main() -> shadegrad::Result<()> {
+/// let x = shadegrad::Device::cpu().tensor("x", [1, 1, 2, 1], &[0.0, 4.0])?;
+/// let y = shadegrad::ops::upsample_bilinear(&x, false)?;
+/// assert_eq!(y.to_vec()?, [0.0, 1.0, 3.0, 4.0, 0.0, 1.0, 3.0, 4.0]);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+/// [`Error::Shape`] if x is no image batch.
+pub fn upsample_bilinear(x: &Tensor, align_corners: bool) -> Result<Tensor> {
+    let [_, _, _, c] = x.shape().nhwc(OP)?;
+    forward(x, align_corners, select(c, align_corners))
+}
+
+/// Blocks with constant weights where the rule has them and four channels at a time divide.
+fn select(channels: usize, align_corners: bool) -> Version {
+    if channels.is_multiple_of(4) && !align_corners { Version::V2 } else { Version::V1 }
+}
+
+/// As [`upsample_bilinear`], with the kernel named; its gradient uses the same version.
+///
+/// # Errors
+/// As [`upsample_bilinear`]; [`Error::Shape`] for [`Version::V2`] with `align_corners`, or if the channels do not divide
+/// by 4.
+pub fn forward(x: &Tensor, align_corners: bool, version: Version) -> Result<Tensor> {
+    let [n, h, w, c] = x.shape().nhwc(OP)?;
+    if version == Version::V2 && select(c, align_corners) != Version::V2 {
+        let message = format!("v2 needs 4n channels and no align_corners, got {}", x.shape());
+        return Err(Error::shape(OP, message));
+    }
+    let params = UpsampleBilinearParams {
+        in_h: h as u32,
+        in_w: w as u32,
+        channels: c as u32,
+        align_corners: u32::from(align_corners),
+    };
+    let y = x.device().empty(OP, [n, 2 * h, 2 * w, c])?;
+    match x.device() {
+        Device::Gpu(_) => {
+            for images in x.device().image_ranges(OP, &[x, &y])? {
+                let (x, y) = (x.images(&images), y.images(&images));
+                let (entry, invocations) = match version {
+                    Version::V1 => ("forward_v1", y.len()),
+                    Version::V2 => ("forward_v2", x.len() / 4),
+                };
+                SHADER.entry(entry).params(&params).reads([x]).writes([y]).over(invocations)?;
+            }
+        }
+        Device::Cpu(_) => plain::forward(&params, &x.f32s(), &mut y.f32s_mut()),
+    }
+    record(y, &[Some(x)], || UpsampleBilinearBackward { params, version })
+}
+
+/// What the gradient needs: the sizes.
+#[derive(Debug)]
+struct UpsampleBilinearBackward {
+    params: UpsampleBilinearParams,
+    version: Version,
+}
+
+impl Backward for UpsampleBilinearBackward {
+    fn name(&self) -> &'static str {
+        OP
+    }
+
+    fn backward(&self, gy: &Tensor, wanted: &mut Wanted<'_>) -> Result<Vec<Option<Tensor>>> {
+        let p = &self.params;
+        let [n, _, _, c] = gy.shape().nhwc(OP)?;
+        let gx = wanted.empty(OP, 0, [n, p.in_h as usize, p.in_w as usize, c].into())?;
+        match gy.device() {
+            Device::Gpu(_) => {
+                let (entry, lanes) = match self.version {
+                    Version::V1 => ("backward_input_v1", 1),
+                    Version::V2 => ("backward_input_v2", 4),
+                };
+                for images in gy.device().image_ranges(OP, &[gy, &gx])? {
+                    let (gy, gx) = (gy.images(&images), gx.images(&images));
+                    let invocations = gx.len() / lanes;
+                    SHADER.entry(entry).params(p).reads([gy]).writes([gx]).over(invocations)?;
+                }
+            }
+            Device::Cpu(_) => plain::backward_input(p, &gy.f32s(), &mut gx.f32s_mut()),
+        }
+        Ok(vec![Some(gx)])
+    }
+
+    fn saved(&self) -> Vec<&Tensor> {
+        Vec::new()
+    }
+}

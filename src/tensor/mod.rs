@@ -1,0 +1,333 @@
+//! Tensors: a handle to numbers on a device. Layout is NHWC, row-major, contiguous; tokens `[N, H, W, C]` are the
+//! image itself.
+//!
+//! A handle is cheap to clone and `Send`. The numbers are freed (given back to the pool) with the last handle.
+//! A tensor may be a range of a larger buffer: a slice of some images, or one parameter among all.
+
+mod device;
+pub mod random;
+mod shape;
+mod storage;
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::autograd::{Leaf, Slot};
+use crate::gpu;
+use crate::{Error, Result};
+
+pub use device::{CpuContext, Device};
+pub use shape::Shape;
+pub(crate) use storage::{CpuBuffer, Read, Write};
+
+/// What the numbers are. Bytes (u8 images) travel packed, four to a `U32`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum DType {
+    /// 32-bit floats.
+    F32,
+    /// 32-bit unsigned integers, or four packed bytes.
+    U32,
+}
+
+#[derive(Debug, Clone)]
+enum Storage {
+    Cpu(Arc<CpuBuffer>),
+    Gpu(Arc<gpu::Buffer>),
+}
+
+/// A handle to numbers on a device, and to their place on a tape if they were computed from a watched tensor.
+#[derive(Debug, Clone)]
+pub struct Tensor {
+    device: Device,
+    shape: Shape,
+    dtype: DType,
+    storage: Storage,
+    /// First element, in elements of the storage.
+    offset: usize,
+    pub(crate) slot: Option<Slot>,
+    pub(crate) leaf: Option<Arc<Leaf>>,
+}
+
+impl Device {
+    /// A tensor whose numbers are whatever was there: for outputs that are written completely.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`] or [`Error::Limit`] naming `op`.
+    pub fn empty(&self, op: &'static str, shape: impl Into<Shape>) -> Result<Tensor> {
+        self.make(op, shape.into(), DType::F32)
+    }
+
+    /// As [`empty`](Self::empty), for unsigned integers.
+    ///
+    /// # Errors
+    /// As [`empty`](Self::empty).
+    pub fn empty_u32(&self, op: &'static str, shape: impl Into<Shape>) -> Result<Tensor> {
+        self.make(op, shape.into(), DType::U32)
+    }
+
+    fn make(&self, op: &'static str, shape: Shape, dtype: DType) -> Result<Tensor> {
+        let storage = match self {
+            Self::Cpu(context) => Storage::Cpu(context.allocate(shape.len(), dtype)),
+            Self::Gpu(context) => Storage::Gpu(context.allocate(op, shape.len() as u64 * 4)?),
+        };
+        Ok(Tensor { device: self.clone(), shape, dtype, storage, offset: 0, slot: None, leaf: None })
+    }
+
+    /// A tensor of zeros.
+    ///
+    /// # Errors
+    /// As [`empty`](Self::empty).
+    pub fn zeros(&self, op: &'static str, shape: impl Into<Shape>) -> Result<Tensor> {
+        let shape = shape.into();
+        self.tensor(op, shape, &vec![0.0; shape.len()])
+    }
+
+    /// A tensor of these values, in row-major order.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if their number does not fit the shape; else as [`empty`](Self::empty).
+    pub fn tensor(&self, op: &'static str, shape: impl Into<Shape>, values: &[f32]) -> Result<Tensor> {
+        let out = self.empty(op, shape)?;
+        out.write(values)?;
+        Ok(out)
+    }
+
+    /// As [`tensor`](Self::tensor), for unsigned integers.
+    ///
+    /// # Errors
+    /// As [`tensor`](Self::tensor).
+    pub fn tensor_u32(&self, op: &'static str, shape: impl Into<Shape>, values: &[u32]) -> Result<Tensor> {
+        let out = self.empty_u32(op, shape)?;
+        out.write_u32(values)?;
+        Ok(out)
+    }
+}
+
+impl Tensor {
+    /// Where the numbers are.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// The extent of each axis.
+    pub fn shape(&self) -> Shape {
+        self.shape
+    }
+
+    /// What the numbers are.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// How many numbers.
+    #[allow(clippy::len_without_is_empty, reason = "a tensor without elements is refused by every op")]
+    pub fn len(&self) -> usize {
+        self.shape.len()
+    }
+
+    /// How many bytes.
+    pub fn bytes(&self) -> u64 {
+        self.len() as u64 * 4
+    }
+
+    /// The same numbers without a place on a tape: nothing is kept alive for their sake.
+    pub fn detach(&self) -> Self {
+        Self { slot: None, leaf: None, ..self.clone() }
+    }
+
+    /// The same numbers seen with another shape. Not recorded: use it on inputs and results only.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the number of elements differs.
+    pub fn reshape(&self, shape: impl Into<Shape>) -> Result<Self> {
+        let shape = shape.into();
+        if shape.len() != self.len() {
+            return Err(Error::shape("reshape", format!("{} cannot become {shape}", self.shape)));
+        }
+        Ok(Self { shape, ..self.detach() })
+    }
+
+    /// A range of the first axis, sharing the numbers.
+    pub fn images(&self, range: &Range<usize>) -> Self {
+        let per_image = self.len() / self.shape.dims()[0].max(1);
+        let shape = self.shape.with_first(range.len());
+        Self { shape, offset: self.offset + range.start * per_image, ..self.detach() }
+    }
+
+    /// `len` elements from `start` on, seen with another shape and sharing the numbers.
+    pub(crate) fn view(&self, start: usize, shape: Shape) -> Self {
+        Self { shape, offset: self.offset + start, ..self.detach() }
+    }
+
+    pub(crate) fn byte_offset(&self) -> u64 {
+        self.offset as u64 * 4
+    }
+
+    pub(crate) fn gpu_buffer(&self) -> Option<&gpu::Buffer> {
+        match &self.storage {
+            Storage::Gpu(buffer) => Some(buffer),
+            Storage::Cpu(_) => None,
+        }
+    }
+
+    /// True if no other handle shares the numbers: then they may be changed in place.
+    pub(crate) fn is_sole_owner(&self) -> bool {
+        match &self.storage {
+            Storage::Cpu(buffer) => Arc::strong_count(buffer) == 1,
+            Storage::Gpu(buffer) => Arc::strong_count(buffer) == 1,
+        }
+    }
+
+    /// The numbers of a CPU tensor. Ops only call this in their `Device::Cpu` arm.
+    ///
+    /// # Panics
+    /// If the tensor is on a GPU or holds integers: an op's bug.
+    pub(crate) fn f32s(&self) -> Read<'_, f32> {
+        self.cpu().read_f32(self.offset..self.offset + self.len())
+    }
+
+    /// As [`f32s`](Self::f32s), to be written.
+    pub(crate) fn f32s_mut(&self) -> Write<'_, f32> {
+        self.cpu().write_f32(self.offset..self.offset + self.len())
+    }
+
+    /// As [`f32s`](Self::f32s), for integers.
+    pub(crate) fn u32s(&self) -> Read<'_, u32> {
+        self.cpu().read_u32(self.offset..self.offset + self.len())
+    }
+
+    /// As [`f32s_mut`](Self::f32s_mut), for integers.
+    pub(crate) fn u32s_mut(&self) -> Write<'_, u32> {
+        self.cpu().write_u32(self.offset..self.offset + self.len())
+    }
+
+    fn cpu(&self) -> &CpuBuffer {
+        match &self.storage {
+            Storage::Cpu(buffer) => buffer,
+            Storage::Gpu(_) => unreachable!("the CPU arm of an op was given a GPU tensor"),
+        }
+    }
+
+    /// Replaces all numbers.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if there are more or fewer values than elements.
+    pub fn write(&self, values: &[f32]) -> Result<()> {
+        self.fits(values.len())?;
+        match (&self.storage, &self.device) {
+            (Storage::Cpu(_), _) => self.f32s_mut().copy_from_slice(values),
+            (Storage::Gpu(buffer), Device::Gpu(context)) => {
+                context.write(buffer, self.byte_offset(), bytemuck::cast_slice(values))?;
+            }
+            (Storage::Gpu(_), Device::Cpu(_)) => unreachable!("a GPU buffer belongs to a GPU device"),
+        }
+        Ok(())
+    }
+
+    /// As [`write`](Self::write), for integers.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    pub fn write_u32(&self, values: &[u32]) -> Result<()> {
+        self.fits(values.len())?;
+        match (&self.storage, &self.device) {
+            (Storage::Cpu(_), _) => self.u32s_mut().copy_from_slice(values),
+            (Storage::Gpu(buffer), Device::Gpu(context)) => {
+                context.write(buffer, self.byte_offset(), bytemuck::cast_slice(values))?;
+            }
+            (Storage::Gpu(_), Device::Cpu(_)) => unreachable!("a GPU buffer belongs to a GPU device"),
+        }
+        Ok(())
+    }
+
+    fn fits(&self, values: usize) -> Result<()> {
+        if values == self.len() {
+            return Ok(());
+        }
+        Err(Error::shape("write", format!("{values} values do not fill a tensor {}", self.shape)))
+    }
+
+    /// Copies another tensor's numbers into this one (same device, same number of elements).
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if they differ.
+    pub fn copy_from(&self, other: &Self) -> Result<()> {
+        self.fits(other.len())?;
+        match (&self.storage, &other.storage, &self.device) {
+            (Storage::Cpu(_), Storage::Cpu(_), _) => self.f32s_mut().copy_from_slice(&other.f32s()),
+            (Storage::Gpu(to), Storage::Gpu(from), Device::Gpu(context)) => {
+                context.copy((from, other.byte_offset()), (to, self.byte_offset()), self.bytes());
+            }
+            _ => return Err(Error::shape("copy_from", "the tensors are on different devices")),
+        }
+        Ok(())
+    }
+
+    /// Reads the numbers; waits for the device.
+    ///
+    /// # Errors
+    /// [`Error::DeviceLost`] or what the driver reports.
+    pub fn to_vec(&self) -> Result<Vec<f32>> {
+        self.read_later()?.wait()
+    }
+
+    /// As [`to_vec`](Self::to_vec), for integers.
+    ///
+    /// # Errors
+    /// As [`to_vec`](Self::to_vec).
+    pub fn to_vec_u32(&self) -> Result<Vec<u32>> {
+        match (&self.storage, &self.device) {
+            (Storage::Cpu(_), _) => Ok(self.u32s().to_vec()),
+            (Storage::Gpu(buffer), Device::Gpu(context)) => {
+                let bytes = context.read(buffer, self.byte_offset(), self.bytes())?.wait()?;
+                Ok(bytemuck::pod_collect_to_vec(&bytes))
+            }
+            (Storage::Gpu(_), Device::Cpu(_)) => unreachable!("a GPU buffer belongs to a GPU device"),
+        }
+    }
+
+    /// Starts reading the numbers without waiting. Gives what is recorded so far to the device.
+    ///
+    /// # Errors
+    /// What the driver reports.
+    pub fn read_later(&self) -> Result<Pending> {
+        match (&self.storage, &self.device) {
+            (Storage::Cpu(_), _) => Ok(Pending(PendingKind::Ready(self.f32s().to_vec()))),
+            (Storage::Gpu(buffer), Device::Gpu(context)) => {
+                context.read(buffer, self.byte_offset(), self.bytes()).map(|read| Pending(PendingKind::Gpu(read)))
+            }
+            (Storage::Gpu(_), Device::Cpu(_)) => unreachable!("a GPU buffer belongs to a GPU device"),
+        }
+    }
+}
+
+/// Numbers on their way from the device.
+#[derive(Debug)]
+pub struct Pending(PendingKind);
+
+#[derive(Debug)]
+enum PendingKind {
+    Ready(Vec<f32>),
+    Gpu(gpu::Readback),
+}
+
+impl Pending {
+    /// Waits for the numbers.
+    ///
+    /// # Errors
+    /// [`Error::DeviceLost`].
+    pub fn wait(self) -> Result<Vec<f32>> {
+        match self.0 {
+            PendingKind::Ready(values) => Ok(values),
+            PendingKind::Gpu(read) => Ok(bytemuck::pod_collect_to_vec(&read.wait()?)),
+        }
+    }
+}
+
+impl fmt::Display for Tensor {
+    /// Shape and device, not the numbers: reading those would wait.
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{:?} {} on {}", self.dtype, self.shape, self.device)
+    }
+}
