@@ -77,7 +77,9 @@ impl Tape {
             inner.watched.push(index);
         }
         let slot = Slot { tape: Arc::downgrade(&self.inner), index };
-        Tensor { slot: Some(slot), ..tensor.detach() }
+        let mut watched = tensor.detach();
+        watched.slot = Some(slot);
+        watched
     }
 
     /// How many operations are recorded.
@@ -188,7 +190,7 @@ fn keep(grads: &mut Gradients, leaf: &Leaf, gradient: Tensor) -> Result<()> {
     if let Some(first) = grads.leaves.get(&leaf.id) {
         return ops::add_assign(first, &gradient.reshape(first.shape())?);
     }
-    if matches!(gradient.device(), Device::Cpu(_)) || gradient.byte_offset() != leaf.grad.byte_offset() {
+    if !gradient.same_place(&leaf.grad) {
         leaf.grad.copy_from(&gradient)?;
     }
     grads.leaves.insert(leaf.id, leaf.grad.clone());
@@ -204,7 +206,7 @@ fn saved_bytes(op: &dyn Backward) -> u64 {
 /// # Errors
 /// [`Error::Tape`] if the inputs stand on two tapes, or on one that has been played.
 pub(crate) fn record<B: Backward + 'static>(
-    output: Tensor,
+    mut output: Tensor,
     inputs: &[Option<&Tensor>],
     make: impl FnOnce() -> B,
 ) -> Result<Tensor> {
@@ -237,7 +239,8 @@ pub(crate) fn record<B: Backward + 'static>(
         let shape = output.shape();
         inner.nodes.push(Node { op: Box::new(make()), inputs: sources, output: index, shape });
     }
-    Ok(Tensor { slot: Some(Slot { tape, index }), ..output })
+    output.slot = Some(Slot { tape, index });
+    Ok(output)
 }
 
 impl fmt::Display for Tape {

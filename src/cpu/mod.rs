@@ -5,12 +5,16 @@
 //!
 //! Each file also declares the sizes that its shader gets as a uniform (`uniform!`): the twin of the WGSL `Params`.
 
+pub mod adam;
 pub mod add;
 pub mod batch_norm;
 pub mod bce_dice;
+pub mod conv2d;
 pub mod depthwise_conv2d;
 pub mod gelu;
 pub mod layer_norm;
+pub mod linear;
+pub mod load_batch;
 pub mod max_pool2d;
 pub mod metric_counts;
 pub mod relu;

@@ -5,12 +5,16 @@
 //! In every file the order is the same: doc with formula and shapes, the op, the struct that holds what its gradient
 //! needs, its `Backward`.
 
+pub mod adam;
 pub mod add;
 pub mod batch_norm;
 pub mod bce_dice;
+pub mod conv2d;
 pub mod depthwise_conv2d;
 pub mod gelu;
 pub mod layer_norm;
+pub mod linear;
+pub mod load_batch;
 pub mod max_pool2d;
 pub mod metric_counts;
 pub mod relu;
@@ -18,12 +22,16 @@ pub mod shift;
 pub mod sigmoid;
 pub mod upsample_bilinear;
 
+pub use adam::{Adam, adam};
 pub use add::{add, add_assign};
 pub use batch_norm::{Mode, RunningStats, batch_norm};
 pub use bce_dice::{BceDice, Pooling, bce_dice};
+pub use conv2d::conv2d;
 pub use depthwise_conv2d::depthwise_conv2d;
 pub use gelu::gelu;
 pub use layer_norm::layer_norm;
+pub use linear::linear;
+pub use load_batch::{Sample, Slices, load_batch};
 pub use max_pool2d::max_pool2d;
 pub use metric_counts::metric_counts;
 pub use relu::relu;
@@ -35,12 +43,16 @@ use crate::gpu::Shader;
 
 /// Every shader, for the checks that need no device.
 pub const SHADERS: &[Shader] = &[
+    adam::SHADER,
     add::SHADER,
     batch_norm::SHADER,
     bce_dice::SHADER,
+    conv2d::SHADER,
     depthwise_conv2d::SHADER,
     gelu::SHADER,
     layer_norm::SHADER,
+    linear::SHADER,
+    load_batch::SHADER,
     max_pool2d::SHADER,
     metric_counts::SHADER,
     relu::SHADER,
@@ -54,12 +66,16 @@ pub type Fields = &'static [(&'static str, &'static str)];
 
 /// Shader, WGSL struct and the host's fields, for the test that compares both.
 pub const UNIFORMS: &[(&str, &str, Fields)] = &[
+    ("adam", "Params", crate::cpu::adam::AdamParams::FIELDS),
     ("add", "Params", crate::cpu::add::AddParams::FIELDS),
     ("add", "ReduceParams", crate::cpu::add::ReduceParams::FIELDS),
     ("batch_norm", "Params", crate::cpu::batch_norm::BatchNormParams::FIELDS),
     ("bce_dice", "Params", crate::cpu::bce_dice::BceDiceParams::FIELDS),
+    ("conv2d", "Params", crate::cpu::conv2d::Conv2dParams::FIELDS),
     ("depthwise_conv2d", "Params", crate::cpu::depthwise_conv2d::DepthwiseConv2dParams::FIELDS),
     ("layer_norm", "Params", crate::cpu::layer_norm::LayerNormParams::FIELDS),
+    ("linear", "Params", crate::cpu::linear::LinearParams::FIELDS),
+    ("load_batch", "Params", crate::cpu::load_batch::LoadBatchParams::FIELDS),
     ("max_pool2d", "Params", crate::cpu::max_pool2d::MaxPool2dParams::FIELDS),
     ("metric_counts", "Params", crate::cpu::metric_counts::MetricCountsParams::FIELDS),
     ("shift", "Params", crate::cpu::shift::ShiftParams::FIELDS),

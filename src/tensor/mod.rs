@@ -171,6 +171,16 @@ impl Tensor {
         }
     }
 
+    /// Whether both are the same numbers of the same buffer.
+    pub(crate) fn same_place(&self, other: &Self) -> bool {
+        let buffer = match (&self.storage, &other.storage) {
+            (Storage::Cpu(a), Storage::Cpu(b)) => Arc::ptr_eq(a, b),
+            (Storage::Gpu(a), Storage::Gpu(b)) => Arc::ptr_eq(a, b),
+            _ => false,
+        };
+        buffer && self.offset == other.offset && self.len() == other.len()
+    }
+
     /// True if no other handle shares the numbers: then they may be changed in place.
     pub(crate) fn is_sole_owner(&self) -> bool {
         match &self.storage {

@@ -1,0 +1,162 @@
+// Linear layer over the last axis, and its gradients. Rows are everything but the last axis.
+//
+//   forward          y[r,o]  = bias[o] + sum over i of x[r,i] * w[i,o]
+//   transpose        v[o,i]  = w[i,o]
+//   backward_input   gx[r,i] = sum over o of gy[r,o] * v[o,i]      (the forward kernels, with v for w)
+//   backward_weight  gw[i,o] = sum over r of x[r,i] * gy[r,o];  gb[o] = sum over r of gy[r,o]
+//                    as partial sums over chunks of rows, which `reduce` adds up in order
+//
+// _v1  one invocation computes one element.
+// _v2  a tile of 8 rows x 8 columns (lib/gemm_tile); backward_weight 8 inputs x 8 outputs, both read as vec4.
+// @include flat
+// @include gemm_tile
+
+override WG: u32 = 64u;
+
+struct Params {
+    rows: u32,
+    inputs: u32,
+    outputs: u32,
+    has_bias: u32,
+    chunk_rows: u32, // backward_weight: rows of a chunk
+    chunks: u32,     // reduce: chunks to add up
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+
+@group(0) @binding(1) var<storage, read> x: array<f32>;
+@group(0) @binding(2) var<storage, read> weight: array<f32>;
+@group(0) @binding(3) var<storage, read> bias: array<f32>;
+@group(0) @binding(4) var<storage, read_write> y: array<f32>;
+
+@compute @workgroup_size(WG)
+fn forward_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    let at = flat_index(gid, groups);
+    if at >= params.rows * params.outputs { return; }
+    let o = at % params.outputs;
+    let row = at / params.outputs;
+    var sum = 0.0;
+    for (var i = 0u; i < params.inputs; i++) { sum += x[row * params.inputs + i] * weight[i * params.outputs + o]; }
+    if params.has_bias == 1u { sum += bias[o]; }
+    y[at] = sum;
+}
+
+@group(0) @binding(2) var<storage, read> weight4: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read> bias4: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read_write> y4: array<vec4<f32>>;
+
+fn gemm_rows() -> u32 { return params.rows; }
+fn gemm_cols() -> u32 { return params.outputs; }
+fn gemm_taps() -> u32 { return 1u; }
+fn gemm_depth() -> u32 { return params.inputs; }
+fn origin(row: u32) -> vec3<i32> { return vec3<i32>(i32(row), 0, 0); }
+fn locate(at: vec3<i32>, tap: u32) -> u32 { return u32(at.x) * params.inputs; }
+fn load_a(at: u32, i: u32) -> f32 { return x[at + i]; }
+fn load_b(tap: u32, i: u32, col4: u32) -> vec4<f32> { return weight4[i * (params.outputs / 4u) + col4]; }
+
+fn store(row: u32, col4: u32, value: vec4<f32>) {
+    let with_bias = select(value, value + bias4[col4], params.has_bias == 1u);
+    y4[row * (params.outputs / 4u) + col4] = with_bias;
+}
+
+@compute @workgroup_size(WG)
+fn forward_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    gemm_tile(flat_index(gid, groups));
+}
+
+@group(0) @binding(1) var<storage, read> weight_in: array<f32>;
+@group(0) @binding(2) var<storage, read_write> transposed: array<f32>;
+
+@compute @workgroup_size(WG)
+fn transpose(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    let at = flat_index(gid, groups); // of the result [o, i]
+    if at >= params.inputs * params.outputs { return; }
+    transposed[at] = weight_in[(at % params.inputs) * params.outputs + at / params.inputs];
+}
+
+// Row `inputs` of the gradient is the bias, whose "x" is 1. `partial` is [chunk, inputs + 1, outputs].
+@group(0) @binding(2) var<storage, read> gy: array<f32>;
+@group(0) @binding(3) var<storage, read_write> partial: array<f32>;
+
+@compute @workgroup_size(WG)
+fn backward_weight_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    let at = flat_index(gid, groups); // (chunk, i, o)
+    let o = at % params.outputs;
+    let i = (at / params.outputs) % (params.inputs + 1u);
+    let first = at / (params.outputs * (params.inputs + 1u)) * params.chunk_rows;
+    if first >= params.rows { return; }
+    var sum = 0.0;
+    for (var row = first; row < min(first + params.chunk_rows, params.rows); row++) {
+        let a = select(x[row * params.inputs + min(i, params.inputs - 1u)], 1.0, i == params.inputs);
+        sum += a * gy[row * params.outputs + o];
+    }
+    partial[at] = sum;
+}
+
+@group(0) @binding(1) var<storage, read> x4: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read> gy4: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read_write> partial4: array<vec4<f32>>;
+
+const TILE_I: u32 = 8u;
+
+@compute @workgroup_size(WG)
+fn backward_weight_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    let tile = flat_index(gid, groups); // (chunk, input tile, output tile)
+    let outputs4 = params.outputs / 4u;
+    let inputs4 = params.inputs / 4u;
+    let col_tiles = outputs4 / 2u;
+    let row_tiles = params.inputs / TILE_I + 1u; // the last one is the bias alone
+    let o4 = (tile % col_tiles) * 2u;
+    let row_tile = (tile / col_tiles) % row_tiles;
+    let chunk = tile / (col_tiles * row_tiles);
+    let first = chunk * params.chunk_rows;
+    if first >= params.rows { return; }
+    let is_bias = row_tile == row_tiles - 1u;
+    let i4 = select(row_tile * 2u, 0u, is_bias);
+    var acc: array<array<vec4<f32>, 2>, TILE_I>;
+    for (var row = first; row < min(first + params.chunk_rows, params.rows); row++) {
+        let g0 = gy4[row * outputs4 + o4];
+        let g1 = gy4[row * outputs4 + o4 + 1u];
+        let a0 = select(x4[row * inputs4 + i4], vec4<f32>(1.0), is_bias);
+        let a1 = x4[row * inputs4 + i4 + 1u];
+        for (var i = 0u; i < 4u; i++) {
+            acc[i][0] += a0[i] * g0;
+            acc[i][1] += a0[i] * g1;
+            acc[i + 4u][0] += a1[i] * g0;
+            acc[i + 4u][1] += a1[i] * g1;
+        }
+    }
+    for (var i = 0u; i < TILE_I; i++) {
+        let r = row_tile * TILE_I + i;
+        if r <= params.inputs {
+            let at = (chunk * (params.inputs + 1u) + r) * outputs4 + o4;
+            partial4[at] = acc[i][0];
+            partial4[at + 1u] = acc[i][1];
+        }
+    }
+}
+
+@group(0) @binding(1) var<storage, read> partial_in: array<f32>;
+@group(0) @binding(2) var<storage, read_write> grad_weight: array<f32>;
+@group(0) @binding(3) var<storage, read_write> grad_bias: array<f32>;
+
+@compute @workgroup_size(WG)
+fn reduce(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    let at = flat_index(gid, groups); // (i, o)
+    let weights = params.inputs * params.outputs;
+    let stride = weights + params.outputs;
+    if at >= stride { return; }
+    var sum = 0.0;
+    for (var first = 0u; first < params.chunks; first += 16u) {
+        var part = 0.0; // sixteen chunks at a time: a blocked sum
+        for (var chunk = first; chunk < min(first + 16u, params.chunks); chunk++) {
+            part += partial_in[chunk * stride + at];
+        }
+        sum += part;
+    }
+    if at < weights {
+        grad_weight[at] = sum;
+    } else if params.has_bias == 1u {
+        grad_bias[at - weights] = sum;
+    }
+}

@@ -1,0 +1,135 @@
+//! Commands, and what they share: choosing a device, progress bars, exit codes.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "printing is what the command line is for")]
+
+mod bench;
+mod check;
+mod data;
+mod demo;
+mod devices;
+mod eval;
+mod predict;
+mod train;
+
+use std::error::Error as _;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use clap::{Parser, Subcommand};
+use indicatif::{ProgressBar, ProgressStyle};
+use shadegrad::{Error, Result};
+
+/// Trains and runs segmentation networks on any vendor's GPU, through hand-written WGSL kernels.
+#[derive(Debug, Parser)]
+#[command(version, arg_required_else_help = true, after_help = AFTER)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const AFTER: &str = "Examples:
+  shadegrad demo                                        a trained network on phantom data in a few minutes
+  shadegrad train --data lgg/kaggle_3m --out runs/lgg   train on the LGG set
+  shadegrad eval --run runs/lgg --data lgg/kaggle_3m    honest metrics
+  shadegrad predict --weights runs/lgg/best.safetensors --input patient/ --out masks/
+
+Environment:
+  SHADEGRAD_DEVICE=NAME   as --device          SHADEGRAD_DEBUG=1..5  1 adapter, 2 dispatches, 4 WGSL, 5 tape
+  SHADEGRAD_SHADERS=DIR   read shaders there";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make a small phantom data set, train, evaluate, draw overlays: a few minutes without a GPU
+    Demo(demo::DemoArgs),
+    /// List adapters, limits and features, and which one `auto` takes
+    Devices(devices::DevicesArgs),
+    /// Train a network on a folder of slices
+    Train(train::TrainArgs),
+    /// Judge trained weights: honest metrics side by side
+    Eval(eval::EvalArgs),
+    /// Write masks for images
+    Predict(predict::PredictArgs),
+    /// Compare every kernel with the f64 reference on this device
+    Check(check::CheckArgs),
+    /// Time the kernels
+    Bench(bench::BenchArgs),
+    /// Look at a data set, or make a phantom one
+    Data(data::DataArgs),
+}
+
+/// Parses the arguments, runs the command and turns its result into an exit code:
+/// 0 done, 1 failed, 2 wrong usage, 130 interrupted after saving.
+pub(crate) fn run() -> ExitCode {
+    let done = match Arguments::parse().command {
+        Command::Demo(args) => demo::run(&args),
+        Command::Devices(args) => devices::run(args),
+        Command::Train(args) => train::run(&args),
+        Command::Eval(args) => eval::run(&args),
+        Command::Predict(args) => predict::run(&args),
+        Command::Check(args) => match check::run(args) {
+            Ok(true) => Ok(()),
+            Ok(false) => return ExitCode::FAILURE,
+            Err(error) => Err(error),
+        },
+        Command::Bench(args) => bench::run(args),
+        Command::Data(args) => data::run(args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Error::Interrupted) => {
+            eprintln!("interrupted; go on with --resume");
+            ExitCode::from(130)
+        }
+        Err(error) => {
+            eprintln!("error: {error}");
+            let mut cause = error.source();
+            while let Some(deeper) = cause {
+                eprintln!("  because: {deeper}");
+                cause = deeper.source();
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A bar on stderr; hidden where the output is for machines.
+pub(crate) fn bar(what: &'static str, hidden: bool) -> ProgressBar {
+    if hidden {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new(0).with_message(what);
+    if let Ok(style) = ProgressStyle::with_template("{msg:28} {wide_bar} {pos}/{len} [{elapsed_precise} left {eta}]") {
+        bar.set_style(style);
+    }
+    bar
+}
+
+/// Creates a folder for results.
+///
+/// # Errors
+/// [`Error::Io`] naming it.
+pub(crate) fn make_folder(path: &Path) -> Result<()> {
+    std::fs::create_dir_all(path).map_err(Error::io("create", path))
+}
+
+/// Writes a small text file.
+///
+/// # Errors
+/// [`Error::Io`] naming it.
+pub(crate) fn write_text(path: &Path, text: &str) -> Result<()> {
+    std::fs::write(path, text).map_err(Error::io("write", path))
+}
+
+/// Set by Ctrl-C.
+static STOP: AtomicBool = AtomicBool::new(false);
+
+/// From now on Ctrl-C asks the training to stop after its step.
+pub(crate) fn catch_interrupt() {
+    // A second handler (in tests) is refused; the first goes on working.
+    let _ = ctrlc::set_handler(|| STOP.store(true, Ordering::Relaxed));
+}
+
+/// Whether Ctrl-C was pressed.
+pub(crate) fn interrupted() -> bool {
+    STOP.load(Ordering::Relaxed)
+}

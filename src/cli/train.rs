@@ -1,0 +1,324 @@
+//! `shadegrad train`: from a folder of slices to weights.
+
+use std::collections::HashMap;
+use std::fs::{File, OpenOptions};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use shadegrad::data::{Dataset, Split};
+use shadegrad::models::weights;
+use shadegrad::train::{EpochLog, TrainConfig, Trainer, load_state, save_state};
+use shadegrad::{Device, Error, Result};
+
+use super::{bar, catch_interrupt, eval, interrupted, make_folder, write_text};
+
+/// Train a network on a folder of slices.
+///
+/// Examples:
+///   shadegrad train --data lgg/kaggle_3m
+///   shadegrad train --data lgg/kaggle_3m --out runs/a --epochs 40 --batch 16 --lr 2e-3
+///   shadegrad train --data lgg/kaggle_3m --val TCGA_CS_6665_20010817,TCGA_HT_7879_19981009
+///   shadegrad train --data lgg/kaggle_3m --out runs/a --resume
+#[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
+pub(crate) struct TrainArgs {
+    /// Folder in Kaggle's layout: one folder a patient, NAME_1.tif with NAME_1_mask.tif
+    #[arg(long, value_name = "DIR", env = "SHADEGRAD_DATA")]
+    data: PathBuf,
+    /// Where everything is written [default: runs/unext]
+    #[arg(long, value_name = "DIR", default_value = "runs/unext", env = "SHADEGRAD_OUT")]
+    out: PathBuf,
+    /// Network: unext
+    #[arg(long, env = "SHADEGRAD_MODEL")]
+    model: Option<String>,
+    /// Channels of the five stages, e.g. 32,64,128,160,256
+    #[arg(long, value_delimiter = ',', num_args = 1, value_name = "W1,..,W5")]
+    widths: Option<Vec<usize>>,
+    /// A config.toml to start from (that of another run, for example)
+    #[arg(long, value_name = "FILE")]
+    recipe: Option<PathBuf>,
+    /// Passes over the training slices, e.g. 20
+    #[arg(long, env = "SHADEGRAD_EPOCHS")]
+    epochs: Option<usize>,
+    /// Stop after so many steps, e.g. 100
+    #[arg(long, env = "SHADEGRAD_STEPS")]
+    steps: Option<usize>,
+    /// Slices of a step, e.g. 8
+    #[arg(long, env = "SHADEGRAD_BATCH")]
+    batch: Option<usize>,
+    /// Highest learning rate, e.g. 1e-3
+    #[arg(long, env = "SHADEGRAD_LR")]
+    lr: Option<f64>,
+    /// Seed of the start, the order and the augmentation, e.g. 7
+    #[arg(long, env = "SHADEGRAD_SEED")]
+    seed: Option<u64>,
+    /// auto, cpu, or part of an adapter's name (lavapipe is only used when named)
+    #[arg(long, default_value = "auto", env = "SHADEGRAD_DEVICE")]
+    device: String,
+    /// patient (never mixes a patient), slice (leaks patients between the parts), or a split.csv
+    #[arg(long, default_value = "patient", env = "SHADEGRAD_SPLIT")]
+    split: String,
+    /// Patients that validate, by folder name, separated by commas
+    #[arg(long, value_delimiter = ',', value_name = "P1,P2", env = "SHADEGRAD_VAL")]
+    val: Vec<String>,
+    /// Go on with the run in --out
+    #[arg(long)]
+    resume: bool,
+    /// Any setting of config.toml, e.g. --set dice=\"sample\" --set augment=false
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Print the plan and the bytes, train nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Print the log lines as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(args: &TrainArgs) -> Result<()> {
+    let config = settings(args)?;
+    config.check()?;
+    let device = Device::open(&args.device)?;
+    let dataset = read(&args.data, args.json)?;
+    let split = split(args, &dataset, &config)?;
+    let mut trainer = Trainer::new(&device, &dataset, &config)?;
+    if !args.json {
+        let parameters = trainer.net.parameters().count();
+        println!("{} on {device}: {parameters} parameters", config.model);
+        println!(
+            "{} training slices, {} validation slices of {}",
+            split.train.len(),
+            split.val.len(),
+            split.val_patients(&dataset).join(", ")
+        );
+        if !split.by_patient {
+            println!("warning: the split is by slice, so patients leak: the figures measure memory, not skill");
+        }
+    }
+    if args.dry_run {
+        let memory = device.memory();
+        println!("{}", toml_text(&config)?);
+        println!("{} bytes are on the device before the first step", memory.live);
+        return Ok(());
+    }
+    catch_interrupt();
+    session(&mut trainer, &dataset, &split, &args.out, args.resume, args.json)
+}
+
+/// The settings: those of the run or recipe, changed by the flags.
+fn settings(args: &TrainArgs) -> Result<TrainConfig> {
+    let kept = args.out.join("config.toml");
+    let start = match (&args.recipe, args.resume) {
+        (Some(recipe), false) => Some(recipe.as_path()),
+        (None, true) => Some(kept.as_path()),
+        (None, false) => None,
+        (Some(_), true) => return Err(Error::Config("--resume keeps the run's settings: leave out --recipe".into())),
+    };
+    let mut config = match start {
+        Some(path) => read_config(path)?,
+        None => TrainConfig::default(),
+    };
+    let TrainArgs { model, widths, epochs, steps, batch, lr, seed, .. } = args;
+    if let Some(model) = model {
+        config.model.clone_from(model);
+    }
+    if let Some(widths) = widths {
+        let five = widths.as_slice().try_into();
+        config.widths = five.map_err(|_| Error::Config(format!("--widths needs five numbers, got {widths:?}")))?;
+    }
+    config.epochs = epochs.unwrap_or(config.epochs);
+    config.steps = steps.unwrap_or(config.steps);
+    config.batch = batch.unwrap_or(config.batch);
+    config.lr = lr.unwrap_or(config.lr);
+    config.min_lr = config.min_lr.min(config.lr);
+    config.seed = seed.unwrap_or(config.seed);
+    set(config, &args.set)
+}
+
+/// Applies `--set key=value`.
+fn set(config: TrainConfig, pairs: &[String]) -> Result<TrainConfig> {
+    if pairs.is_empty() {
+        return Ok(config);
+    }
+    let wrong = |text: String| Error::Config(text);
+    let mut table = toml::Table::try_from(&config).map_err(|error| wrong(error.to_string()))?;
+    for pair in pairs {
+        let (key, value) = pair.split_once('=').ok_or_else(|| wrong(format!("--set {pair}: write key=value")))?;
+        // A bare word is a string: --set dice=sample
+        let parsed = format!("v = {value}").parse::<toml::Table>().ok().and_then(|mut table| table.remove("v"));
+        table.insert(key.trim().to_owned(), parsed.unwrap_or_else(|| toml::Value::String(value.to_owned())));
+    }
+    table.try_into().map_err(|error| wrong(format!("--set: {error}")))
+}
+
+/// Reads a `config.toml`.
+pub(crate) fn read_config(path: &Path) -> Result<TrainConfig> {
+    let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
+    toml::from_str(&text).map_err(|error| Error::Config(format!("{}: {error}", path.display())))
+}
+
+fn toml_text(config: &TrainConfig) -> Result<String> {
+    toml::to_string(config).map_err(|error| Error::Config(error.to_string()))
+}
+
+/// Reads a data set with a progress bar.
+pub(crate) fn read(folder: &Path, quiet: bool) -> Result<Dataset> {
+    let bar = bar("reading slices", quiet);
+    let dataset = Dataset::read(folder, &|done, total| {
+        bar.set_length(total as u64);
+        bar.set_position(done as u64);
+    })?;
+    bar.finish_and_clear();
+    Ok(dataset)
+}
+
+fn split(args: &TrainArgs, dataset: &Dataset, config: &TrainConfig) -> Result<Split> {
+    let kept = args.out.join("split.csv");
+    if !args.val.is_empty() {
+        return Split::by_names(dataset, &args.val);
+    }
+    if args.resume && kept.exists() {
+        return Split::read_csv(dataset, &kept);
+    }
+    match args.split.as_str() {
+        "patient" => Split::by_patient(dataset, config.val_fraction, config.seed),
+        "slice" => Split::by_slice(dataset, config.val_fraction, config.seed),
+        file => Split::read_csv(dataset, Path::new(file)),
+    }
+}
+
+/// What goes into the metadata of a weight file: enough to build the network again.
+fn about(config: &TrainConfig) -> Result<HashMap<String, String>> {
+    Ok(HashMap::from([("config".to_owned(), toml_text(config)?)]))
+}
+
+/// A lock on the run folder: two runs into one folder are refused. Freed with the file handle, also after a kill.
+fn lock(out: &Path) -> Result<File> {
+    let path = out.join("lock");
+    let file = File::create(&path).map_err(Error::io("write", &path))?;
+    file.try_lock().map_err(|_| {
+        Error::Config(format!("{} is in use by another run; give another --out", out.display()))
+    })?;
+    Ok(file)
+}
+
+/// Trains to the end, keeping best and last weights, the log, and at the end the overlays.
+pub(crate) fn session(
+    trainer: &mut Trainer,
+    dataset: &Dataset,
+    split: &Split,
+    out: &Path,
+    resume: bool,
+    json: bool,
+) -> Result<()> {
+    make_folder(out)?;
+    let _lock = lock(out)?;
+    let state = out.join("state.safetensors");
+    let mut best = -1.0;
+    if resume {
+        if !state.exists() {
+            return Err(Error::Config(format!("{} holds no run to resume; leave out --resume", out.display())));
+        }
+        best = load_state(trainer, &state)?;
+        trim_log(&out.join("log.jsonl"), trainer.progress.epoch)?;
+    } else if state.exists() {
+        let message = format!("{} holds a run already; go on with --resume, or give another --out", out.display());
+        return Err(Error::Config(message));
+    }
+    let config = trainer.config.clone();
+    write_text(&out.join("config.toml"), &toml_text(&config)?)?;
+    split.write_csv(dataset, &out.join("split.csv"))?;
+    let environment = serde_json::json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "device": trainer.device().to_string(),
+        "driver": trainer.device().driver(),
+        "threads": rayon::current_num_threads(),
+        "data": dataset.root,
+    });
+    write_text(&out.join("env.json"), &format!("{environment:#}\n"))?;
+    let mut log = Log::open(&out.join("log.jsonl"), json)?;
+    while trainer.progress.epoch < config.epochs {
+        let bar = bar("training", json);
+        bar.set_message(format!("epoch {}/{}", trainer.progress.epoch + 1, config.epochs));
+        let mut losses = (0.0, 0);
+        let result = trainer.epoch(split, dataset, &mut |step, steps, loss| {
+            bar.set_length(steps as u64);
+            bar.set_position(step as u64);
+            losses = (losses.0 + loss, losses.1 + 1);
+            bar.set_message(format!("{}  loss {loss:.4}", bar.message().split("  loss").next().unwrap_or_default()));
+            !interrupted()
+        });
+        bar.finish_and_clear();
+        let line = match result {
+            Ok(line) => line,
+            Err(Error::Interrupted) => {
+                save_state(trainer, best, &state)?;
+                return Err(Error::Interrupted);
+            }
+            Err(error) => return Err(error),
+        };
+        if line.val_dice > best {
+            best = line.val_dice;
+            weights::save(&mut trainer.net, &out.join("best.safetensors"), &about(&config)?)?;
+        }
+        weights::save(&mut trainer.net, &out.join("last.safetensors"), &about(&config)?)?;
+        log.write(&line, best)?;
+        save_state(trainer, best, &state)?;
+        if config.steps > 0 && trainer.progress.step >= config.steps as u64 {
+            break;
+        }
+    }
+    let best_file = out.join("best.safetensors");
+    if best_file.exists() {
+        weights::load(&mut trainer.net, &best_file)?;
+    }
+    eval::draw_overlays(trainer, dataset, &split.val, &out.join("overlays"))?;
+    if !json {
+        println!("best mean volume Dice {best:.4}; everything is in {}", out.display());
+        let memory = trainer.device().memory();
+        println!("peak memory on the device {:.1} MiB", memory.peak as f64 / 1048576.0);
+    }
+    Ok(())
+}
+
+/// Drops log lines of epochs that will be run again.
+fn trim_log(path: &Path, epoch: usize) -> Result<()> {
+    let Ok(text) = std::fs::read_to_string(path) else { return Ok(()) };
+    let kept: Vec<&str> = text.lines().take(epoch).collect();
+    write_text(path, &kept.iter().map(|line| format!("{line}\n")).collect::<String>())
+}
+
+/// `log.jsonl`, and the same on the terminal.
+struct Log {
+    path: PathBuf,
+    file: File,
+    json: bool,
+}
+
+impl Log {
+    fn open(path: &Path, json: bool) -> Result<Self> {
+        let file = OpenOptions::new().create(true).append(true).open(path).map_err(Error::io("write", path))?;
+        if !json {
+            println!("epoch  train loss  val loss  val IoU  volume Dice  images/s       lr  seconds");
+        }
+        Ok(Self { path: path.to_owned(), file, json })
+    }
+
+    fn write(&mut self, line: &EpochLog, best: f64) -> Result<()> {
+        let text = serde_json::to_string(line).map_err(|error| Error::Config(error.to_string()))?;
+        writeln!(self.file, "{text}").map_err(Error::io("write", &self.path))?;
+        if self.json {
+            println!("{text}");
+            return Ok(());
+        }
+        let mark = if line.val_dice >= best { " *" } else { "" };
+        println!(
+            "{:>5}  {:>10.4}  {:>8.4}  {:>7.4}  {:>11.4}  {:>8.1}  {:>7.1e}  {:>7.1}{mark}",
+            line.epoch, line.train_loss, line.val_loss, line.val_iou, line.val_dice, line.images_per_second, line.lr, line.seconds
+        );
+        if line.predicted_pixels == 0 {
+            println!("       warning: the network predicts nothing on the validation slices");
+        }
+        Ok(())
+    }
+}

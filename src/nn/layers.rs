@@ -1,0 +1,205 @@
+//! The layers of the networks. Shapes are those of the ops; names are PyTorch's.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::visit::{Layout, Module, Parameter, Visitor, join};
+use crate::Result;
+use crate::ops::{self, Mode, RunningStats};
+use crate::tensor::{Device, Tensor};
+
+/// Convolution with bias. Weight `[k, k, in, out]`.
+#[derive(Debug)]
+pub struct Conv2d {
+    weight: Parameter,
+    bias: Parameter,
+    stride: usize,
+    padding: usize,
+}
+
+impl Conv2d {
+    /// A square kernel; padding keeps the size at stride 1.
+    ///
+    /// # Errors
+    /// As [`Device::zeros`].
+    pub fn new(device: &Device, input: usize, output: usize, kernel: usize, stride: usize) -> Result<Self> {
+        Ok(Self {
+            weight: Parameter::new(device, [kernel, kernel, input, output], Layout::Conv)?,
+            bias: Parameter::new(device, [output], Layout::Plain)?,
+            stride,
+            padding: kernel / 2,
+        })
+    }
+
+    /// x `[N, H, W, in]` -> `[N, H/stride, W/stride, out]`.
+    ///
+    /// # Errors
+    /// As [`ops::conv2d()`].
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        ops::conv2d(x, &self.weight.tensor, Some(&self.bias.tensor), self.stride, self.padding)
+    }
+}
+
+impl Module for Conv2d {
+    fn visit(&mut self, path: &str, v: &mut dyn Visitor) -> Result<()> {
+        let Self { weight, bias, stride: _, padding: _ } = self;
+        v.param(&join(path, "weight"), weight)?;
+        v.param(&join(path, "bias"), bias)
+    }
+}
+
+/// Depthwise 3x3 convolution with bias. Weight `[3, 3, C]`.
+#[derive(Debug)]
+pub struct DepthwiseConv2d {
+    weight: Parameter,
+    bias: Parameter,
+}
+
+impl DepthwiseConv2d {
+    /// For that many channels.
+    ///
+    /// # Errors
+    /// As [`Device::zeros`].
+    pub fn new(device: &Device, channels: usize) -> Result<Self> {
+        Ok(Self {
+            weight: Parameter::new(device, [3, 3, channels], Layout::Depthwise)?,
+            bias: Parameter::new(device, [channels], Layout::Plain)?,
+        })
+    }
+
+    /// x `[N, H, W, C]` -> the same shape.
+    ///
+    /// # Errors
+    /// As [`ops::depthwise_conv2d()`].
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        ops::depthwise_conv2d(x, &self.weight.tensor, Some(&self.bias.tensor), 1)
+    }
+}
+
+impl Module for DepthwiseConv2d {
+    fn visit(&mut self, path: &str, v: &mut dyn Visitor) -> Result<()> {
+        let Self { weight, bias } = self;
+        v.param(&join(path, "weight"), weight)?;
+        v.param(&join(path, "bias"), bias)
+    }
+}
+
+/// Linear layer with bias over the last axis. Weight `[in, out]`.
+#[derive(Debug)]
+pub struct Linear {
+    weight: Parameter,
+    bias: Parameter,
+}
+
+impl Linear {
+    /// From `input` to `output` channels.
+    ///
+    /// # Errors
+    /// As [`Device::zeros`].
+    pub fn new(device: &Device, input: usize, output: usize) -> Result<Self> {
+        Ok(Self {
+            weight: Parameter::new(device, [input, output], Layout::Linear)?,
+            bias: Parameter::new(device, [output], Layout::Plain)?,
+        })
+    }
+
+    /// x `[.., in]` -> `[.., out]`.
+    ///
+    /// # Errors
+    /// As [`ops::linear()`].
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        ops::linear(x, &self.weight.tensor, Some(&self.bias.tensor))
+    }
+}
+
+impl Module for Linear {
+    fn visit(&mut self, path: &str, v: &mut dyn Visitor) -> Result<()> {
+        let Self { weight, bias } = self;
+        v.param(&join(path, "weight"), weight)?;
+        v.param(&join(path, "bias"), bias)
+    }
+}
+
+/// Batch norm with running statistics. Scale and shift `[C]`.
+#[derive(Debug)]
+pub struct BatchNorm2d {
+    weight: Parameter,
+    bias: Parameter,
+    running_mean: Tensor,
+    running_var: Tensor,
+    num_batches_tracked: AtomicU64,
+}
+
+impl BatchNorm2d {
+    /// For that many channels; running variance starts at 1.
+    ///
+    /// # Errors
+    /// As [`Device::zeros`].
+    pub fn new(device: &Device, channels: usize) -> Result<Self> {
+        Ok(Self {
+            weight: Parameter::new(device, [channels], Layout::Plain)?,
+            bias: Parameter::new(device, [channels], Layout::Plain)?,
+            running_mean: device.zeros("batch_norm", [channels])?,
+            running_var: device.tensor("batch_norm", [channels], &vec![1.0; channels])?,
+            num_batches_tracked: AtomicU64::new(0),
+        })
+    }
+
+    /// x `[N, H, W, C]` -> the same shape. `Mode::Train` normalises by the batch and updates the running statistics.
+    ///
+    /// # Errors
+    /// As [`ops::batch_norm()`].
+    pub fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
+        if mode == Mode::Train {
+            self.num_batches_tracked.fetch_add(1, Ordering::Relaxed);
+        }
+        let running = RunningStats { mean: &self.running_mean, var: &self.running_var };
+        ops::batch_norm(x, &self.weight.tensor, &self.bias.tensor, &running, mode, 0.1, 1e-5)
+    }
+}
+
+impl Module for BatchNorm2d {
+    fn visit(&mut self, path: &str, v: &mut dyn Visitor) -> Result<()> {
+        let Self { weight, bias, running_mean, running_var, num_batches_tracked } = self;
+        v.param(&join(path, "weight"), weight)?;
+        v.param(&join(path, "bias"), bias)?;
+        v.buffer(&join(path, "running_mean"), running_mean)?;
+        v.buffer(&join(path, "running_var"), running_var)?;
+        v.counter(&join(path, "num_batches_tracked"), num_batches_tracked)
+    }
+}
+
+/// Layer norm over the last axis. Scale and shift `[C]`.
+#[derive(Debug)]
+pub struct LayerNorm {
+    weight: Parameter,
+    bias: Parameter,
+}
+
+impl LayerNorm {
+    /// For that many channels.
+    ///
+    /// # Errors
+    /// As [`Device::zeros`].
+    pub fn new(device: &Device, channels: usize) -> Result<Self> {
+        Ok(Self {
+            weight: Parameter::new(device, [channels], Layout::Plain)?,
+            bias: Parameter::new(device, [channels], Layout::Plain)?,
+        })
+    }
+
+    /// x `[.., C]` -> the same shape.
+    ///
+    /// # Errors
+    /// As [`ops::layer_norm()`].
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        ops::layer_norm(x, &self.weight.tensor, &self.bias.tensor, 1e-5)
+    }
+}
+
+impl Module for LayerNorm {
+    fn visit(&mut self, path: &str, v: &mut dyn Visitor) -> Result<()> {
+        let Self { weight, bias } = self;
+        v.param(&join(path, "weight"), weight)?;
+        v.param(&join(path, "bias"), bias)
+    }
+}

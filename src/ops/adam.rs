@@ -1,0 +1,74 @@
+//! Adam for all parameters in one dispatch. Not differentiated.
+//!
+//! Shapes: gradient, parameter and both moments `[count]`; `step` `[2]`.  Versions: one.
+
+use crate::cpu::adam::{self as plain, AdamParams};
+use crate::gpu::Shader;
+use crate::gpu::shader::shader;
+use crate::tensor::{Device, Tensor};
+use crate::{Error, Result};
+
+const OP: &str = "adam";
+pub(super) const SHADER: Shader = shader!("adam");
+
+/// Adam's settings, as in PyTorch.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Adam {
+    /// Decay of the first moment: 0.9.
+    pub beta1: f64,
+    /// Decay of the second moment: 0.999.
+    pub beta2: f64,
+    /// Added to the root of the second moment after its bias correction: 1e-8.
+    pub eps: f64,
+    /// Added to the gradient, times the parameter.
+    pub weight_decay: f64,
+}
+
+impl Default for Adam {
+    fn default() -> Self {
+        Self { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0 }
+    }
+}
+
+impl Adam {
+    /// What `step` must hold before step `t` (from 1) with rate `lr`: `[lr / (1 - beta1^t), sqrt(1 - beta2^t)]`.
+    pub fn step_values(&self, lr: f64, t: u64) -> [f32; 2] {
+        let power = |beta: f64| beta.powf(t as f64);
+        [(lr / (1.0 - power(self.beta1))) as f32, (1.0 - power(self.beta2)).sqrt() as f32]
+    }
+
+    fn params(&self, count: usize) -> AdamParams {
+        AdamParams {
+            count: count as u32,
+            beta1: self.beta1 as f32,
+            one_minus_beta1: (1.0 - self.beta1) as f32,
+            beta2: self.beta2 as f32,
+            one_minus_beta2: (1.0 - self.beta2) as f32,
+            eps: self.eps as f32,
+            weight_decay: self.weight_decay as f32,
+        }
+    }
+}
+
+/// Updates `parameter` and its moments in place.
+///
+/// # Errors
+/// [`Error::Shape`] if the four tensors differ in size or `step` is not `[2]`.
+pub fn adam(settings: &Adam, gradient: &Tensor, step: &Tensor, parameter: &Tensor, m: &Tensor, v: &Tensor) -> Result<()> {
+    let count = parameter.len();
+    if [gradient.len(), m.len(), v.len()] != [count; 3] || step.len() != 2 {
+        let shapes = [gradient, parameter, m, v, step].map(|tensor| tensor.shape().to_string()).join(", ");
+        return Err(Error::shape(OP, format!("gradient, parameter and moments must be alike and step [2]: {shapes}")));
+    }
+    let params = settings.params(count);
+    match parameter.device() {
+        Device::Gpu(_) => {
+            SHADER.entry("update").params(&params).reads([gradient, step]).writes([parameter, m, v]).over(count)
+        }
+        Device::Cpu(_) => {
+            let (mut p, mut m, mut v) = (parameter.f32s_mut(), m.f32s_mut(), v.f32s_mut());
+            plain::update(&params, &gradient.f32s(), &step.f32s(), &mut p, &mut m, &mut v);
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,285 @@
+//! 2-D convolution (as in networks: a correlation), any kernel, stride and padding.
+//!
+//! y[n,oy,ox,co] = bias[co] + sum over ky,kx,ci of x[n, oy*s+ky-p, ox*s+kx-p, ci] * w[ky,kx,ci,co]
+//!
+//! Shapes: x `[N, H, W, in]`, weight `[kh, kw, in, out]`, bias `[out]` -> y `[N, (H+2p-kh)/s+1, (W+2p-kw)/s+1, out]`.
+//! The input gradient is the same gather over gy with flipped weights; the weight gradient sums over pixels in
+//! chunks, with a second stage that adds the chunks up in order.
+//!
+//! Versions: `v1` one element per invocation, any shape; `v2` register tiles, result channels that divide by 8;
+//! weight gradient `v3`, input channels that divide by 8 too.
+
+use std::ops::Range;
+
+use super::Version;
+use crate::autograd::{Backward, Wanted, record};
+use crate::cpu::conv2d::{self as plain, Conv2dParams};
+use crate::gpu::Shader;
+use crate::gpu::shader::shader;
+use crate::tensor::{Device, Shape, Tensor};
+use crate::{Error, Result};
+
+const OP: &str = "conv2d";
+pub(super) const SHADER: Shader = shader!("conv2d");
+
+/// Convolves images with a bank of kernels.
+///
+/// ```
+/// # fn main() -> shadegrad::Result<()> {
+/// let device = shadegrad::Device::cpu();
+/// let x = device.tensor("x", [1, 1, 3, 1], &[1.0, 2.0, 3.0])?;
+/// let weight = device.tensor("w", [1, 1, 1, 1], &[10.0])?;
+/// assert_eq!(shadegrad::ops::conv2d(&x, &weight, None, 1, 0)?.to_vec()?, [10.0, 20.0, 30.0]);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+/// [`Error::Shape`] if the channels differ, the stride is 0, or the kernel is larger than the padded image.
+pub fn conv2d(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, stride: usize, padding: usize) -> Result<Tensor> {
+    forward(x, weight, bias, stride, padding, select(weight.shape().last()))
+}
+
+/// The version for a result of that many channels.
+fn select(channels: usize) -> Version {
+    if channels.is_multiple_of(8) { Version::V2 } else { Version::V1 }
+}
+
+/// [`conv2d`] with a chosen version.
+///
+/// # Errors
+/// As [`conv2d`], and if the version does not take these channels.
+pub fn forward(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    stride: usize,
+    padding: usize,
+    version: Version,
+) -> Result<Tensor> {
+    let params = sizes(x.shape(), weight.shape(), bias.map(Tensor::shape), stride, padding)?;
+    let p = &params;
+    let y = x.device().empty(OP, [p.batch, p.out_h, p.out_w, p.out_c].map(|extent| extent as usize))?;
+    match x.device() {
+        Device::Gpu(_) => gather(p, x, weight, bias, &y, version)?,
+        Device::Cpu(_) => {
+            let bias = bias.map(Tensor::f32s);
+            plain::forward(p, &x.f32s(), &weight.f32s(), bias.as_deref(), &mut y.f32s_mut());
+        }
+    }
+    record(y, &[Some(x), Some(weight), bias], || Conv2dBackward { x: x.detach(), weight: weight.detach(), params })
+}
+
+fn sizes(x: Shape, weight: Shape, bias: Option<Shape>, stride: usize, padding: usize) -> Result<Conv2dParams> {
+    let image = x.nhwc(OP)?;
+    let kernel = weight.nhwc(OP).map_err(|_| {
+        Error::shape(OP, format!("the weight must be [kernel height, kernel width, in, out], got {weight}"))
+    })?;
+    if kernel[2] != image[3] {
+        let message = format!("x {x} has {} channels but the weight {weight} takes {}", image[3], kernel[2]);
+        return Err(Error::shape(OP, message));
+    }
+    if stride == 0 || image[1] + 2 * padding < kernel[0] || image[2] + 2 * padding < kernel[1] {
+        let message = format!("stride {stride} and padding {padding} leave no result for x {x} and weight {weight}");
+        return Err(Error::shape(OP, message));
+    }
+    match bias {
+        Some(bias) if bias != Shape::from([kernel[3]]) => {
+            Err(Error::shape(OP, format!("the bias must be [{}], got {bias}", kernel[3])))
+        }
+        _ => Ok(Conv2dParams::forward(image, kernel, stride, padding, bias.is_some())),
+    }
+}
+
+/// Launches the gather of forward and of the input gradient.
+fn gather(
+    p: &Conv2dParams,
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    y: &Tensor,
+    version: Version,
+) -> Result<()> {
+    let bias = bias.unwrap_or(weight).detach(); // without a bias the binding is not read
+    for images in x.device().image_ranges(OP, &[x, y])? {
+        let (x, y) = (x.images(&images), y.images(&images));
+        let params = of(p, &images);
+        let elements = y.len();
+        let (entry, invocations) = match version {
+            Version::V1 => ("forward_v1", elements),
+            Version::V2 => {
+                let pixels = elements / p.out_c as usize;
+                ("forward_v2", pixels.div_ceil(8) * (p.out_c as usize / 8))
+            }
+        };
+        if version == Version::V2 && !p.out_c.is_multiple_of(8) {
+            return Err(Error::shape(OP, format!("v2 needs channels that divide by 8, got {}", p.out_c)));
+        }
+        SHADER
+            .entry(entry)
+            .params(&params)
+            .reads([x, weight.detach(), bias.clone()])
+            .writes([y])
+            .over(invocations)?;
+    }
+    Ok(())
+}
+
+/// The same sizes for a range of the images.
+fn of(params: &Conv2dParams, images: &Range<usize>) -> Conv2dParams {
+    Conv2dParams { batch: images.len() as u32, ..*params }
+}
+
+/// The kernel of the weight gradient.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WeightKernel {
+    /// One weight and chunk per invocation; any shape.
+    V1,
+    /// Eight weights x eight channels; result channels that divide by 8.
+    V2,
+    /// As `V2`, and the eight weights are neighbouring input channels, read as vec4.
+    V3,
+}
+
+impl WeightKernel {
+    /// The best kernel for these channels.
+    pub fn select(in_c: usize, out_c: usize) -> Self {
+        match (in_c.is_multiple_of(8), out_c.is_multiple_of(8)) {
+            (true, true) => Self::V3,
+            (false, true) => Self::V2,
+            (_, false) => Self::V1,
+        }
+    }
+
+    /// `v1`, `v2` or `v3`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::V1 => "v1",
+            Self::V2 => "v2",
+            Self::V3 => "v3",
+        }
+    }
+}
+
+/// gx: the gather over gy with flipped weights. `p` are forward's sizes.
+///
+/// # Errors
+/// As [`forward`].
+pub fn backward_input(p: &Conv2dParams, gy: &Tensor, weight: &Tensor, gx: &Tensor, version: Version) -> Result<()> {
+    match gy.device() {
+        Device::Gpu(_) => {
+            let flipped = gy.device().empty(OP, weight.shape())?;
+            SHADER.entry("flip_weight").params(p).reads([weight]).writes([&flipped]).over(weight.len())?;
+            gather(&p.input_gradient(), gy, &flipped, None, gx, version)
+        }
+        Device::Cpu(_) => {
+            plain::backward_input(p, &gy.f32s(), &weight.f32s(), &mut gx.f32s_mut());
+            Ok(())
+        }
+    }
+}
+
+/// gw, and gb if there is a bias. `p` are forward's sizes.
+///
+/// # Errors
+/// As the launches.
+pub fn backward_weight(
+    p: &Conv2dParams,
+    x: &Tensor,
+    gy: &Tensor,
+    gw: &Tensor,
+    gb: Option<&Tensor>,
+    kernel: WeightKernel,
+) -> Result<()> {
+    let device = x.device();
+    if let Device::Cpu(_) = device {
+        let mut gb = gb.map(Tensor::f32s_mut);
+        plain::backward_weight(p, &x.f32s(), &gy.f32s(), &mut gw.f32s_mut(), gb.as_deref_mut());
+        return Ok(());
+    }
+    let rows = (p.kernel_h * p.kernel_w * p.in_c) as usize;
+    let (in_row_tile, in_col_tile) = if kernel == WeightKernel::V1 { (1, 1) } else { (8, 8) };
+    let tiles = (rows / in_row_tile + 1) * (p.out_c as usize / in_col_tile);
+    let ranges = device.image_ranges(OP, &[x, gy])?;
+    let image_rows: usize = ranges.iter().map(|range| range.len() * p.out_h as usize).max().unwrap_or(1);
+    // Enough chunks to fill a GPU, as long as their partial sums stay small.
+    let partial_len = (rows + 1) * p.out_c as usize;
+    let most = (MAX_PARTIAL_BYTES / (partial_len * 4)).max(1);
+    let wanted = (INVOCATIONS / tiles.max(1)).clamp(1, most).min(image_rows);
+    let chunk_rows = image_rows.div_ceil(wanted);
+    let block_rows = (BLOCK_PIXELS / p.out_w as usize).max(1);
+    let counts: Vec<usize> =
+        ranges.iter().map(|range| (range.len() * p.out_h as usize).div_ceil(chunk_rows)).collect();
+    let total: usize = counts.iter().sum();
+    let partial = device.empty(OP, [total, rows + 1, p.out_c as usize])?;
+    let mut first = 0;
+    for (images, chunks) in ranges.iter().zip(&counts) {
+        let params =
+            Conv2dParams { chunk_rows: chunk_rows as u32, block_rows: block_rows as u32, ..of(p, images) };
+        let part = partial.images(&(first..first + chunks));
+        first += chunks;
+        let (entry, invocations) = match kernel {
+            WeightKernel::V1 => ("backward_weight_v1", part.len()),
+            WeightKernel::V2 => ("backward_weight_v2", chunks * tiles),
+            WeightKernel::V3 => ("backward_weight_v3", chunks * tiles),
+        };
+        SHADER
+            .entry(entry)
+            .params(&params)
+            .reads([x.images(images), gy.images(images)])
+            .writes([part])
+            .over(invocations)?;
+    }
+    let params = Conv2dParams { chunks: total as u32, has_bias: u32::from(gb.is_some()), ..*p };
+    // Without a bias its binding is not written; it still needs a tensor of its own.
+    let unused = if gb.is_none() { Some(device.empty(OP, [p.out_c as usize])?) } else { None };
+    let gb = gb.or(unused.as_ref()).unwrap_or(gw);
+    SHADER.entry("reduce").params(&params).reads([&partial]).writes([gw, gb]).over(partial_len)
+}
+
+/// Invocations that fill a large GPU.
+const INVOCATIONS: usize = 32768;
+/// Room for partial sums of one weight gradient.
+const MAX_PARTIAL_BYTES: usize = 16 << 20;
+/// Pixels summed before they are added to the rest.
+const BLOCK_PIXELS: usize = 512;
+
+/// What the gradient needs: x for the weight's, the weight for x's.
+#[derive(Debug)]
+struct Conv2dBackward {
+    x: Tensor,
+    weight: Tensor,
+    params: Conv2dParams,
+}
+
+impl Backward for Conv2dBackward {
+    fn name(&self) -> &'static str {
+        OP
+    }
+
+    fn backward(&self, gy: &Tensor, wanted: &mut Wanted<'_>) -> Result<Vec<Option<Tensor>>> {
+        let p = &self.params;
+        let gx = if wanted.needs(0) {
+            let gx = wanted.empty(OP, 0, self.x.shape())?;
+            backward_input(p, gy, &self.weight, &gx, select(p.in_c as usize))?;
+            Some(gx)
+        } else {
+            None
+        };
+        if !wanted.needs(1) && !wanted.needs(2) {
+            return Ok(vec![gx, None, None]);
+        }
+        let gw = wanted.empty(OP, 1, self.weight.shape())?;
+        let gb = match p.has_bias {
+            1 => Some(wanted.empty(OP, 2, [p.out_c as usize].into())?),
+            _ => None,
+        };
+        let kernel = WeightKernel::select(p.in_c as usize, p.out_c as usize);
+        backward_weight(p, &self.x, gy, &gw, gb.as_ref(), kernel)?;
+        Ok(vec![gx, Some(gw), gb])
+    }
+
+    fn saved(&self) -> Vec<&Tensor> {
+        vec![&self.x, &self.weight]
+    }
+}

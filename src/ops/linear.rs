@@ -1,0 +1,213 @@
+//! Linear layer over the last axis.  y[r,o] = bias[o] + sum over i of x[r,i] * w[i,o].
+//!
+//! Shapes: x `[.., in]`, weight `[in, out]`, bias `[out]` -> y `[.., out]`.
+//! Versions: `v1` one element per invocation; `v2` register tiles, channels that divide by 8.
+
+use super::Version;
+use crate::autograd::{Backward, Wanted, record};
+use crate::cpu::linear::{self as plain, LinearParams};
+use crate::gpu::Shader;
+use crate::gpu::shader::shader;
+use crate::tensor::{Device, Shape, Tensor};
+use crate::{Error, Result};
+
+const OP: &str = "linear";
+pub(super) const SHADER: Shader = shader!("linear");
+
+/// Multiplies the last axis with a matrix and adds a bias.
+///
+/// ```
+/// # fn main() -> shadegrad::Result<()> {
+/// let device = shadegrad::Device::cpu();
+/// let x = device.tensor("x", [1, 2], &[1.0, 2.0])?;
+/// let weight = device.tensor("w", [2, 1], &[10.0, 1.0])?;
+/// assert_eq!(shadegrad::ops::linear(&x, &weight, None)?.to_vec()?, [12.0]);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+/// [`Error::Shape`] if the channels differ.
+pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    forward(x, weight, bias, select(weight.shape().last()))
+}
+
+/// The version for a result of that many channels.
+fn select(channels: usize) -> Version {
+    if channels.is_multiple_of(8) { Version::V2 } else { Version::V1 }
+}
+
+/// [`linear`] with a chosen version.
+///
+/// # Errors
+/// As [`linear`], and if the version does not take these channels.
+pub fn forward(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, version: Version) -> Result<Tensor> {
+    let (rows, inputs) = x.shape().rows(OP)?;
+    let [weight_in, outputs] = match weight.shape().dims() {
+        [i, o] => [*i, *o],
+        _ => return Err(Error::shape(OP, format!("the weight must be [in, out], got {}", weight.shape()))),
+    };
+    if weight_in != inputs {
+        let message = format!("x {} has {inputs} channels but the weight {} takes {weight_in}", x.shape(), weight.shape());
+        return Err(Error::shape(OP, message));
+    }
+    if let Some(bias) = bias.filter(|bias| bias.shape() != Shape::from([outputs])) {
+        return Err(Error::shape(OP, format!("the bias must be [{outputs}], got {}", bias.shape())));
+    }
+    let params = LinearParams {
+        rows: rows as u32,
+        inputs: inputs as u32,
+        outputs: outputs as u32,
+        has_bias: u32::from(bias.is_some()),
+        chunk_rows: 0,
+        chunks: 0,
+    };
+    let mut dims = x.shape().dims().to_vec();
+    dims[x.shape().rank() - 1] = outputs;
+    let y = x.device().empty(OP, Shape::new(&dims)?)?;
+    match x.device() {
+        Device::Gpu(_) => multiply(&params, x, weight, bias, &y, version)?,
+        Device::Cpu(_) => {
+            let bias = bias.map(Tensor::f32s);
+            plain::forward(&params, &x.f32s(), &weight.f32s(), bias.as_deref(), &mut y.f32s_mut());
+        }
+    }
+    record(y, &[Some(x), Some(weight), bias], || LinearBackward { x: x.detach(), weight: weight.detach(), params })
+}
+
+/// Launches the product of forward and of the input gradient.
+fn multiply(
+    p: &LinearParams,
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    y: &Tensor,
+    version: Version,
+) -> Result<()> {
+    if version == Version::V2 && !p.outputs.is_multiple_of(8) {
+        return Err(Error::shape(OP, format!("v2 needs channels that divide by 8, got {}", p.outputs)));
+    }
+    let bias = bias.unwrap_or(weight).detach(); // without a bias the binding is not read
+    for images in x.device().image_ranges(OP, &[x, y])? {
+        let (x, y) = (x.images(&images), y.images(&images));
+        let rows = y.len() / p.outputs as usize;
+        let params = LinearParams { rows: rows as u32, ..*p };
+        let (entry, invocations) = match version {
+            Version::V1 => ("forward_v1", y.len()),
+            Version::V2 => ("forward_v2", rows.div_ceil(8) * (p.outputs as usize / 8)),
+        };
+        SHADER.entry(entry).params(&params).reads([x, weight.detach(), bias.clone()]).writes([y]).over(invocations)?;
+    }
+    Ok(())
+}
+
+/// gx = gy times the transposed weight. `p` are forward's sizes.
+///
+/// # Errors
+/// As [`forward`].
+pub fn backward_input(p: &LinearParams, gy: &Tensor, weight: &Tensor, gx: &Tensor, version: Version) -> Result<()> {
+    match gy.device() {
+        Device::Gpu(_) => {
+            let transposed = gy.device().empty(OP, [p.outputs as usize, p.inputs as usize])?;
+            SHADER.entry("transpose").params(p).reads([weight]).writes([&transposed]).over(weight.len())?;
+            let swapped = LinearParams { inputs: p.outputs, outputs: p.inputs, has_bias: 0, ..*p };
+            multiply(&swapped, gy, &transposed, None, gx, version)
+        }
+        Device::Cpu(_) => {
+            plain::backward_input(p, &gy.f32s(), &weight.f32s(), &mut gx.f32s_mut());
+            Ok(())
+        }
+    }
+}
+
+/// Rows summed by one invocation: short chains, and enough chunks to fill a GPU.
+const CHUNK_ROWS: usize = 128;
+
+/// gw, and gb if there is a bias. `p` are forward's sizes; `v2` needs both channels to divide by 8.
+///
+/// # Errors
+/// As the launches.
+pub fn backward_weight(
+    p: &LinearParams,
+    x: &Tensor,
+    gy: &Tensor,
+    gw: &Tensor,
+    gb: Option<&Tensor>,
+    version: Version,
+) -> Result<()> {
+    let device = x.device();
+    if let Device::Cpu(_) = device {
+        let mut gb = gb.map(Tensor::f32s_mut);
+        plain::backward_weight(p, &x.f32s(), &gy.f32s(), &mut gw.f32s_mut(), gb.as_deref_mut());
+        return Ok(());
+    }
+    let (inputs, outputs) = (p.inputs as usize, p.outputs as usize);
+    let ranges = device.image_ranges(OP, &[x, gy])?;
+    let per_image = p.rows as usize / x.shape().dims()[0];
+    let chunks: Vec<usize> = ranges.iter().map(|images| (images.len() * per_image).div_ceil(CHUNK_ROWS)).collect();
+    let total: usize = chunks.iter().sum();
+    let partial = device.empty(OP, [total, inputs + 1, outputs])?;
+    let mut first = 0;
+    for (images, chunks) in ranges.iter().zip(chunks) {
+        let params =
+            LinearParams { rows: (images.len() * per_image) as u32, chunk_rows: CHUNK_ROWS as u32, ..*p };
+        let part = partial.images(&(first..first + chunks));
+        first += chunks;
+        let (entry, invocations) = match version {
+            Version::V1 => ("backward_weight_v1", part.len()),
+            Version::V2 => ("backward_weight_v2", chunks * (inputs / 8 + 1) * (outputs / 8)),
+        };
+        SHADER
+            .entry(entry)
+            .params(&params)
+            .reads([x.images(images), gy.images(images)])
+            .writes([part])
+            .over(invocations)?;
+    }
+    let params = LinearParams { chunks: total as u32, has_bias: u32::from(gb.is_some()), ..*p };
+    // Without a bias its binding is not written; it still needs a tensor of its own.
+    let unused = if gb.is_none() { Some(device.empty(OP, [outputs])?) } else { None };
+    let gb = gb.or(unused.as_ref()).unwrap_or(gw);
+    SHADER.entry("reduce").params(&params).reads([&partial]).writes([gw, gb]).over((inputs + 1) * outputs)
+}
+
+/// What the gradient needs: x for the weight's, the weight for x's.
+#[derive(Debug)]
+struct LinearBackward {
+    x: Tensor,
+    weight: Tensor,
+    params: LinearParams,
+}
+
+impl Backward for LinearBackward {
+    fn name(&self) -> &'static str {
+        OP
+    }
+
+    fn backward(&self, gy: &Tensor, wanted: &mut Wanted<'_>) -> Result<Vec<Option<Tensor>>> {
+        let p = &self.params;
+        let gx = if wanted.needs(0) {
+            let gx = wanted.empty(OP, 0, self.x.shape())?;
+            backward_input(p, gy, &self.weight, &gx, select(p.inputs as usize))?;
+            Some(gx)
+        } else {
+            None
+        };
+        if !wanted.needs(1) && !wanted.needs(2) {
+            return Ok(vec![gx, None, None]);
+        }
+        let gw = wanted.empty(OP, 1, self.weight.shape())?;
+        let gb = match p.has_bias {
+            1 => Some(wanted.empty(OP, 2, [p.outputs as usize].into())?),
+            _ => None,
+        };
+        let both = p.inputs.is_multiple_of(8) && p.outputs.is_multiple_of(8);
+        let version = if both { Version::V2 } else { Version::V1 };
+        backward_weight(p, &self.x, gy, &gw, gb.as_ref(), version)?;
+        Ok(vec![gx, Some(gw), gb])
+    }
+
+    fn saved(&self) -> Vec<&Tensor> {
+        vec![&self.x, &self.weight]
+    }
+}

@@ -1,0 +1,136 @@
+//! Everything that a run depends on: `config.toml` in its folder is enough to repeat it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::data::Normalization;
+use crate::models::UnextConfig;
+use crate::ops::{Adam, BceDice, Pooling};
+use crate::{Error, Result};
+
+/// The settings of a run. Defaults are the recipe for the LGG set.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TrainConfig {
+    /// `unext`.
+    pub model: String,
+    /// Channels of the five stages.
+    pub widths: [usize; 5],
+    /// Passes over the training slices.
+    pub epochs: usize,
+    /// Stop after this many steps; 0: no limit.
+    pub steps: usize,
+    /// Slices of a step.
+    pub batch: usize,
+    /// Highest learning rate.
+    pub lr: f64,
+    /// Learning rate that the cosine falls to.
+    pub min_lr: f64,
+    /// Epochs during which the rate rises linearly.
+    pub warmup_epochs: usize,
+    /// Weight decay added to the gradient, as Adam in PyTorch does.
+    pub weight_decay: f64,
+    /// Dice over the whole batch (`batch`, smooth 1) or per slice (`sample`, smooth 1e-5, as UNeXt's code).
+    pub dice: DicePooling,
+    /// How bytes become numbers.
+    pub normalize: Normalization,
+    /// Flips and quarter turns.
+    pub augment: bool,
+    /// Leave out the last, smaller batch of an epoch.
+    pub drop_last: bool,
+    /// Seed of the start, the order and the augmentation.
+    pub seed: u64,
+    /// Share of the patients that validate, where they are not named.
+    pub val_fraction: f64,
+}
+
+/// Over what the Dice term is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DicePooling {
+    /// The whole batch, smooth 1.
+    Batch,
+    /// Each slice, smooth 1e-5.
+    Sample,
+}
+
+/// What a network needs to be built again.
+pub type ModelConfig = UnextConfig;
+
+impl Default for TrainConfig {
+    fn default() -> Self {
+        Self {
+            model: "unext".to_owned(),
+            widths: UnextConfig::default().widths,
+            epochs: 20,
+            steps: 0,
+            batch: 8,
+            lr: 1e-3,
+            min_lr: 1e-5,
+            warmup_epochs: 1,
+            weight_decay: 1e-4,
+            dice: DicePooling::Batch,
+            normalize: Normalization::PerVolume,
+            augment: true,
+            drop_last: true,
+            seed: 0,
+            val_fraction: 0.2,
+        }
+    }
+}
+
+impl TrainConfig {
+    /// The network's settings.
+    pub fn network(&self) -> ModelConfig {
+        UnextConfig { widths: self.widths, ..UnextConfig::default() }
+    }
+
+    /// The loss.
+    pub fn loss(&self) -> BceDice {
+        match self.dice {
+            DicePooling::Batch => BceDice::batch(),
+            DicePooling::Sample => BceDice::sample(),
+        }
+    }
+
+    /// The name of the loss's pooling.
+    pub fn pooling(&self) -> Pooling {
+        self.loss().pooling
+    }
+
+    /// The optimizer.
+    pub fn adam(&self) -> Adam {
+        Adam { weight_decay: self.weight_decay, ..Adam::default() }
+    }
+
+    /// The learning rate of a step: linear warm-up, then a cosine over the epochs (PyTorch's `CosineAnnealingLR`).
+    pub fn rate(&self, epoch: usize, step: usize, steps_per_epoch: usize) -> f64 {
+        let turn = std::f64::consts::PI * epoch as f64 / self.epochs.max(1) as f64;
+        let cosine = self.min_lr + (self.lr - self.min_lr) * (1.0 + turn.cos()) / 2.0;
+        if epoch >= self.warmup_epochs {
+            return cosine;
+        }
+        let done = epoch * steps_per_epoch + step + 1;
+        cosine * done as f64 / (self.warmup_epochs * steps_per_epoch) as f64
+    }
+
+    /// Refuses settings that cannot train.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming the setting.
+    pub fn check(&self) -> Result<()> {
+        let refuse = |text: String| Err(Error::Config(text));
+        if self.model != "unext" {
+            return refuse(format!("model {} is not known; there is: unext", self.model));
+        }
+        if self.batch == 0 || self.epochs == 0 {
+            return refuse("batch and epochs must be at least 1".to_owned());
+        }
+        if !(self.lr > 0.0 && self.lr.is_finite() && self.min_lr >= 0.0 && self.min_lr <= self.lr) {
+            return refuse(format!("needs 0 <= min_lr <= lr and lr > 0, got lr {} and min_lr {}", self.lr, self.min_lr));
+        }
+        if !(self.weight_decay >= 0.0 && self.weight_decay.is_finite()) {
+            return refuse(format!("weight_decay must not be negative, got {}", self.weight_decay));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,12 @@
+//! Training: slices in, weights out.
+//!
+//! One step is: indices and transforms (a few bytes) -> `load_batch` -> forward, recorded -> loss -> backward ->
+//! optimizer. One submission a step; the losses are read some steps later.
+
+mod checkpoint;
+mod config;
+mod trainer;
+
+pub use checkpoint::{Progress, load_state, save_state};
+pub use config::{ModelConfig, TrainConfig};
+pub use trainer::{EpochLog, Evaluation, Trainer};

@@ -1,0 +1,308 @@
+//! The training loop's parts: one step, one epoch, one evaluation.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Instant;
+
+use serde::Serialize;
+
+use super::TrainConfig;
+use super::checkpoint::Progress;
+use crate::data::{Dataset, Split};
+use crate::eval::{Metrics, SliceCounts};
+use crate::models::Unext;
+use crate::ops::{Mode, Sample, Slices, adam, bce_dice, load_batch, metric_counts};
+use crate::tensor::random::Stream;
+use crate::tensor::{Device, Pending, Tensor};
+use crate::{Error, Result, Tape};
+
+/// A line of `log.jsonl`.
+#[derive(Debug, Clone, Serialize)]
+pub struct EpochLog {
+    /// From 0.
+    pub epoch: usize,
+    /// Mean over the epoch's slices, before each update.
+    pub train_loss: f64,
+    /// Mean over the validation slices.
+    pub val_loss: f64,
+    /// UNeXt's batch IoU.
+    pub val_iou: f64,
+    /// Mean volume Dice of the validation patients.
+    pub val_dice: f64,
+    /// Learning rate at the end of the epoch.
+    pub lr: f64,
+    /// Of training and validation.
+    pub seconds: f64,
+    /// While training.
+    pub images_per_second: f64,
+    /// Pixels predicted as tumour in validation: 0 means that the network predicts nothing.
+    pub predicted_pixels: u64,
+}
+
+/// Loss and metrics of some slices, and the predicted masks.
+#[derive(Debug)]
+pub struct Evaluation {
+    /// Mean loss over the slices.
+    pub loss: f64,
+    /// The metrics.
+    pub metrics: Metrics,
+    /// Per slice, in the given order: logits > 0, where asked for.
+    pub masks: Vec<Vec<u8>>,
+}
+
+/// A network in training: its weights, the optimizer's moments and the slices on the device.
+#[derive(Debug)]
+pub struct Trainer {
+    /// The settings.
+    pub config: TrainConfig,
+    /// The network.
+    pub net: Unext,
+    /// Where the run stands.
+    pub progress: Progress,
+    pub(super) moment1: Tensor,
+    pub(super) moment2: Tensor,
+    step_values: Tensor,
+    slices: Slices,
+    /// (patient, slice) -> position on the device.
+    places: HashMap<(usize, usize), usize>,
+    batch: Batch,
+    device: Device,
+}
+
+/// The tensors that every batch is loaded into.
+#[derive(Debug)]
+struct Batch {
+    table: Tensor,
+    x: Tensor,
+    target: Tensor,
+}
+
+/// Losses on their way from the device: few enough to bound memory, enough not to wait.
+const IN_FLIGHT: usize = 2;
+
+impl Trainer {
+    /// Builds the network and puts the slices on the device, once.
+    ///
+    /// # Errors
+    /// [`Error::Config`], [`Error::OutOfMemory`], or sizes that the network does not take.
+    pub fn new(device: &Device, dataset: &Dataset, config: &TrainConfig) -> Result<Self> {
+        config.check()?;
+        if dataset.height % 32 != 0 || dataset.width % 32 != 0 {
+            let message = format!(
+                "the slices are {}x{}, but unext needs sides that divide by 32; resize or pad them",
+                dataset.height, dataset.width
+            );
+            return Err(Error::data(&dataset.root, message));
+        }
+        let net = Unext::new(device, &config.network(), config.seed)?;
+        let flat = net.parameters().values.shape();
+        let (h, w) = (dataset.height, dataset.width);
+        let places = dataset.indices().enumerate().map(|(place, index)| (index, place)).collect();
+        let batch = Batch {
+            table: device.empty_u32("batch", [config.batch, 4])?,
+            x: device.empty("batch", [config.batch, h, w, dataset.channels])?,
+            target: device.empty("batch", [config.batch, h, w, 1])?,
+        };
+        Ok(Self {
+            moment1: device.zeros("adam", flat)?,
+            moment2: device.zeros("adam", flat)?,
+            step_values: device.zeros("adam", [2])?,
+            slices: upload(device, dataset, config)?,
+            places,
+            batch,
+            net,
+            progress: Progress::default(),
+            config: config.clone(),
+            device: device.clone(),
+        })
+    }
+
+    /// Where everything is.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// How often the weights were updated.
+    pub fn step_count(&self) -> u64 {
+        self.progress.step
+    }
+
+    /// The sample that shows a slice as it is.
+    pub fn sample(&self, index: (usize, usize)) -> Sample {
+        Sample { slice: self.places.get(&index).copied().unwrap_or(usize::MAX), group: index.0, turn: 0, flips: 0 }
+    }
+
+    /// One update from these samples with this learning rate; returns the loss before it, on its way home.
+    ///
+    /// # Errors
+    /// As the ops.
+    pub fn step(&mut self, samples: &[Sample], rate: f64) -> Result<Pending> {
+        self.progress.step += 1;
+        let optimizer = self.config.adam();
+        self.step_values.write(&optimizer.step_values(rate, self.progress.step))?;
+        let (x, target) = self.load(samples)?;
+        let tape = Tape::new();
+        let logits = self.net.forward(&tape.watch(&x), Mode::Train)?;
+        let loss = bce_dice(&logits, &target, &self.config.loss())?;
+        drop(logits);
+        if self.progress.step == 1
+            && let Device::Gpu(context) = &self.device
+        {
+            context.switches.say(5, || tape.to_string());
+        }
+        let gradients = tape.backward(&loss)?;
+        let parameters = self.net.parameters();
+        parameters.check(&gradients)?;
+        let (moment1, moment2) = (&self.moment1, &self.moment2);
+        adam(&optimizer, &parameters.gradients, &self.step_values, &parameters.values, moment1, moment2)?;
+        loss.read_later()
+    }
+
+    /// The images and masks of samples, on the device.
+    fn load(&self, samples: &[Sample]) -> Result<(Tensor, Tensor)> {
+        let range = 0..samples.len();
+        let Batch { table, x, target } = &self.batch;
+        let (table, x, target) = (table.images(&range), x.images(&range), target.images(&range));
+        load_batch(&self.slices, samples, &table, &x, &target)?;
+        Ok((x, target))
+    }
+
+    /// The samples of an epoch in their seeded order, flipped and turned if the settings say so.
+    pub fn epoch_samples(&self, epoch: usize, train: &[(usize, usize)]) -> Vec<Sample> {
+        let seed = self.config.seed;
+        let order = Stream::seeded(seed, &format!("order/{epoch}")).permutation(train.len());
+        let chance = Stream::seeded(seed, &format!("augment/{epoch}"));
+        let square = self.slices.size()[0] == self.slices.size()[1];
+        let samples = order.into_iter().map(|at| {
+            let mut sample = self.sample(train[at]);
+            if self.config.augment {
+                let draw = chance.below(at as u64, 16) as u32;
+                sample.flips = draw & 1; // the four turns of an image and of its mirror image are all there are
+                sample.turn = if square { draw >> 2 } else { (draw >> 2) & 2 };
+            }
+            sample
+        });
+        samples.collect()
+    }
+
+    /// Steps of an epoch.
+    pub fn steps_per_epoch(&self, train: usize) -> usize {
+        let batch = self.config.batch;
+        if self.config.drop_last && train >= batch { train / batch } else { train.div_ceil(batch) }
+    }
+
+    /// Trains the rest of the epoch at which the run stands and validates. `watch` is called after each step with
+    /// (step of the epoch, steps, latest known loss) and says whether to go on.
+    ///
+    /// # Errors
+    /// [`Error::NonFinite`] when the loss is no number, [`Error::Interrupted`] when `watch` said stop; else as the ops.
+    pub fn epoch(
+        &mut self,
+        split: &Split,
+        dataset: &Dataset,
+        watch: &mut dyn FnMut(usize, usize, f64) -> bool,
+    ) -> Result<EpochLog> {
+        let begin = Instant::now();
+        let epoch = self.progress.epoch;
+        let samples = self.epoch_samples(epoch, &split.train);
+        let steps = self.steps_per_epoch(samples.len());
+        let mut pending: VecDeque<(Pending, usize)> = VecDeque::new();
+        let mut rate = self.config.rate(epoch, 0, steps);
+        let first = self.progress.step_of_epoch;
+        let mut seen = 0;
+        for (step, batch) in samples.chunks(self.config.batch).take(steps).enumerate().skip(first) {
+            if self.config.steps > 0 && self.progress.step >= self.config.steps as u64 {
+                break;
+            }
+            rate = self.config.rate(epoch, step, steps);
+            pending.push_back((self.step(batch, rate)?, batch.len()));
+            seen += batch.len();
+            self.progress.step_of_epoch = step + 1;
+            let latest = self.settle(&mut pending, IN_FLIGHT)?;
+            if !watch(step + 1, steps, latest) {
+                self.settle(&mut pending, 0)?;
+                return Err(Error::Interrupted);
+            }
+        }
+        self.settle(&mut pending, 0)?;
+        let training = begin.elapsed().as_secs_f64();
+        let train_loss = self.progress.mean_loss();
+        let evaluation = self.evaluate(dataset, &split.val, false)?;
+        self.progress = Progress { epoch: epoch + 1, step: self.progress.step, ..Progress::default() };
+        Ok(EpochLog {
+            epoch,
+            train_loss,
+            val_loss: evaluation.loss,
+            val_iou: evaluation.metrics.iou_batch,
+            val_dice: evaluation.metrics.dice_volume_mean,
+            lr: rate,
+            seconds: begin.elapsed().as_secs_f64(),
+            images_per_second: seen as f64 / training,
+            predicted_pixels: evaluation.metrics.predicted_pixels,
+        })
+    }
+
+    /// Takes in losses until at most `left` are under way; returns the last one.
+    fn settle(&mut self, pending: &mut VecDeque<(Pending, usize)>, left: usize) -> Result<f64> {
+        while pending.len() > left {
+            let Some((loss, slices)) = pending.pop_front() else { break };
+            let loss = f64::from(loss.wait()?.first().copied().unwrap_or(f32::NAN));
+            if !loss.is_finite() {
+                return Err(Error::NonFinite(format!(
+                    "the loss is {loss} around step {}; lower --lr (now {}) or look for damaged slices with `shadegrad data inspect`",
+                    self.progress.step, self.config.lr
+                )));
+            }
+            self.progress.add(loss, slices);
+        }
+        Ok(self.progress.last_loss)
+    }
+
+    /// Loss and metrics of slices in their given order, in evaluation mode; the predicted masks too if asked for.
+    ///
+    /// # Errors
+    /// As the ops.
+    pub fn evaluate(&self, dataset: &Dataset, part: &[(usize, usize)], keep_masks: bool) -> Result<Evaluation> {
+        let mut counts = Vec::with_capacity(part.len());
+        let mut masks = Vec::new();
+        let mut losses = 0.0;
+        let pixels = (dataset.height * dataset.width) as u64;
+        for batch in part.chunks(self.config.batch) {
+            let samples: Vec<Sample> = batch.iter().map(|index| self.sample(*index)).collect();
+            let (x, target) = self.load(&samples)?;
+            let logits = self.net.forward(&x, Mode::Eval)?;
+            let loss = bce_dice(&logits, &target, &self.config.loss())?;
+            let numbers = metric_counts(&logits, &target)?.to_vec_u32()?;
+            losses += f64::from(loss.to_vec()?[0]) * batch.len() as f64;
+            for (index, n) in batch.iter().zip(numbers.chunks_exact(3)) {
+                let [intersection, predicted, target] = [n[0], n[1], n[2]].map(u64::from);
+                counts.push(SliceCounts { patient: index.0, intersection, predicted, target, pixels });
+            }
+            if keep_masks {
+                let logits = logits.to_vec()?;
+                masks.extend(logits.chunks_exact(pixels as usize).map(|image| {
+                    image.iter().map(|logit| u8::from(*logit > 0.0)).collect()
+                }));
+            }
+        }
+        let name = |patient: usize| dataset.patients[patient].name.as_str();
+        let metrics = Metrics::new(&counts, self.config.batch, name);
+        Ok(Evaluation { loss: losses / part.len().max(1) as f64, metrics, masks })
+    }
+}
+
+/// All slices as bytes, with their patients' normalisation.
+fn upload(device: &Device, dataset: &Dataset, config: &TrainConfig) -> Result<Slices> {
+    let mut images = Vec::new();
+    let mut masks = Vec::new();
+    let mut rescale = Vec::new();
+    for patient in &dataset.patients {
+        for slice in &patient.slices {
+            images.extend_from_slice(&slice.image);
+            masks.extend_from_slice(&slice.mask);
+        }
+        let rows = config.normalize.rescale(patient, dataset.channels);
+        rescale.extend(rows.iter().map(|row| [row.low, row.high, row.scale, row.shift]));
+    }
+    let order = config.normalize.channel_order();
+    Slices::upload(device, [dataset.height, dataset.width], &images, &masks, &rescale, order)
+}
