@@ -7,6 +7,7 @@
 mod ops;
 
 mod devices;
+mod golden;
 mod gradients;
 mod kernels;
 mod shaders;

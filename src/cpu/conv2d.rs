@@ -5,7 +5,7 @@
 
 use rayon::prelude::*;
 
-use super::{Real, uniform};
+use super::{LANES, Lanes, Real, uniform};
 
 uniform! {
     /// Sizes of a convolution, seen as a gather: source position = (o * multiply + k - pad) / divide.
@@ -101,12 +101,7 @@ impl Conv2dParams {
 }
 
 /// Pixels of a register tile.
-const PIXELS: usize = 6;
-/// Output channels of a register tile.
-const COLUMNS: usize = 32;
-/// Narrower tile, for layers with few channels.
-const NARROW: usize = 16;
-
+const PIXELS: usize = 4; // more, and LLVM no longer keeps the sums in registers: 41 instead of 78 GFLOP/s (measured)
 /// `y[n,oy,ox,co]` = `bias[co]` + sum over ky, kx, ci of `x[n, oy*s+ky-p, ox*s+kx-p, ci] * w[ky,kx,ci,co]`.
 pub fn forward<T: Real>(p: &Conv2dParams, x: &[T], weight: &[T], bias: Option<&[T]>, y: &mut [T]) {
     gather(p, x, weight, bias, y);
@@ -145,12 +140,10 @@ fn gather<T: Real>(p: &Conv2dParams, x: &[T], weight: &[T], bias: Option<&[T]>, 
         while co < out_c {
             let bias = bias.map(|bias| &bias[co..]);
             let line = Line { p, image, nothing: &nothing, weight, bias, oy, co };
-            co += match out_c - co {
-                COLUMNS.. => line.tiles::<T, COLUMNS>(y),
-                NARROW.. => line.tiles::<T, NARROW>(y),
-                8.. => line.tiles::<T, 8>(y),
-                4.. => line.tiles::<T, 4>(y),
-                _ => line.tiles::<T, 1>(y),
+            co += match (out_c - co) / LANES {
+                0 => line.plain(y),
+                1 => line.tiles::<1>(y),
+                _ => line.tiles::<2>(y),
             };
         }
     });
@@ -168,32 +161,85 @@ struct Line<'a, T> {
 }
 
 impl<T: Real> Line<'_, T> {
-    /// Computes `N` channels of every pixel of the row; returns `N`.
-    fn tiles<U, const N: usize>(&self, y: &mut [T]) -> usize {
+    /// Computes `V * LANES` channels of every pixel of the row; returns how many.
+    fn tiles<const V: usize>(&self, y: &mut [T]) -> usize {
         let out_w = self.p.out_w as usize;
         let mut ox = 0;
         while ox + PIXELS <= out_w {
-            self.tile::<PIXELS, N>(ox, y);
+            self.tile::<PIXELS, V>(ox, y);
             ox += PIXELS;
         }
         while ox < out_w {
-            self.tile::<1, N>(ox, y);
+            self.tile::<1, V>(ox, y);
             ox += 1;
         }
-        N
+        V * LANES
     }
 
-    /// `M` pixels x `N` channels.
+    /// `M` pixels x `V * LANES` channels. A function of its own, so that its sums get all registers.
+    #[inline(never)]
+    fn tile<const M: usize, const V: usize>(&self, ox: usize, y: &mut [T]) {
+        let out_c = self.p.out_c as usize;
+        let mut acc = [[Lanes::zero(); V]; M];
+        self.each_tap::<M>(ox, &mut |below, taps| {
+            for (ci, row) in taps.chunks_exact(out_c).enumerate() {
+                let (vectors, _) = row[self.co..].as_chunks::<LANES>();
+                let Some(w) = vectors.first_chunk::<V>() else { return };
+                for m in 0..M {
+                    let a = below[m][ci];
+                    for v in 0..V {
+                        acc[m][v] = acc[m][v].add_scaled(a, &w[v]);
+                    }
+                }
+            }
+        });
+        for (m, acc) in acc.iter().enumerate() {
+            let out = &mut y[(ox + m) * out_c + self.co..][..V * LANES];
+            for (v, lanes) in acc.iter().enumerate() {
+                let out = &mut out[v * LANES..][..LANES];
+                match self.bias {
+                    Some(bias) => {
+                        let bias = &bias[v * LANES..];
+                        out.iter_mut().zip(lanes.0).zip(bias).for_each(|((out, acc), bias)| *out = acc + *bias);
+                    }
+                    None => out.copy_from_slice(&lanes.0),
+                }
+            }
+        }
+    }
+
+    /// The channels that are left, one pixel at a time; returns how many.
+    #[inline(never)]
+    fn plain(&self, y: &mut [T]) -> usize {
+        let out_c = self.p.out_c as usize;
+        let left = out_c - self.co;
+        for ox in 0..self.p.out_w as usize {
+            let out = &mut y[ox * out_c + self.co..][..left];
+            match self.bias {
+                Some(bias) => out.copy_from_slice(&bias[..left]),
+                None => out.fill(T::zero()),
+            }
+            self.each_tap::<1>(ox, &mut |below, taps| {
+                for (a, row) in below[0].iter().zip(taps.chunks_exact(out_c)) {
+                    for (out, w) in out.iter_mut().zip(&row[self.co..]) {
+                        *out = a.fma(*w, *out);
+                    }
+                }
+            });
+        }
+        left
+    }
+
+    /// Calls `work` for each kernel position that some of `M` pixels see, with the input channels below each pixel
+    /// and that position's weights `[in, out]`.
     #[inline(always)]
-    fn tile<const M: usize, const N: usize>(&self, ox: usize, y: &mut [T]) {
+    fn each_tap<const M: usize>(&self, ox: usize, work: &mut impl FnMut([&[T]; M], &[T])) {
         let p = self.p;
         let (in_c, out_c) = (p.in_c as usize, p.out_c as usize);
-        let mut acc = [[T::zero(); N]; M];
         for ky in 0..p.kernel_h as usize {
             let Some(iy) = p.source(self.oy, ky, p.pad_h, p.in_h) else { continue };
             let source_row = &self.image[iy * p.in_w as usize * in_c..][..p.in_w as usize * in_c];
             for kx in 0..p.kernel_w as usize {
-                // The input channels below each pixel of the tile.
                 let mut below = [self.nothing; M];
                 let mut any = false;
                 for (m, below) in below.iter_mut().enumerate() {
@@ -202,35 +248,17 @@ impl<T: Real> Line<'_, T> {
                         any = true;
                     }
                 }
-                if !any {
-                    continue;
+                if any {
+                    let tap = (ky * p.kernel_w as usize + kx) * in_c * out_c;
+                    work(below.map(|slice| &slice[..in_c]), &self.weight[tap..][..in_c * out_c]);
                 }
-                let below: [&[T]; M] = below.map(|slice| &slice[..in_c]);
-                let tap = (ky * p.kernel_w as usize + kx) * in_c * out_c;
-                let rows = self.weight[tap..][..in_c * out_c].chunks_exact(out_c);
-                for (ci, row) in rows.enumerate() {
-                    let Some(w) = row[self.co..].first_chunk::<N>() else { continue };
-                    for m in 0..M {
-                        let a = below[m][ci];
-                        for j in 0..N {
-                            acc[m][j] = a.fma(w[j], acc[m][j]);
-                        }
-                    }
-                }
-            }
-        }
-        for (m, acc) in acc.iter().enumerate() {
-            let out = &mut y[(ox + m) * out_c + self.co..][..N];
-            match self.bias {
-                Some(bias) => out.iter_mut().zip(acc).zip(bias).for_each(|((out, acc), bias)| *out = *acc + *bias),
-                None => out.copy_from_slice(acc),
             }
         }
     }
 }
 
 /// Rows of the weight gradient's register tile.
-const WEIGHT_ROWS: usize = 8;
+const WEIGHT_ROWS: usize = 4;
 
 /// `gw[ky,kx,ci,co]` = sum over pixels of `x * gy`; `gb[co]` = sum of `gy`. `p` are forward's sizes.
 ///
@@ -247,13 +275,12 @@ pub fn backward_weight<T: Real>(p: &Conv2dParams, x: &[T], gy: &[T], gw: &mut [T
         let rows = gw.len() / out_c;
         let mut co = 0;
         while co < out_c {
-            co += match (rows, out_c - co) {
-                (WEIGHT_ROWS, COLUMNS..) => weight_block::<T, WEIGHT_ROWS, COLUMNS>(p, x, gy, tap, ci, co, gw),
-                (WEIGHT_ROWS, NARROW..) => weight_block::<T, WEIGHT_ROWS, NARROW>(p, x, gy, tap, ci, co, gw),
-                (3, NARROW..) => weight_block::<T, 3, NARROW>(p, x, gy, tap, ci, co, gw),
-                (_, NARROW..) => each_row::<T, NARROW>(p, x, gy, tap, ci, co, gw),
-                (WEIGHT_ROWS, _) => weight_block::<T, WEIGHT_ROWS, 1>(p, x, gy, tap, ci, co, gw),
-                _ => each_row::<T, 1>(p, x, gy, tap, ci, co, gw),
+            let block = WeightBlock { p, x, gy, tap, ci, co };
+            co += match (rows, (out_c - co) / LANES) {
+                (WEIGHT_ROWS, 2..) => block.lanes::<WEIGHT_ROWS, 2>(gw),
+                (WEIGHT_ROWS, 1) => block.lanes::<WEIGHT_ROWS, 1>(gw),
+                (3, 1..) => block.lanes::<3, 1>(gw),
+                _ => block.plain(rows, gw),
             };
         }
     });
@@ -262,58 +289,80 @@ pub fn backward_weight<T: Real>(p: &Conv2dParams, x: &[T], gy: &[T], gw: &mut [T
     }
 }
 
-/// Few rows, one at a time.
-fn each_row<T: Real, const N: usize>(
-    p: &Conv2dParams,
-    x: &[T],
-    gy: &[T],
+/// Some input channels from `ci` on and some output channels from `co` on, of one kernel position.
+struct WeightBlock<'a, T> {
+    p: &'a Conv2dParams,
+    x: &'a [T],
+    gy: &'a [T],
     tap: usize,
     ci: usize,
     co: usize,
-    gw: &mut [T],
-) -> usize {
-    for (row, gw) in gw.chunks_exact_mut(p.out_c as usize).enumerate() {
-        weight_block::<T, 1, N>(p, x, gy, tap, ci + row, co, gw);
-    }
-    N
 }
 
-/// `R` input channels x `N` output channels of one kernel position; returns `N`.
-fn weight_block<T: Real, const R: usize, const N: usize>(
-    p: &Conv2dParams,
-    x: &[T],
-    gy: &[T],
-    tap: usize,
-    ci: usize,
-    co: usize,
-    gw: &mut [T],
-) -> usize {
-    let (in_w, in_c, out_w, out_c) = (p.in_w as usize, p.in_c as usize, p.out_w as usize, p.out_c as usize);
-    let (ky, kx) = (tap / p.kernel_w as usize, tap % p.kernel_w as usize);
-    // The columns whose source lies inside.
-    let inside = |ox: &usize| p.source(*ox, kx, p.pad_w, p.in_w).is_some();
-    let Some(lo) = (0..out_w).find(inside) else { return N };
-    let hi = (0..out_w).rfind(inside).map_or(lo, |last| last + 1);
-    let first_ix = lo * p.multiply as usize + kx - p.pad_w.max(0) as usize;
-    for (row, gy) in gy.chunks_exact(out_w * out_c).enumerate() {
-        let (n, oy) = (row / p.out_h as usize, row % p.out_h as usize);
-        let Some(iy) = p.source(oy, ky, p.pad_h, p.in_h) else { continue };
-        let x = &x[((n * p.in_h as usize + iy) * in_w + first_ix) * in_c + ci..];
-        let pixels = x.chunks(in_c * p.multiply as usize).zip(gy[lo * out_c..hi * out_c].chunks_exact(out_c));
-        let mut acc = [[T::zero(); N]; R];
-        for (x, gy) in pixels {
-            let (Some(x), Some(g)) = (x.first_chunk::<R>(), gy[co..].first_chunk::<N>()) else { continue };
-            for i in 0..R {
-                for j in 0..N {
-                    acc[i][j] = x[i].fma(g[j], acc[i][j]);
+impl<T: Real> WeightBlock<'_, T> {
+    /// `R` input channels x `V * LANES` output channels; returns how many output channels.
+    #[inline(never)]
+    fn lanes<const R: usize, const V: usize>(&self, gw: &mut [T]) -> usize {
+        let out_c = self.p.out_c as usize;
+        self.each_row(&mut |x, step, gy| {
+            let mut acc = [[Lanes::zero(); V]; R];
+            for (x, gy) in x.chunks(step).zip(gy.chunks_exact(out_c)) {
+                let (vectors, _) = gy[self.co..].as_chunks::<LANES>();
+                let (Some(x), Some(g)) = (x.first_chunk::<R>(), vectors.first_chunk::<V>()) else { return };
+                for i in 0..R {
+                    for v in 0..V {
+                        acc[i][v] = acc[i][v].add_scaled(x[i], &g[v]);
+                    }
                 }
             }
-        }
-        for (acc, gw) in acc.iter().zip(gw.chunks_exact_mut(out_c)) {
-            gw[co..co + N].iter_mut().zip(acc).for_each(|(gw, acc)| *gw += *acc);
+            for (acc, gw) in acc.iter().zip(gw.chunks_exact_mut(out_c)) {
+                for (v, lanes) in acc.iter().enumerate() {
+                    let gw = &mut gw[self.co + v * LANES..][..LANES];
+                    gw.iter_mut().zip(lanes.0).for_each(|(gw, acc)| *gw += acc);
+                }
+            }
+        });
+        V * LANES
+    }
+
+    /// The channels that are left, up to [`LANES`]; returns how many.
+    #[inline(never)]
+    fn plain(&self, rows: usize, gw: &mut [T]) -> usize {
+        let out_c = self.p.out_c as usize;
+        let left = (out_c - self.co).min(LANES);
+        self.each_row(&mut |x, step, gy| {
+            for (i, gw) in gw.chunks_exact_mut(out_c).enumerate().take(rows) {
+                let mut acc = [T::zero(); LANES];
+                for (x, gy) in x.chunks(step).zip(gy.chunks_exact(out_c)) {
+                    for (acc, g) in acc.iter_mut().zip(&gy[self.co..self.co + left]) {
+                        *acc = x[i].fma(*g, *acc);
+                    }
+                }
+                gw[self.co..self.co + left].iter_mut().zip(acc).for_each(|(gw, acc)| *gw += acc);
+            }
+        });
+        left
+    }
+
+    /// Calls `work` for each image row with x from its first pixel that lies inside on, the distance between pixels
+    /// in x, and the same pixels of gy.
+    #[inline(always)]
+    fn each_row(&self, work: &mut impl FnMut(&[T], usize, &[T])) {
+        let p = self.p;
+        let (in_w, in_c, out_w, out_c) = (p.in_w as usize, p.in_c as usize, p.out_w as usize, p.out_c as usize);
+        let (ky, kx) = (self.tap / p.kernel_w as usize, self.tap % p.kernel_w as usize);
+        // The columns whose source lies inside.
+        let inside = |ox: &usize| p.source(*ox, kx, p.pad_w, p.in_w).is_some();
+        let Some(lo) = (0..out_w).find(inside) else { return };
+        let hi = (0..out_w).rfind(inside).map_or(lo, |last| last + 1);
+        let Some(first_ix) = p.source(lo, kx, p.pad_w, p.in_w) else { return };
+        for (row, gy) in self.gy.chunks_exact(out_w * out_c).enumerate() {
+            let (n, oy) = (row / p.out_h as usize, row % p.out_h as usize);
+            let Some(iy) = p.source(oy, ky, p.pad_h, p.in_h) else { continue };
+            let x = &self.x[((n * p.in_h as usize + iy) * in_w + first_ix) * in_c + self.ci..];
+            work(x, in_c * p.multiply as usize, &gy[lo * out_c..hi * out_c]);
         }
     }
-    N
 }
 
 /// Rows summed before they are added to the rest.

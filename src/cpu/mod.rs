@@ -78,6 +78,30 @@ impl Real for f64 {
     }
 }
 
+/// Sixteen neighbouring numbers, handled by value so that the compiler keeps them in vector registers.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Lanes<T>(pub(crate) [T; LANES]);
+
+/// Numbers in [`Lanes`].
+pub(crate) const LANES: usize = 16;
+
+impl<T: Real> Lanes<T> {
+    #[inline(always)]
+    pub(crate) fn zero() -> Self {
+        Self([T::zero(); LANES])
+    }
+
+    /// `self + a * b`, number by number.
+    #[inline(always)]
+    pub(crate) fn add_scaled(self, a: T, b: &[T; LANES]) -> Self {
+        let mut sum = self.0;
+        for (sum, b) in sum.iter_mut().zip(b) {
+            *sum = a.fma(*b, *sum);
+        }
+        Self(sum)
+    }
+}
+
 /// Declares the sizes of an op once, as the Rust twin of the WGSL struct: plain 4-byte fields in the same order.
 /// `FIELDS` lets a test compare both.
 macro_rules! uniform {
