@@ -12,7 +12,10 @@ fn twins_agree_with_finite_differences() {
             for (index, analytic) in gradient.iter().enumerate() {
                 let numeric = difference(&case, which, index);
                 if (numeric - analytic).abs() > case.tolerance * scale {
-                    wrong.push(format!("{} input {which} [{index}]: {analytic} but differences give {numeric}", case.name));
+                    wrong.push(format!(
+                        "{} input {which} [{index}]: {analytic} but differences give {numeric}",
+                        case.name
+                    ));
                 }
             }
         }

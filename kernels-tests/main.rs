@@ -6,8 +6,11 @@
 #[allow(missing_docs, unreachable_pub, reason = "the case files are shared with the binary's `check`")]
 mod ops;
 
+mod data;
 mod devices;
 mod golden;
 mod gradients;
 mod kernels;
+mod models;
 mod shaders;
+mod training;

@@ -52,10 +52,10 @@ fn shaders_are_valid_and_use_the_common_workgroup_size() {
         for (_, constant) in module.overrides.iter() {
             if constant.name.as_deref() == Some("WG") {
                 let init = constant.init.expect("WG has a default");
-                assert!(matches!(
-                    module.global_expressions[init],
-                    naga::Expression::Literal(naga::Literal::U32(64))
-                ), "{name}: WG must be 64");
+                assert!(
+                    matches!(module.global_expressions[init], naga::Expression::Literal(naga::Literal::U32(64))),
+                    "{name}: WG must be 64"
+                );
             }
         }
         assert!(module.overrides.iter().any(|(_, o)| o.name.as_deref() == Some("WG")), "{name} has no `override WG`");
@@ -97,10 +97,8 @@ fn host_structs_equal_shader_structs() {
 fn bindings_follow_the_convention() {
     for (name, module) in modules() {
         for (index, entry) in module.entry_points.iter().enumerate() {
-            let mut validator = naga::valid::Validator::new(
-                naga::valid::ValidationFlags::all(),
-                naga::valid::Capabilities::all(),
-            );
+            let mut validator =
+                naga::valid::Validator::new(naga::valid::ValidationFlags::all(), naga::valid::Capabilities::all());
             let info = validator.validate(&module).unwrap();
             let uses = info.get_entry_point(index);
             let mut bound = Vec::new();

@@ -31,25 +31,12 @@ impl Inputs {
     fn new(device: &Device, shape: [usize; 4]) -> Result<Self> {
         let vector = |value| device.tensor("bench", [shape[3]], &vec![value; shape[3]]);
         let (weight, bias, mean, var) = (vector(1.0)?, vector(0.0)?, vector(0.0)?, vector(1.0)?);
-        Ok(Self {
-            x: device.zeros("bench", shape)?,
-            weight,
-            bias,
-            mean,
-            var,
-        })
+        Ok(Self { x: device.zeros("bench", shape)?, weight, bias, mean, var })
     }
 
     fn forward(&self, mode: Mode, version: Version, x: &Tensor) -> Result<Tensor> {
-        let running = RunningStats {
-            mean: &self.mean,
-            var: &self.var,
-        };
-        let settings = BatchNormSettings {
-            mode,
-            momentum: 0.1,
-            eps: 1e-5,
-        };
+        let running = RunningStats { mean: &self.mean, var: &self.var };
+        let settings = BatchNormSettings { mode, momentum: 0.1, eps: 1e-5 };
         forward(x, &self.weight, &self.bias, &running, &settings, version)
     }
 }
@@ -73,17 +60,9 @@ pub fn cases() -> Vec<BenchCase> {
             cases.push(case(
                 "forward train",
                 3.0,
-                work(shape, move |i| {
-                    i.forward(Mode::Train, version, &i.x).map(drop)
-                }),
+                work(shape, move |i| i.forward(Mode::Train, version, &i.x).map(drop)),
             ));
-            cases.push(case(
-                "forward eval",
-                2.0,
-                work(shape, move |i| {
-                    i.forward(Mode::Eval, version, &i.x).map(drop)
-                }),
-            ));
+            cases.push(case("forward eval", 2.0, work(shape, move |i| i.forward(Mode::Eval, version, &i.x).map(drop))));
             // Forward is part of this figure: the gradient needs its statistics. x and gy are read twice.
             let step = move |i: &Inputs| {
                 let tape = Tape::new();

@@ -20,9 +20,7 @@ pub fn cases() -> Vec<BenchCase> {
                 prepare: Box::new(move |device| {
                     let x = device.zeros("bench", shape)?;
                     let weight = device.zeros("bench", [shape[3]])?;
-                    Ok(Box::new(move || {
-                        layer_norm::forward(&x, &weight, &weight, 1e-5, version).map(drop)
-                    }))
+                    Ok(Box::new(move || layer_norm::forward(&x, &weight, &weight, 1e-5, version).map(drop)))
                 }),
             });
             cases.push(BenchCase {
@@ -39,13 +37,7 @@ pub fn cases() -> Vec<BenchCase> {
                     Ok(Box::new(move || {
                         let tape = Tape::new();
                         let watch = |tensor: &Tensor| tape.watch_input(tensor);
-                        let y = layer_norm::forward(
-                            &watch(&x),
-                            &watch(&weight),
-                            &watch(&weight),
-                            1e-5,
-                            version,
-                        )?;
+                        let y = layer_norm::forward(&watch(&x), &watch(&weight), &watch(&weight), 1e-5, version)?;
                         tape.backward_from(&y, &x).map(drop)
                     }))
                 }),

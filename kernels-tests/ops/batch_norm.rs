@@ -20,42 +20,21 @@ struct Spread {
     spread: f32,
 }
 
-const PLAIN: Spread = Spread {
-    name: "",
-    mean: 0.3,
-    spread: 1.0,
-};
+const PLAIN: Spread = Spread { name: "", mean: 0.3, spread: 1.0 };
 /// 250 deviations away from 0, as the first layer sees doubly scaled images; f32 holds such a mean to 1.5e-5
 /// deviations (half a unit in the last place), and every result inherits that.
-const FAR: Spread = Spread {
-    name: " far mean",
-    mean: 100.0,
-    spread: 0.7,
-};
+const FAR: Spread = Spread { name: " far mean", mean: 100.0, spread: 0.7 };
 /// The variance (1.3e-6) is below eps.
-const TINY: Spread = Spread {
-    name: " tiny variance",
-    mean: -0.002,
-    spread: 0.002,
-};
+const TINY: Spread = Spread { name: " tiny variance", mean: -0.002, spread: 0.002 };
 
 /// From the rounding of the mean, see [`FAR`]: 3e-5 deviations at most, times the largest weight.
-const FAR_MEAN: Tolerance = Tolerance {
-    nmse: 1e-8,
-    absolute: 1e-4,
-};
+const FAR_MEAN: Tolerance = Tolerance { nmse: 1e-8, absolute: 1e-4 };
 /// With two values per channel the true gradient is all but 0: eps / variance of what cancels.
-const CANCELS: Tolerance = Tolerance {
-    nmse: 1.0,
-    absolute: 1e-5,
-};
+const CANCELS: Tolerance = Tolerance { nmse: 1.0, absolute: 1e-5 };
 
 /// Gradients of weight and bias: sums of thousands of numbers of both signs, which may cancel to a hundredth. With few
 /// channels nothing else is in the norm that the error is compared with.
-const PARAMETER: Tolerance = Tolerance {
-    nmse: 1e-11,
-    absolute: 5e-6,
-};
+const PARAMETER: Tolerance = Tolerance { nmse: 1e-11, absolute: 5e-6 };
 
 pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
@@ -89,11 +68,7 @@ fn params([n, h, w, c]: [usize; 4], mode: Mode) -> BatchNormParams {
         columns: 0,
         momentum: MOMENTUM,
         eps: EPS,
-        inverse_count: if mode == Mode::Train {
-            1.0 / (n * h * w) as f32
-        } else {
-            0.0
-        },
+        inverse_count: if mode == Mode::Train { 1.0 / (n * h * w) as f32 } else { 0.0 },
     }
 }
 
@@ -125,20 +100,11 @@ fn reference(
     let (mut gw, mut gb, mut gx) = (vec![0.0; channels], vec![0.0; channels], vec![0.0; x.len()]);
     plain::backward_sums(p, x, gy, [&mean, &variance], &mut gw, &mut gb);
     plain::backward_input(p, x, gy, weight, [&mean, &variance], [&gw, &gb], &mut gx);
-    Reference {
-        y,
-        gx,
-        gw,
-        gb,
-        running,
-    }
+    Reference { y, gx, gw, gb, running }
 }
 
 fn values(name: &str, count: usize, spread: Spread) -> Vec<f32> {
-    numbers(name, count)
-        .iter()
-        .map(|v| spread.mean + spread.spread * v)
-        .collect()
+    numbers(name, count).iter().map(|v| spread.mean + spread.spread * v).collect()
 }
 
 fn case(shape: [usize; 4], spread: Spread, mode: Mode) -> Case {
@@ -146,38 +112,12 @@ fn case(shape: [usize; 4], spread: Spread, mode: Mode) -> Case {
     Case::new(OP, name.clone(), move |device, checks| {
         let channels = shape[3];
         let x = values(&name, shape.iter().product(), spread);
-        let weight = values(
-            "weight",
-            channels,
-            Spread {
-                name: "",
-                mean: 1.0,
-                spread: 0.5,
-            },
-        );
+        let weight = values("weight", channels, Spread { name: "", mean: 1.0, spread: 0.5 });
         let bias = numbers("bias", channels);
         // Eval mode meets a batch that its running statistics describe.
-        let mean = values(
-            "mean",
-            channels,
-            Spread {
-                spread: 0.1 * spread.spread,
-                ..spread
-            },
-        );
-        let var = values(
-            "var",
-            channels,
-            Spread {
-                name: "",
-                mean: 0.5,
-                spread: 0.25,
-            },
-        );
-        let var: Vec<f32> = var
-            .iter()
-            .map(|v| v * spread.spread * spread.spread)
-            .collect();
+        let mean = values("mean", channels, Spread { spread: 0.1 * spread.spread, ..spread });
+        let var = values("var", channels, Spread { name: "", mean: 0.5, spread: 0.25 });
+        let var: Vec<f32> = var.iter().map(|v| v * spread.spread * spread.spread).collect();
         let gy = numbers("gy", x.len());
         let want = reference(
             &params(shape, mode),
@@ -186,21 +126,10 @@ fn case(shape: [usize; 4], spread: Spread, mode: Mode) -> Case {
             [&doubles(&mean), &doubles(&var)],
             &doubles(&gy),
         );
-        let versions: &[Version] = if channels.is_multiple_of(4) {
-            &[Version::V1, Version::V2]
-        } else {
-            &[Version::V1]
-        };
+        let versions: &[Version] =
+            if channels.is_multiple_of(4) { &[Version::V1, Version::V2] } else { &[Version::V1] };
         for version in versions {
-            let inputs = Inputs {
-                shape,
-                x: &x,
-                weight: &weight,
-                bias: &bias,
-                mean: &mean,
-                var: &var,
-                gy: &gy,
-            };
+            let inputs = Inputs { shape, x: &x, weight: &weight, bias: &bias, mean: &mean, var: &var, gy: &gy };
             run(device, checks, &inputs, mode, *version, &want, spread)?;
             if matches!(device, Device::Cpu(_)) {
                 break; // the plain twin has one version
@@ -236,32 +165,14 @@ fn run(
     let weight = tape.watch_input(&vector(inputs.weight)?);
     let bias = tape.watch_input(&vector(inputs.bias)?);
     let (mean, var) = (vector(inputs.mean)?, vector(inputs.var)?);
-    let settings = BatchNormSettings {
-        mode,
-        momentum: MOMENTUM,
-        eps: EPS,
-    };
-    let y = forward(
-        &x,
-        &weight,
-        &bias,
-        &RunningStats {
-            mean: &mean,
-            var: &var,
-        },
-        &settings,
-        version,
-    )?;
+    let settings = BatchNormSettings { mode, momentum: MOMENTUM, eps: EPS };
+    let y = forward(&x, &weight, &bias, &RunningStats { mean: &mean, var: &var }, &settings, version)?;
     let grads = tape.backward_from(&y, &device.tensor(OP, inputs.shape, inputs.gy)?)?;
 
     let far = spread.name == FAR.name;
     let pointwise = if far { FAR_MEAN } else { POINTWISE };
     let sums = if far { FAR_MEAN } else { SUMS };
-    let input = if mode == Mode::Train && n * h * w == 2 {
-        CANCELS
-    } else {
-        sums
-    };
+    let input = if mode == Mode::Train && n * h * w == 2 { CANCELS } else { sums };
     let version = version.name();
     checks.compare("forward", version, &y, &want.y, pointwise)?;
     checks.compare("finalize mean", version, &mean, &want.running[0], POINTWISE)?;
@@ -271,12 +182,7 @@ fn run(
         None => Err(shadegrad::Error::Tape(format!("{entry}: no gradient"))),
     };
     gradient("backward_input", &x, &want.gx, input)?;
-    gradient(
-        "backward_sums weight",
-        &weight,
-        &want.gw,
-        if far { FAR_MEAN } else { PARAMETER },
-    )?;
+    gradient("backward_sums weight", &weight, &want.gw, if far { FAR_MEAN } else { PARAMETER })?;
     gradient("backward_sums bias", &bias, &want.gb, PARAMETER)
 }
 
@@ -284,30 +190,11 @@ fn run(
 fn refusal() -> Case {
     Case::new(OP, "one value per channel is refused", |device, checks| {
         let vector = |value: f32| device.tensor(OP, [3], &[value; 3]);
-        let running = RunningStats {
-            mean: &vector(0.0)?,
-            var: &vector(1.0)?,
-        };
+        let running = RunningStats { mean: &vector(0.0)?, var: &vector(1.0)? };
         let x = device.zeros(OP, [1, 1, 1, 3])?;
-        let result = shadegrad::ops::batch_norm(
-            &x,
-            &vector(1.0)?,
-            &vector(0.0)?,
-            &running,
-            Mode::Train,
-            MOMENTUM,
-            EPS,
-        );
-        let refused = result
-            .err()
-            .is_some_and(|error| error.to_string().contains("larger batch"));
-        checks.values(
-            "refusal",
-            "v1",
-            &[f32::from(u8::from(refused))],
-            &[1.0],
-            super::EXACT,
-        );
+        let result = shadegrad::ops::batch_norm(&x, &vector(1.0)?, &vector(0.0)?, &running, Mode::Train, MOMENTUM, EPS);
+        let refused = result.err().is_some_and(|error| error.to_string().contains("larger batch"));
+        checks.values("refusal", "v1", &[f32::from(u8::from(refused))], &[1.0], super::EXACT);
         Ok(())
     })
 }
@@ -321,23 +208,13 @@ pub fn gradients() -> Vec<GradientCase> {
         let p = params(shape, mode);
         let inputs = vec![
             doubles(&numbers("finite", count)),
-            doubles(&values(
-                "finite weight",
-                3,
-                Spread {
-                    name: "",
-                    mean: 1.0,
-                    spread: 0.5,
-                },
-            )),
+            doubles(&values("finite weight", 3, Spread { name: "", mean: 1.0, spread: 0.5 })),
             doubles(&numbers("finite bias", 3)),
         ];
         let running = [doubles(&numbers("finite mean", 3)), vec![0.5, 1.0, 1.5]];
         let run = {
             let gy = gy.clone();
-            move |i: &[Vec<f64>]| {
-                reference(&p, &i[0], [&i[1], &i[2]], [&running[0], &running[1]], &gy)
-            }
+            move |i: &[Vec<f64>]| reference(&p, &i[0], [&i[1], &i[2]], [&running[0], &running[1]], &gy)
         };
         let result = run(&inputs);
         let gy = gy.clone();

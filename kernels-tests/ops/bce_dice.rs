@@ -11,10 +11,7 @@ const OP: &str = "bce_dice";
 
 /// Loss and gradient may be as small as 1e-17, so only the relative bound counts. WGSL allows exp(-|x|) an error of
 /// 3 + 2|x| units in the last place: 63 at |x| = 30, 4e-6; nothing else here loses more than a few.
-const EXP: Tolerance = Tolerance {
-    nmse: 1e-10,
-    absolute: 1e-5,
-};
+const EXP: Tolerance = Tolerance { nmse: 1e-10, absolute: 1e-5 };
 
 /// How logits and targets are made from a random number each.
 #[derive(Clone, Copy)]
@@ -30,56 +27,16 @@ fn mask(v: f32) -> f32 {
 }
 
 const INPUTS: [Inputs; 10] = [
-    Inputs {
-        name: "ordinary",
-        logit: |v, _| 4.0 * v,
-        target: mask,
-    },
-    Inputs {
-        name: "soft targets",
-        logit: |v, _| 4.0 * v,
-        target: |v| 0.5 + 0.5 * v,
-    },
-    Inputs {
-        name: "near 0",
-        logit: |v, _| 1e-7 * v,
-        target: mask,
-    },
-    Inputs {
-        name: "right by 30",
-        logit: |_, t| 60.0 * t - 30.0,
-        target: mask,
-    },
-    Inputs {
-        name: "wrong by 30",
-        logit: |_, t| 30.0 - 60.0 * t,
-        target: mask,
-    },
-    Inputs {
-        name: "nothing, -30",
-        logit: |_, _| -30.0,
-        target: mask,
-    },
-    Inputs {
-        name: "everything, 30",
-        logit: |_, _| 30.0,
-        target: mask,
-    },
-    Inputs {
-        name: "empty masks at -22",
-        logit: |v, _| -22.0 + v,
-        target: |_| 0.0,
-    },
-    Inputs {
-        name: "full masks",
-        logit: |v, _| 9.0 * v,
-        target: |_| 1.0,
-    },
-    Inputs {
-        name: "up to 100",
-        logit: |v, _| 100.0 * v,
-        target: mask,
-    },
+    Inputs { name: "ordinary", logit: |v, _| 4.0 * v, target: mask },
+    Inputs { name: "soft targets", logit: |v, _| 4.0 * v, target: |v| 0.5 + 0.5 * v },
+    Inputs { name: "near 0", logit: |v, _| 1e-7 * v, target: mask },
+    Inputs { name: "right by 30", logit: |_, t| 60.0 * t - 30.0, target: mask },
+    Inputs { name: "wrong by 30", logit: |_, t| 30.0 - 60.0 * t, target: mask },
+    Inputs { name: "nothing, -30", logit: |_, _| -30.0, target: mask },
+    Inputs { name: "everything, 30", logit: |_, _| 30.0, target: mask },
+    Inputs { name: "empty masks at -22", logit: |v, _| -22.0 + v, target: |_| 0.0 },
+    Inputs { name: "full masks", logit: |v, _| 9.0 * v, target: |_| 1.0 },
+    Inputs { name: "up to 100", logit: |v, _| 100.0 * v, target: mask },
 ];
 
 pub fn cases() -> Vec<Case> {
@@ -88,42 +45,17 @@ pub fn cases() -> Vec<Case> {
         for inputs in INPUTS {
             cases.push(case([3, 40, 36, 1], settings, inputs));
         }
-        for shape in [
-            [1, 1, 1, 1],
-            [2, 3, 5, 2],
-            [5, 17, 31, 3],
-            [2, 256, 256, 1],
-            [70, 2, 8, 4],
-        ] {
+        for shape in [[1, 1, 1, 1], [2, 3, 5, 2], [5, 17, 31, 3], [2, 256, 256, 1], [70, 2, 8, 4]] {
             cases.push(case(shape, settings, INPUTS[0]));
         }
     }
-    cases.push(case(
-        [3, 40, 36, 1],
-        BceDice {
-            bce_weight: 0.0,
-            ..BceDice::batch()
-        },
-        INPUTS[0],
-    ));
-    cases.push(case(
-        [3, 40, 36, 1],
-        BceDice {
-            bce_weight: 1.0,
-            dice_weight: 0.0,
-            ..BceDice::sample()
-        },
-        INPUTS[0],
-    ));
+    cases.push(case([3, 40, 36, 1], BceDice { bce_weight: 0.0, ..BceDice::batch() }, INPUTS[0]));
+    cases.push(case([3, 40, 36, 1], BceDice { bce_weight: 1.0, dice_weight: 0.0, ..BceDice::sample() }, INPUTS[0]));
     cases
 }
 
 fn params([n, h, w, c]: [usize; 4], settings: &BceDice) -> BceDiceParams {
-    let (groups, group_images) = if settings.pooling == Pooling::Sample {
-        (n, 1)
-    } else {
-        (1, n)
-    };
+    let (groups, group_images) = if settings.pooling == Pooling::Sample { (n, 1) } else { (1, n) };
     BceDiceParams {
         images: n as u32,
         image_len: (h * w * c) as u32,
@@ -139,42 +71,21 @@ fn params([n, h, w, c]: [usize; 4], settings: &BceDice) -> BceDiceParams {
 }
 
 fn reference(p: &BceDiceParams, x: &[f64], target: &[f64], gy: f64) -> (f64, Vec<f64>) {
-    let (mut loss, mut sums, mut gx) =
-        ([0.0], vec![0.0; 3 * p.groups as usize], vec![0.0; x.len()]);
+    let (mut loss, mut sums, mut gx) = ([0.0], vec![0.0; 3 * p.groups as usize], vec![0.0; x.len()]);
     forward(p, x, target, &mut loss, &mut sums);
     backward_input(p, x, target, &sums, &[gy], &mut gx);
     (loss[0], gx)
 }
 
 fn case(shape: [usize; 4], settings: BceDice, inputs: Inputs) -> Case {
-    let BceDice {
-        bce_weight,
-        dice_weight,
-        pooling,
-        ..
-    } = settings;
-    let name = format!(
-        "{shape:?} {pooling:?} {bce_weight}/{dice_weight} {}",
-        inputs.name
-    );
+    let BceDice { bce_weight, dice_weight, pooling, .. } = settings;
+    let name = format!("{shape:?} {pooling:?} {bce_weight}/{dice_weight} {}", inputs.name);
     Case::new(OP, name.clone(), move |device, checks| {
         let count = shape.iter().product();
-        let target: Vec<f32> = numbers("target", count)
-            .iter()
-            .map(|v| (inputs.target)(*v))
-            .collect();
-        let x: Vec<f32> = numbers(&name, count)
-            .iter()
-            .zip(&target)
-            .map(|(v, t)| (inputs.logit)(*v, *t))
-            .collect();
+        let target: Vec<f32> = numbers("target", count).iter().map(|v| (inputs.target)(*v)).collect();
+        let x: Vec<f32> = numbers(&name, count).iter().zip(&target).map(|(v, t)| (inputs.logit)(*v, *t)).collect();
         let gy = 1.5;
-        let (want, want_gx) = reference(
-            &params(shape, &settings),
-            &doubles(&x),
-            &doubles(&target),
-            f64::from(gy),
-        );
+        let (want, want_gx) = reference(&params(shape, &settings), &doubles(&x), &doubles(&target), f64::from(gy));
 
         let tape = Tape::new();
         let logits = tape.watch_input(&device.tensor(OP, shape, &x)?);
@@ -183,24 +94,11 @@ fn case(shape: [usize; 4], settings: BceDice, inputs: Inputs) -> Case {
         let Some(gx) = grads.of(&logits) else {
             return Err(shadegrad::Error::Tape("no gradient".into()));
         };
-        let version = if matches!(device, shadegrad::Device::Cpu(_)) {
-            "plain"
-        } else {
-            "v1"
-        };
-        for (entry, got, want) in [
-            ("forward", &loss, &vec![want]),
-            ("backward_input", gx, &want_gx),
-        ] {
+        let version = if matches!(device, shadegrad::Device::Cpu(_)) { "plain" } else { "v1" };
+        for (entry, got, want) in [("forward", &loss, &vec![want]), ("backward_input", gx, &want_gx)] {
             // Scaled to 1, so that the bounds mean something for losses of 1e-13.
-            let scale = want
-                .iter()
-                .fold(f64::MIN_POSITIVE, |most, g| most.max(g.abs()));
-            let got: Vec<f32> = got
-                .to_vec()?
-                .iter()
-                .map(|g| (f64::from(*g) / scale) as f32)
-                .collect();
+            let scale = want.iter().fold(f64::MIN_POSITIVE, |most, g| most.max(g.abs()));
+            let got: Vec<f32> = got.to_vec()?.iter().map(|g| (f64::from(*g) / scale) as f32).collect();
             let want: Vec<f64> = want.iter().map(|g| g / scale).collect();
             checks.values(entry, version, &got, &want, EXP);
         }
@@ -211,17 +109,11 @@ fn case(shape: [usize; 4], settings: BceDice, inputs: Inputs) -> Case {
 pub fn gradients() -> Vec<GradientCase> {
     let shape = [2, 2, 3, 2];
     let count = shape.iter().product();
-    let target: Vec<f64> = numbers("finite target", count)
-        .iter()
-        .map(|v| f64::from(0.5 + 0.5 * v))
-        .collect();
+    let target: Vec<f64> = numbers("finite target", count).iter().map(|v| f64::from(0.5 + 0.5 * v)).collect();
     let mut cases = Vec::new();
     for settings in [BceDice::sample(), BceDice::batch()] {
         let p = params(shape, &settings);
-        let x: Vec<f64> = numbers("finite", count)
-            .iter()
-            .map(|v| 4.0 * f64::from(*v))
-            .collect();
+        let x: Vec<f64> = numbers("finite", count).iter().map(|v| 4.0 * f64::from(*v)).collect();
         let (_, gx) = reference(&p, &x, &target, 1.0);
         let target = target.clone();
         cases.push(GradientCase {

@@ -10,17 +10,11 @@ const OP: &str = "layer_norm";
 const EPS: f32 = 1e-5;
 
 /// x is 90 deviations away from 0: f32 holds the mean to half a unit in the last place, 6e-6 deviations.
-const FAR_MEAN: Tolerance = Tolerance {
-    nmse: 1e-9,
-    absolute: 3e-5,
-};
+const FAR_MEAN: Tolerance = Tolerance { nmse: 1e-9, absolute: 3e-5 };
 
 /// Gradients of weight and bias: sums of thousands of numbers of both signs, which may cancel to a hundredth. With few
 /// channels nothing else is in the norm that the error is compared with.
-const PARAMETER: Tolerance = Tolerance {
-    nmse: 1e-11,
-    absolute: 5e-6,
-};
+const PARAMETER: Tolerance = Tolerance { nmse: 1e-11, absolute: 5e-6 };
 
 pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
@@ -67,30 +61,17 @@ struct Reference {
     gb: Vec<f64>,
 }
 
-fn reference(
-    p: &LayerNormParams,
-    x: &[f64],
-    weight: &[f64],
-    bias: &[f64],
-    gy: &[f64],
-) -> Reference {
+fn reference(p: &LayerNormParams, x: &[f64], weight: &[f64], bias: &[f64], gy: &[f64]) -> Reference {
     let (mut y, mut statistics) = (vec![0.0; x.len()], vec![0.0; 2 * p.rows as usize]);
     forward(p, x, weight, bias, &mut y, &mut statistics);
-    let (mut gx, mut gw, mut gb) = (
-        vec![0.0; x.len()],
-        vec![0.0; weight.len()],
-        vec![0.0; weight.len()],
-    );
+    let (mut gx, mut gw, mut gb) = (vec![0.0; x.len()], vec![0.0; weight.len()], vec![0.0; weight.len()]);
     backward_input(p, x, gy, &statistics, weight, &mut gx);
     backward_sums(p, x, gy, &statistics, &mut gw, &mut gb);
     Reference { y, gx, gw, gb }
 }
 
 fn weights(name: &str, channels: usize) -> Vec<f32> {
-    numbers(name, channels)
-        .iter()
-        .map(|v| 1.0 + 0.5 * v)
-        .collect()
+    numbers(name, channels).iter().map(|v| 1.0 + 0.5 * v).collect()
 }
 
 fn case(dims: &[usize], special: &'static str, mean: f32, spread: f32) -> Case {
@@ -99,29 +80,13 @@ fn case(dims: &[usize], special: &'static str, mean: f32, spread: f32) -> Case {
     Case::new(OP, name.clone(), move |device, checks| {
         let shape = Shape::new(&dims)?;
         let channels = shape.last();
-        let x: Vec<f32> = numbers(&name, shape.len())
-            .iter()
-            .map(|v| mean + spread * v)
-            .collect();
-        let (weight, bias, gy) = (
-            weights("weight", channels),
-            numbers("bias", channels),
-            numbers("gy", x.len()),
-        );
+        let x: Vec<f32> = numbers(&name, shape.len()).iter().map(|v| mean + spread * v).collect();
+        let (weight, bias, gy) = (weights("weight", channels), numbers("bias", channels), numbers("gy", x.len()));
         let p = params(x.len() / channels, channels);
-        let want = reference(
-            &p,
-            &doubles(&x),
-            &doubles(&weight),
-            &doubles(&bias),
-            &doubles(&gy),
-        );
+        let want = reference(&p, &doubles(&x), &doubles(&weight), &doubles(&bias), &doubles(&gy));
         let far = special == " far mean";
-        let versions: &[Version] = if channels.is_multiple_of(4) {
-            &[Version::V1, Version::V2]
-        } else {
-            &[Version::V1]
-        };
+        let versions: &[Version] =
+            if channels.is_multiple_of(4) { &[Version::V1, Version::V2] } else { &[Version::V1] };
         for version in versions {
             let tape = Tape::new();
             let input = tape.watch_input(&device.tensor(OP, shape, &x)?);
@@ -131,29 +96,13 @@ fn case(dims: &[usize], special: &'static str, mean: f32, spread: f32) -> Case {
             let grads = tape.backward_from(&y, &device.tensor(OP, shape, &gy)?)?;
 
             let version = version.name();
-            checks.compare(
-                "forward",
-                version,
-                &y,
-                &want.y,
-                if far { FAR_MEAN } else { POINTWISE },
-            )?;
+            checks.compare("forward", version, &y, &want.y, if far { FAR_MEAN } else { POINTWISE })?;
             let mut gradient = |entry, of: &Tensor, want: &[f64], tolerance| match grads.of(of) {
                 Some(got) => checks.compare(entry, version, got, want, tolerance),
                 None => Err(shadegrad::Error::Tape(format!("{entry}: no gradient"))),
             };
-            gradient(
-                "backward_input",
-                &input,
-                &want.gx,
-                if far { FAR_MEAN } else { SUMS },
-            )?;
-            gradient(
-                "backward_sums weight",
-                &weight,
-                &want.gw,
-                if far { FAR_MEAN } else { PARAMETER },
-            )?;
+            gradient("backward_input", &input, &want.gx, if far { FAR_MEAN } else { SUMS })?;
+            gradient("backward_sums weight", &weight, &want.gw, if far { FAR_MEAN } else { PARAMETER })?;
             gradient("backward_sums bias", &bias, &want.gb, PARAMETER)?;
             if matches!(device, Device::Cpu(_)) {
                 break; // the plain twin has one version
@@ -176,14 +125,7 @@ pub fn gradients() -> Vec<GradientCase> {
     vec![GradientCase {
         name: OP.to_owned(),
         inputs,
-        value: Box::new(move |i| {
-            reference(&p, &i[0], &i[1], &i[2], &gy)
-                .y
-                .iter()
-                .zip(&gy)
-                .map(|(y, g)| y * g)
-                .sum()
-        }),
+        value: Box::new(move |i| reference(&p, &i[0], &i[1], &i[2], &gy).y.iter().zip(&gy).map(|(y, g)| y * g).sum()),
         gradients: vec![result.gx, result.gw, result.gb],
         tolerance: 1e-6,
     }]

@@ -70,17 +70,13 @@ pub(crate) fn run(args: DataArgs) -> Result<()> {
 fn inspect(args: &InspectArgs) -> Result<()> {
     let found = Dataset::inspect(&args.dir);
     if args.json {
-        let text = serde_json::to_string(&found)
-            .map_err(|source| Error::Config(format!("JSON: {source}")))?;
+        let text = serde_json::to_string(&found).map_err(|source| Error::Config(format!("JSON: {source}")))?;
         println!("{text}");
     } else {
         print_table(&found);
     }
     if found.slices == 0 {
-        let first = found
-            .problems
-            .first()
-            .map_or("nothing was found", String::as_str);
+        let first = found.problems.first().map_or("nothing was found", String::as_str);
         return Err(Error::Config(format!("no usable slice: {first}")));
     }
     Ok(())
@@ -88,41 +84,24 @@ fn inspect(args: &InspectArgs) -> Result<()> {
 
 fn print_table(found: &Inspection) {
     if !found.per_patient.is_empty() {
-        println!(
-            "{:<28} {:>7} {:>12} {:>14}",
-            "patient", "slices", "with tumour", "tumour pixels"
-        );
+        println!("{:<28} {:>7} {:>12} {:>14}", "patient", "slices", "with tumour", "tumour pixels");
     }
     for row in &found.per_patient {
-        println!(
-            "{:<28} {:>7} {:>12} {:>14}",
-            row.patient, row.slices, row.tumour_slices, row.tumour_pixels
-        );
+        println!("{:<28} {:>7} {:>12} {:>14}", row.patient, row.slices, row.tumour_slices, row.tumour_pixels);
     }
-    let sizes: Vec<_> = found
-        .sizes
-        .iter()
-        .map(|(height, width)| format!("{height}x{width}"))
-        .collect();
+    let sizes: Vec<_> = found.sizes.iter().map(|(height, width)| format!("{height}x{width}")).collect();
     println!(
         "{} patients, {} slices, {} with tumour, {} tumour pixels; size {}",
         found.patients,
         found.slices,
         found.tumour_slices,
         found.tumour_pixels,
-        if sizes.is_empty() {
-            "unknown".to_owned()
-        } else {
-            sizes.join(", ")
-        }
+        if sizes.is_empty() { "unknown".to_owned() } else { sizes.join(", ") }
     );
     if found.problems.is_empty() {
         println!("no problems");
     } else {
-        println!(
-            "{} problem(s); training stops at the first of them:",
-            found.problems.len()
-        );
+        println!("{} problem(s); training stops at the first of them:", found.problems.len());
     }
     for problem in &found.problems {
         println!("  {problem}");
@@ -130,15 +109,9 @@ fn print_table(found: &Inspection) {
 }
 
 fn sample(args: &SampleArgs) -> Result<()> {
-    let settings = PhantomSettings {
-        patients: args.patients,
-        slices: args.slices,
-        size: args.size,
-        seed: args.seed,
-    };
+    let settings = PhantomSettings { patients: args.patients, slices: args.slices, size: args.size, seed: args.seed };
     let bar = ProgressBar::new(args.patients as u64).with_style(
-        ProgressStyle::with_template("{bar:30} {pos}/{len} patients")
-            .unwrap_or_else(|_| ProgressStyle::default_bar()),
+        ProgressStyle::with_template("{bar:30} {pos}/{len} patients").unwrap_or_else(|_| ProgressStyle::default_bar()),
     );
     let root = write_phantom(&args.dir, &settings, &|_, _| bar.inc(1))?;
     bar.finish_and_clear();
@@ -183,18 +156,7 @@ mod tests {
         let folder = tempfile::tempdir()?;
         let dir = folder.path().to_string_lossy();
         assert!(run_line(&["inspect", &dir]).is_err(), "nothing usable");
-        let small = [
-            "sample",
-            &dir,
-            "--patients",
-            "2",
-            "--slices",
-            "3",
-            "--size",
-            "32",
-            "--seed",
-            "4",
-        ];
+        let small = ["sample", &dir, "--patients", "2", "--slices", "3", "--size", "32", "--seed", "4"];
         run_line(&small)?;
         run_line(&["inspect", &dir, "--json"])?;
         assert_eq!(Dataset::inspect(folder.path()).slices, 6);
@@ -204,16 +166,11 @@ mod tests {
 
     #[test]
     fn sample_defaults_are_the_librarys() {
-        let DataCommand::Sample(args) = Line::parse_from(["data", "sample", "x"]).data.command
-        else {
+        let DataCommand::Sample(args) = Line::parse_from(["data", "sample", "x"]).data.command else {
             unreachable!("the line says sample");
         };
-        let settings = PhantomSettings {
-            patients: args.patients,
-            slices: args.slices,
-            size: args.size,
-            seed: args.seed,
-        };
+        let settings =
+            PhantomSettings { patients: args.patients, slices: args.slices, size: args.size, seed: args.seed };
         assert_eq!(settings, PhantomSettings::default());
     }
 }

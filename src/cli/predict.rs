@@ -99,9 +99,11 @@ fn predict(device: &Device, net: &Unext, config: &TrainConfig, volume: &[&ImageF
         let samples: Vec<_> = batch.iter().map(|slice| Sample { slice: *slice, group: 0, turn: 0, flips: 0 }).collect();
         load_batch(&slices, &samples, &table, &x, &target)?;
         let logits = net.forward(&x, Mode::Eval)?.to_vec()?;
-        out.extend(logits.chunks_exact(full_h * full_w).map(|image| {
-            image.chunks_exact(full_w).take(h).flat_map(|row| row[..w].to_vec()).collect::<Vec<f32>>()
-        }));
+        out.extend(
+            logits.chunks_exact(full_h * full_w).map(|image| {
+                image.chunks_exact(full_w).take(h).flat_map(|row| row[..w].to_vec()).collect::<Vec<f32>>()
+            }),
+        );
     }
     Ok(out)
 }

@@ -196,9 +196,8 @@ fn about(config: &TrainConfig) -> Result<HashMap<String, String>> {
 fn lock(out: &Path) -> Result<File> {
     let path = out.join("lock");
     let file = File::create(&path).map_err(Error::io("write", &path))?;
-    file.try_lock().map_err(|_| {
-        Error::Config(format!("{} is in use by another run; give another --out", out.display()))
-    })?;
+    file.try_lock()
+        .map_err(|_| Error::Config(format!("{} is in use by another run; give another --out", out.display())))?;
     Ok(file)
 }
 
@@ -314,7 +313,14 @@ impl Log {
         let mark = if line.val_dice >= best { " *" } else { "" };
         println!(
             "{:>5}  {:>10.4}  {:>8.4}  {:>7.4}  {:>11.4}  {:>8.1}  {:>7.1e}  {:>7.1}{mark}",
-            line.epoch, line.train_loss, line.val_loss, line.val_iou, line.val_dice, line.images_per_second, line.lr, line.seconds
+            line.epoch,
+            line.train_loss,
+            line.val_loss,
+            line.val_iou,
+            line.val_dice,
+            line.images_per_second,
+            line.lr,
+            line.seconds
         );
         if line.predicted_pixels == 0 {
             println!("       warning: the network predicts nothing on the validation slices");

@@ -54,16 +54,12 @@ fn chunk_len(channels: usize) -> usize {
 
 /// A value per channel, repeated for every pixel of a row.
 fn tiled<T: Real>(channels: usize, value: impl Fn(usize) -> T) -> Vec<T> {
-    (0..row_pixels(channels) * channels)
-        .map(|at| value(at % channels))
-        .collect()
+    (0..row_pixels(channels) * channels).map(|at| value(at % channels)).collect()
 }
 
 /// Adds up what a row of accumulators holds for each channel; in f64, like everything after the chunks.
 fn folded<T: Real>(channels: usize, row: &[T]) -> Vec<f64> {
-    (0..channels)
-        .map(|c| row[c..].iter().step_by(channels).map(|sum| sum.f64()).sum())
-        .collect()
+    (0..channels).map(|c| row[c..].iter().step_by(channels).map(|sum| sum.f64()).sum()).collect()
 }
 
 fn rstd<T: Real>(p: &BatchNormParams, variance: T) -> T {
@@ -86,11 +82,7 @@ pub fn statistics<T: Real>(p: &BatchNormParams, x: &[T], mean: &mut [T], varianc
                 }
             }
             let sums = folded(channels, &sums);
-            let means: Vec<f64> = sums
-                .iter()
-                .zip(chunk)
-                .map(|(sum, x)| x.f64() + sum / pixels)
-                .collect();
+            let means: Vec<f64> = sums.iter().zip(chunk).map(|(sum, x)| x.f64() + sum / pixels).collect();
             let center: Vec<T> = tiled(channels, |c| T::of(means[c]));
             let mut squares = vec![T::zero(); center.len()];
             for row in chunk.chunks(center.len()) {
@@ -104,15 +96,10 @@ pub fn statistics<T: Real>(p: &BatchNormParams, x: &[T], mean: &mut [T], varianc
         .collect();
     let count = (x.len() / channels) as f64;
     for c in 0..channels {
-        let total: f64 = chunks
-            .iter()
-            .map(|(pixels, means, _)| pixels * means[c])
-            .sum();
+        let total: f64 = chunks.iter().map(|(pixels, means, _)| pixels * means[c]).sum();
         let center = total / count;
-        let squares: f64 = chunks
-            .iter()
-            .map(|(pixels, means, squares)| squares[c] + pixels * (means[c] - center).powi(2))
-            .sum();
+        let squares: f64 =
+            chunks.iter().map(|(pixels, means, squares)| squares[c] + pixels * (means[c] - center).powi(2)).sum();
         mean[c] = T::of(center);
         variance[c] = T::of(squares / count);
     }
@@ -149,17 +136,13 @@ pub fn forward<T: Real>(
     let scale = tiled(channels, |c| weight[c] * rstd(p, variance[c]));
     let shift = tiled(channels, |c| bias[c]);
     let len = chunk_len(channels);
-    y.par_chunks_mut(len)
-        .zip(x.par_chunks(len))
-        .for_each(|(y, x)| {
-            for (y, x) in y.chunks_mut(scale.len()).zip(x.chunks(scale.len())) {
-                for ((((y, x), center), scale), shift) in
-                    y.iter_mut().zip(x).zip(&center).zip(&scale).zip(&shift)
-                {
-                    *y = (*x - *center).fma(*scale, *shift);
-                }
+    y.par_chunks_mut(len).zip(x.par_chunks(len)).for_each(|(y, x)| {
+        for (y, x) in y.chunks_mut(scale.len()).zip(x.chunks(scale.len())) {
+            for ((((y, x), center), scale), shift) in y.iter_mut().zip(x).zip(&center).zip(&scale).zip(&shift) {
+                *y = (*x - *center).fma(*scale, *shift);
             }
-        });
+        }
+    });
 }
 
 /// `gb[c]` = sum of gy, `gw[c]` = sum of gy * xhat, with `xhat = (x - mean) * rstd`.
@@ -209,26 +192,20 @@ pub fn backward_input<T: Real>(
 ) {
     let channels = p.channels as usize;
     // Not the rounded f32: the judge divides in f64.
-    let share = if p.inverse_count == 0.0 {
-        T::zero()
-    } else {
-        T::of(channels as f64 / x.len() as f64)
-    };
+    let share = if p.inverse_count == 0.0 { T::zero() } else { T::of(channels as f64 / x.len() as f64) };
     let center = tiled(channels, |c| mean[c]);
     let scale = tiled(channels, |c| weight[c] * rstd(p, variance[c]));
     let mean_gy = tiled(channels, |c| share * gb[c]);
     let slope = tiled(channels, |c| share * gw[c] * rstd(p, variance[c]));
     let (len, row) = (chunk_len(channels), scale.len());
-    gx.par_chunks_mut(len)
-        .zip(gy.par_chunks(len).zip(x.par_chunks(len)))
-        .for_each(|(gx, (gy, x))| {
-            for (gx, (gy, x)) in gx.chunks_mut(row).zip(gy.chunks(row).zip(x.chunks(row))) {
-                let constants = center.iter().zip(&scale).zip(mean_gy.iter().zip(&slope));
-                for ((gx, (gy, x)), ((center, scale), (mean_gy, slope))) in
-                    gx.iter_mut().zip(gy.iter().zip(x)).zip(constants)
-                {
-                    *gx = *scale * (*gy - *mean_gy - (*x - *center) * *slope);
-                }
+    gx.par_chunks_mut(len).zip(gy.par_chunks(len).zip(x.par_chunks(len))).for_each(|(gx, (gy, x))| {
+        for (gx, (gy, x)) in gx.chunks_mut(row).zip(gy.chunks(row).zip(x.chunks(row))) {
+            let constants = center.iter().zip(&scale).zip(mean_gy.iter().zip(&slope));
+            for ((gx, (gy, x)), ((center, scale), (mean_gy, slope))) in
+                gx.iter_mut().zip(gy.iter().zip(x)).zip(constants)
+            {
+                *gx = *scale * (*gy - *mean_gy - (*x - *center) * *slope);
             }
-        });
+        }
+    });
 }

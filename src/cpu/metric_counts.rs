@@ -27,17 +27,14 @@ uniform! {
 pub fn forward<T: Real>(p: &MetricCountsParams, x: &[T], target: &[T], counts: &mut [u32]) {
     let len = p.image_len as usize;
     let half = T::of(0.5);
-    counts
-        .par_chunks_mut(3)
-        .zip(x.par_chunks(len).zip(target.par_chunks(len)))
-        .for_each(|(counts, (x, target))| {
-            let (mut both, mut predicted, mut wanted) = (0, 0, 0);
-            for (x, t) in x.iter().zip(target) {
-                let (positive, tumour) = (*x > T::zero(), *t > half);
-                both += u32::from(positive && tumour);
-                predicted += u32::from(positive);
-                wanted += u32::from(tumour);
-            }
-            counts.copy_from_slice(&[both, predicted, wanted]);
-        });
+    counts.par_chunks_mut(3).zip(x.par_chunks(len).zip(target.par_chunks(len))).for_each(|(counts, (x, target))| {
+        let (mut both, mut predicted, mut wanted) = (0, 0, 0);
+        for (x, t) in x.iter().zip(target) {
+            let (positive, tumour) = (*x > T::zero(), *t > half);
+            both += u32::from(positive && tumour);
+            predicted += u32::from(positive);
+            wanted += u32::from(tumour);
+        }
+        counts.copy_from_slice(&[both, predicted, wanted]);
+    });
 }

@@ -151,21 +151,12 @@ impl Dataset {
                 }
                 slices.push(slice);
             }
-            patients.push(Patient {
-                name: found.name,
-                slices,
-            });
+            patients.push(Patient { name: found.name, slices });
         }
         let Some((_, (height, width))) = size else {
             return Err(no_pairs(&scan.root));
         };
-        Ok(Self {
-            root: scan.root,
-            patients,
-            height,
-            width,
-            channels: CHANNELS,
-        })
+        Ok(Self { root: scan.root, patients, height, width, channels: CHANNELS })
     }
 
     /// Looks at every file below `root` and collects all problems instead of stopping at the first.
@@ -198,24 +189,11 @@ impl Dataset {
                 .par_iter()
                 .map(|pair| {
                     pair.decode().map(|(slice, size)| {
-                        (
-                            slice.path,
-                            size,
-                            slice
-                                .mask
-                                .iter()
-                                .map(|&inside| u64::from(inside))
-                                .sum::<u64>(),
-                        )
+                        (slice.path, size, slice.mask.iter().map(|&inside| u64::from(inside)).sum::<u64>())
                     })
                 })
                 .collect();
-            let mut row = PatientRow {
-                patient: found.name,
-                slices: 0,
-                tumour_slices: 0,
-                tumour_pixels: 0,
-            };
+            let mut row = PatientRow { patient: found.name, slices: 0, tumour_slices: 0, tumour_pixels: 0 };
             for slice in counted {
                 match slice {
                     Ok((path, here, pixels)) => {
@@ -227,9 +205,7 @@ impl Dataset {
                         }
                         let (first, expected) = size.get_or_insert_with(|| (path.clone(), here));
                         if *expected != here {
-                            report
-                                .problems
-                                .push(other_size(&path, here, first, *expected).to_string());
+                            report.problems.push(other_size(&path, here, first, *expected).to_string());
                         }
                     }
                     Err(problem) => report.problems.push(sentence(&problem)),
@@ -248,30 +224,19 @@ impl Dataset {
 
     /// Slices of all patients together.
     pub fn slice_count(&self) -> usize {
-        self.patients
-            .iter()
-            .map(|patient| patient.slices.len())
-            .sum()
+        self.patients.iter().map(|patient| patient.slices.len()).sum()
     }
 
     /// The index of the patient with this name; case does not matter, and a TCGA name may lack its date.
     pub fn find(&self, name: &str) -> Option<usize> {
-        let exact = self
-            .patients
-            .iter()
-            .position(|patient| patient.name.eq_ignore_ascii_case(name));
-        exact.or_else(|| {
-            self.patients
-                .iter()
-                .position(|patient| identity(&patient.name) == name.to_ascii_lowercase())
-        })
+        let exact = self.patients.iter().position(|patient| patient.name.eq_ignore_ascii_case(name));
+        exact.or_else(|| self.patients.iter().position(|patient| identity(&patient.name) == name.to_ascii_lowercase()))
     }
 
     /// Every `(patient index, slice index)`, in order.
     pub fn indices(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
         let per_patient = self.patients.iter().enumerate();
-        per_patient
-            .flat_map(|(at, patient)| (0..patient.slices.len()).map(move |slice| (at, slice)))
+        per_patient.flat_map(|(at, patient)| (0..patient.slices.len()).map(move |slice| (at, slice)))
     }
 
     /// The slice at `(patient index, slice index)`.
@@ -301,60 +266,29 @@ pub fn read_images(path: &Path) -> Result<Vec<ImageFile>> {
             ));
         };
         if stem.mask {
-            return Err(Error::data(
-                path,
-                "this is a mask; name the image beside it (without _mask)",
-            ));
+            return Err(Error::data(path, "this is a mask; name the image beside it (without _mask)"));
         }
         vec![(path.to_owned(), stem)]
     } else {
-        return Err(Error::data(
-            path,
-            "there is no such file or folder; check the path",
-        ));
+        return Err(Error::data(path, "there is no such file or folder; check the path"));
     };
     let mut images: Vec<_> = files.into_iter().filter(|(_, stem)| !stem.mask).collect();
     if images.is_empty() {
-        return Err(Error::data(
-            path,
-            "no .tif or .png image found here; name an image or a folder of images",
-        ));
+        return Err(Error::data(path, "no .tif or .png image found here; name an image or a folder of images"));
     }
-    images.sort_by_cached_key(|(path, stem)| {
-        (
-            stem.patient(path),
-            stem.number.unwrap_or(u32::MAX),
-            path.clone(),
-        )
-    });
-    images
-        .into_par_iter()
-        .map(|(path, stem)| read_image(path, &stem))
-        .collect()
+    images.sort_by_cached_key(|(path, stem)| (stem.patient(path), stem.number.unwrap_or(u32::MAX), path.clone()));
+    images.into_par_iter().map(|(path, stem)| read_image(path, &stem)).collect()
 }
 
 /// Decodes one image for `predict`, and the mask beside it.
 fn read_image(path: PathBuf, stem: &Stem) -> Result<ImageFile> {
-    let Picture {
-        height,
-        width,
-        bytes,
-    } = decode_image(&path)?;
-    let beside = ["tif", "tiff", "png"]
-        .map(|ending| path.with_file_name(format!("{}_mask.{ending}", stem.name)));
+    let Picture { height, width, bytes } = decode_image(&path)?;
+    let beside = ["tif", "tiff", "png"].map(|ending| path.with_file_name(format!("{}_mask.{ending}", stem.name)));
     let mask = match beside.iter().find(|candidate| candidate.is_file()) {
         Some(file) => Some(mask_for(&path, (height, width), file)?),
         None => None,
     };
-    Ok(ImageFile {
-        name: stem.name.clone(),
-        patient: stem.patient(&path),
-        height,
-        width,
-        rgb: bytes,
-        mask,
-        path,
-    })
+    Ok(ImageFile { name: stem.name.clone(), patient: stem.patient(&path), height, width, rgb: bytes, mask, path })
 }
 
 /// Decodes the mask in `file` and checks that it has its image's size.
@@ -379,15 +313,7 @@ impl Pair {
         let image = decode_image(&self.image)?;
         let size = (image.height, image.width);
         let mask = mask_for(&self.image, size, &self.mask)?;
-        Ok((
-            Slice {
-                number: self.number,
-                path: self.image.clone(),
-                image: image.bytes,
-                mask,
-            },
-            size,
-        ))
+        Ok((Slice { number: self.number, path: self.image.clone(), image: image.bytes, mask }, size))
     }
 }
 
@@ -433,27 +359,17 @@ fn scan(root: &Path) -> Result<Scan> {
         let folder = path.parent().unwrap_or(&root).to_owned();
         let prefix = stem.prefix.to_ascii_lowercase();
         let known = prefixes.entry(folder.clone()).or_default();
-        if !known
-            .iter()
-            .any(|other| other.eq_ignore_ascii_case(&prefix))
-        {
+        if !known.iter().any(|other| other.eq_ignore_ascii_case(&prefix)) {
             known.push(stem.prefix.clone());
         }
-        groups
-            .entry((folder, prefix))
-            .or_default()
-            .entry(number)
-            .or_default()[usize::from(stem.mask)]
-        .push(path);
+        groups.entry((folder, prefix)).or_default().entry(number).or_default()[usize::from(stem.mask)].push(path);
     }
 
     let mut problems = Vec::new();
     let mut patients = Vec::new();
     for ((folder, prefix), numbers) in groups {
         let several = prefixes[&folder].len() > 1 || prefix.starts_with("tcga_");
-        let spelled = prefixes[&folder]
-            .iter()
-            .find(|spelled| several && spelled.eq_ignore_ascii_case(&prefix));
+        let spelled = prefixes[&folder].iter().find(|spelled| several && spelled.eq_ignore_ascii_case(&prefix));
         let name = spelled.cloned().unwrap_or_else(|| folder_name(&folder));
         let mut pairs = Vec::new();
         for (number, [images, masks]) in numbers {
@@ -468,26 +384,21 @@ fn scan(root: &Path) -> Result<Scan> {
                     "this mask has no image; put one beside it under the same name without _mask, or remove the mask",
                 )),
                 ([_, second, ..], _) | (_, [_, second, ..]) => {
-                    problems.push(Error::data(second, format!("slice number {number} occurs twice in this folder; remove or rename one")));
+                    problems.push(Error::data(
+                        second,
+                        format!("slice number {number} occurs twice in this folder; remove or rename one"),
+                    ));
                 }
                 ([], []) => {}
             }
         }
         if !pairs.is_empty() {
-            patients.push(Found {
-                name,
-                folder,
-                pairs,
-            });
+            patients.push(Found { name, folder, pairs });
         }
     }
     patients.sort_by(|a, b| (&a.name, &a.folder).cmp(&(&b.name, &b.folder)));
     problems.extend(repeated_patients(&patients));
-    Ok(Scan {
-        root,
-        patients,
-        problems,
-    })
+    Ok(Scan { root, patients, problems })
 }
 
 /// An error for each patient who occurs a second time.
@@ -524,27 +435,17 @@ fn identity(name: &str) -> String {
 /// `root/kaggle_3m` if there is one, else `root`. Kaggle's archive holds the set twice, the second time deeper: this takes the first.
 fn holding_folder(root: &Path) -> PathBuf {
     let inner = root.join("kaggle_3m");
-    if inner.is_dir() {
-        inner
-    } else {
-        root.to_owned()
-    }
+    if inner.is_dir() { inner } else { root.to_owned() }
 }
 
 /// Collects the pictures of `folder` and the folders below it, in the order of their names.
 fn walk(folder: &Path, depth: usize, files: &mut Vec<(PathBuf, Stem)>) -> Result<()> {
-    let entries =
-        fs::read_dir(folder).and_then(|entries| entries.collect::<std::io::Result<Vec<_>>>());
-    let mut entries: Vec<_> = entries
-        .map_err(Error::io("read", folder))?
-        .into_iter()
-        .map(|entry| entry.path())
-        .collect();
+    let entries = fs::read_dir(folder).and_then(|entries| entries.collect::<std::io::Result<Vec<_>>>());
+    let mut entries: Vec<_> =
+        entries.map_err(Error::io("read", folder))?.into_iter().map(|entry| entry.path()).collect();
     entries.sort();
     for path in entries {
-        let hidden = path
-            .file_name()
-            .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+        let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
         // macOS archives carry a shadow `._name` of every file in `__MACOSX`.
         if hidden || path.ends_with("__MACOSX") {
             continue;
@@ -588,18 +489,8 @@ impl Stem {
             .filter(|(_, digits)| digits.bytes().all(|digit| digit.is_ascii_digit()))
             .and_then(|(prefix, digits)| Some((prefix.to_owned(), digits.parse().ok()?)));
         Some(match numbered {
-            Some((prefix, number)) => Self {
-                name,
-                prefix,
-                number: Some(number),
-                mask,
-            },
-            None => Self {
-                prefix: name.clone(),
-                name,
-                number: None,
-                mask,
-            },
+            Some((prefix, number)) => Self { name, prefix, number: Some(number), mask },
+            None => Self { prefix: name.clone(), name, number: None, mask },
         })
     }
 
@@ -616,23 +507,18 @@ impl Stem {
 }
 
 fn is_png(path: &Path) -> bool {
-    path.extension()
-        .is_some_and(|ending| ending.eq_ignore_ascii_case("png"))
+    path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("png"))
 }
 
 /// The last part of a folder's path, also for `.`.
 fn folder_name(folder: &Path) -> String {
     // A file named without a folder lies in this one.
-    let folder = if folder.as_os_str().is_empty() {
-        Path::new(".")
-    } else {
-        folder
-    };
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
     let absolute = fs::canonicalize(folder).unwrap_or_else(|_| folder.to_owned());
-    folder.file_name().or(absolute.file_name()).map_or_else(
-        || "patient".into(),
-        |name| name.to_string_lossy().into_owned(),
-    )
+    folder
+        .file_name()
+        .or(absolute.file_name())
+        .map_or_else(|| "patient".into(), |name| name.to_string_lossy().into_owned())
 }
 
 fn no_pairs(root: &Path) -> Error {

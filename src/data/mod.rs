@@ -47,11 +47,7 @@ pub(crate) fn decode_image(path: &Path) -> Result<Picture> {
 pub(crate) fn decode_mask(path: &Path) -> Result<Picture> {
     let mut mask = decode(path, 1)?;
     let full = if mask.bytes.contains(&255) { 255 } else { 1 };
-    if let Some(at) = mask
-        .bytes
-        .iter()
-        .position(|&value| value != 0 && value != full)
-    {
+    if let Some(at) = mask.bytes.iter().position(|&value| value != 0 && value != full) {
         return Err(Error::data(
             path,
             format!(
@@ -72,16 +68,9 @@ pub(crate) fn decode_mask(path: &Path) -> Result<Picture> {
 /// Decodes an 8-bit picture that must have `channels` (1 or 3) channels.
 fn decode(path: &Path, channels: usize) -> Result<Picture> {
     let file = fs::read(path).map_err(Error::io("read", path))?;
-    let is_png = path
-        .extension()
-        .is_some_and(|extension| extension.eq_ignore_ascii_case("png"));
-    let picture = if is_png {
-        decode_png(path, &file, channels)?
-    } else {
-        decode_tiff(path, file, channels)?
-    };
-    if picture.bytes.is_empty() || picture.bytes.len() != picture.height * picture.width * channels
-    {
+    let is_png = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("png"));
+    let picture = if is_png { decode_png(path, &file, channels)? } else { decode_tiff(path, file, channels)? };
+    if picture.bytes.is_empty() || picture.bytes.len() != picture.height * picture.width * channels {
         return Err(Error::data(
             path,
             format!(
@@ -98,12 +87,7 @@ fn decode(path: &Path, channels: usize) -> Result<Picture> {
 /// Decodes a TIFF in either of the data set's encodings (strips of 11 rows with an over-long last one; one deflated strip).
 fn decode_tiff(path: &Path, file: Vec<u8>, channels: usize) -> Result<Picture> {
     let damaged = |source: tiff::TiffError| {
-        Error::data(
-            path,
-            format!(
-                "the TIFF cannot be decoded ({source}); it is damaged or cut off: copy it again"
-            ),
-        )
+        Error::data(path, format!("the TIFF cannot be decoded ({source}); it is damaged or cut off: copy it again"))
     };
     let mut decoder = Decoder::new(Cursor::new(file)).map_err(damaged)?;
     let (width, height) = decoder.dimensions().map_err(damaged)?;
@@ -117,35 +101,19 @@ fn decode_tiff(path: &Path, file: Vec<u8>, channels: usize) -> Result<Picture> {
         _ => return Err(wrong_channels(path, &format!("{layout:?}"), channels)),
     }
     if decoder.more_images() {
-        return Err(Error::data(
-            path,
-            "the TIFF holds several pages; save each slice as a file of its own",
-        ));
+        return Err(Error::data(path, "the TIFF holds several pages; save each slice as a file of its own"));
     }
     match decoder.read_image().map_err(damaged)? {
-        DecodingResult::U8(bytes) => Ok(Picture {
-            height: height as usize,
-            width: width as usize,
-            bytes,
-        }),
-        _ => Err(Error::data(
-            path,
-            "the samples are not unsigned bytes; convert them to 8 bits, 0 to 255",
-        )),
+        DecodingResult::U8(bytes) => Ok(Picture { height: height as usize, width: width as usize, bytes }),
+        _ => Err(Error::data(path, "the samples are not unsigned bytes; convert them to 8 bits, 0 to 255")),
     }
 }
 
 /// Decodes a PNG.
 fn decode_png(path: &Path, file: &[u8], channels: usize) -> Result<Picture> {
-    let decoded =
-        image::load_from_memory_with_format(file, image::ImageFormat::Png).map_err(|source| {
-            Error::data(
-                path,
-                format!(
-                    "the PNG cannot be decoded ({source}); it is damaged or cut off: copy it again"
-                ),
-            )
-        })?;
+    let decoded = image::load_from_memory_with_format(file, image::ImageFormat::Png).map_err(|source| {
+        Error::data(path, format!("the PNG cannot be decoded ({source}); it is damaged or cut off: copy it again"))
+    })?;
     let layout = decoded.color();
     let bits = layout.bytes_per_pixel() / layout.channel_count() * 8;
     if bits != 8 {
@@ -153,28 +121,15 @@ fn decode_png(path: &Path, file: &[u8], channels: usize) -> Result<Picture> {
     }
     let (height, width) = (decoded.height() as usize, decoded.width() as usize);
     match (decoded, channels) {
-        (image::DynamicImage::ImageRgb8(pixels), 3) => Ok(Picture {
-            height,
-            width,
-            bytes: pixels.into_raw(),
-        }),
-        (image::DynamicImage::ImageLuma8(pixels), 1) => Ok(Picture {
-            height,
-            width,
-            bytes: pixels.into_raw(),
-        }),
+        (image::DynamicImage::ImageRgb8(pixels), 3) => Ok(Picture { height, width, bytes: pixels.into_raw() }),
+        (image::DynamicImage::ImageLuma8(pixels), 1) => Ok(Picture { height, width, bytes: pixels.into_raw() }),
         _ => Err(wrong_channels(path, &format!("{layout:?}"), channels)),
     }
 }
 
 /// The error for samples that are not bytes.
 fn wrong_depth(path: &Path, bits: u8) -> Error {
-    Error::data(
-        path,
-        format!(
-            "{bits} bits a channel, but slices and masks have 8; scale the values to 0..255 first"
-        ),
-    )
+    Error::data(path, format!("{bits} bits a channel, but slices and masks have 8; scale the values to 0..255 first"))
 }
 
 /// The error for a picture with another number of channels.

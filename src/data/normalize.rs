@@ -78,23 +78,13 @@ impl Normalization {
 
     /// One row for each channel of the **network**; row `c` applies to the slice's channel `channel_order()[c]`.
     pub fn rescale(&self, patient: &Patient, channels: usize) -> Vec<Rescale> {
-        self.rescale_volume(
-            patient.slices.iter().map(|slice| slice.image.as_slice()),
-            channels,
-        )
+        self.rescale_volume(patient.slices.iter().map(|slice| slice.image.as_slice()), channels)
     }
 
     /// [`Self::rescale`] for the images of one patient that are in no data set: `height * width * channels` bytes each.
-    pub fn rescale_volume<'a>(
-        &self,
-        images: impl Iterator<Item = &'a [u8]>,
-        channels: usize,
-    ) -> Vec<Rescale> {
+    pub fn rescale_volume<'a>(&self, images: impl Iterator<Item = &'a [u8]>, channels: usize) -> Vec<Rescale> {
         if *self == Self::PerVolume {
-            return histograms(images, channels)
-                .iter()
-                .map(clip_and_standardize)
-                .collect();
+            return histograms(images, channels).iter().map(clip_and_standardize).collect();
         }
         let divisor = if *self == Self::Unext { 255.0 } else { 1.0 };
         let row = |at: usize| {
@@ -122,9 +112,7 @@ impl FromStr for Normalization {
     fn from_str(name: &str) -> Result<Self> {
         let found = Self::ALL.into_iter().find(|known| known.name() == name);
         found.ok_or_else(|| {
-            Error::Config(format!(
-                "unknown normalization {name:?}; known are per_volume, imagenet, unext"
-            ))
+            Error::Config(format!("unknown normalization {name:?}; known are per_volume, imagenet, unext"))
         })
     }
 }
@@ -142,19 +130,12 @@ pub fn normalize_slice(image: &[u8], rows: &[Rescale], order: &[usize]) -> Resul
     {
         return Err(Error::shape(
             "normalize_slice",
-            format!(
-                "{} bytes, {channels} rows and the channel order {order:?} do not fit together",
-                image.len()
-            ),
+            format!("{} bytes, {channels} rows and the channel order {order:?} do not fit together", image.len()),
         ));
     }
     let mut values = Vec::with_capacity(image.len());
     for pixel in image.chunks_exact(channels) {
-        values.extend(
-            rows.iter()
-                .zip(order)
-                .map(|(row, &source)| row.apply(pixel[source])),
-        );
+        values.extend(rows.iter().zip(order).map(|(row, &source)| row.apply(pixel[source])));
     }
     Ok(values)
 }
@@ -178,27 +159,13 @@ fn clip_and_standardize(counts: &[u64; 256]) -> Rescale {
     let (low, high) = (percentile(counts, 0.10), percentile(counts, 0.99));
     let clipped = |byte: usize| (byte as f64).clamp(low, high);
     let mean_of = |value: &dyn Fn(usize) -> f64| {
-        counts
-            .iter()
-            .enumerate()
-            .map(|(byte, &count)| count as f64 * value(byte))
-            .sum::<f64>()
-            / total.max(1) as f64
+        counts.iter().enumerate().map(|(byte, &count)| count as f64 * value(byte)).sum::<f64>() / total.max(1) as f64
     };
     let mean = mean_of(&clipped);
     let variance = mean_of(&|byte| (clipped(byte) - mean).powi(2));
     // Bytes are whole numbers: a variance this small is rounding, not contrast.
-    let scale = if variance > 1e-12 {
-        1.0 / variance.sqrt()
-    } else {
-        0.0
-    };
-    Rescale {
-        low: low as f32,
-        high: high as f32,
-        scale: scale as f32,
-        shift: (-mean * scale) as f32,
-    }
+    let scale = if variance > 1e-12 { 1.0 / variance.sqrt() } else { 0.0 };
+    Rescale { low: low as f32, high: high as f32, scale: scale as f32, shift: (-mean * scale) as f32 }
 }
 
 /// numpy's `percentile` with linear interpolation, of the sorted values that the histogram stands for; `fraction` in `[0, 1]`.

@@ -37,23 +37,13 @@ pub struct PhantomSettings {
 
 impl Default for PhantomSettings {
     fn default() -> Self {
-        Self {
-            patients: 6,
-            slices: 24,
-            size: 128,
-            seed: 0,
-        }
+        Self { patients: 6, slices: 24, size: 128, seed: 0 }
     }
 }
 
 impl PhantomSettings {
     fn check(&self) -> Result<()> {
-        if self.patients < 1
-            || self.slices < 3
-            || self.size < 32
-            || self.patients > 9999
-            || self.size > 4096
-        {
+        if self.patients < 1 || self.slices < 3 || self.size < 32 || self.patients > 9999 || self.size > 4096 {
             return Err(Error::Config(format!(
                 "a phantom needs 1 to 9999 patients, at least 3 slices and a size of 32 to 4096; got {} patients, {} \
                  slices, size {}",
@@ -82,10 +72,7 @@ pub fn write_phantom(
     settings.check()?;
     let root = dir.join("kaggle_3m");
     if fs::read_dir(&root).is_ok_and(|mut entries| entries.next().is_some()) || root.is_file() {
-        return Err(Error::data(
-            &root,
-            "this already exists and is not overwritten; name another folder or remove it",
-        ));
+        return Err(Error::data(&root, "this already exists and is not overwritten; name another folder or remove it"));
     }
     let partial = dir.join(".kaggle_3m.partial");
     if partial.exists() {
@@ -93,29 +80,19 @@ pub fn write_phantom(
         fs::remove_dir_all(&partial).map_err(Error::io("remove", &partial))?;
     }
     let done = AtomicUsize::new(0);
-    (0..settings.patients)
-        .into_par_iter()
-        .try_for_each(|index| {
-            let patient = phantom_patient(settings, index)?;
-            let folder = partial.join(&patient.name);
-            fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
-            for slice in &patient.slices {
-                let stem = format!("{}_{}", patient.name, slice.number);
-                let mask: Vec<u8> = slice.mask.iter().map(|&inside| inside * 255).collect();
-                write_tiff::<RGB8>(
-                    &folder.join(format!("{stem}.tif")),
-                    settings.size,
-                    &slice.image,
-                )?;
-                write_tiff::<Gray8>(
-                    &folder.join(format!("{stem}_mask.tif")),
-                    settings.size,
-                    &mask,
-                )?;
-            }
-            progress(done.fetch_add(1, Ordering::Relaxed) + 1, settings.patients);
-            Ok(())
-        })?;
+    (0..settings.patients).into_par_iter().try_for_each(|index| {
+        let patient = phantom_patient(settings, index)?;
+        let folder = partial.join(&patient.name);
+        fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
+        for slice in &patient.slices {
+            let stem = format!("{}_{}", patient.name, slice.number);
+            let mask: Vec<u8> = slice.mask.iter().map(|&inside| inside * 255).collect();
+            write_tiff::<RGB8>(&folder.join(format!("{stem}.tif")), settings.size, &slice.image)?;
+            write_tiff::<Gray8>(&folder.join(format!("{stem}_mask.tif")), settings.size, &mask)?;
+        }
+        progress(done.fetch_add(1, Ordering::Relaxed) + 1, settings.patients);
+        Ok(())
+    })?;
     if root.is_dir() {
         fs::remove_dir(&root).map_err(Error::io("replace", &root))?;
     }
@@ -131,9 +108,7 @@ fn write_tiff<C: ColorType<Inner = u8>>(path: &Path, size: usize, pixels: &[u8])
         .map_err(failed)?
         .with_compression(Compression::Deflate(DeflateLevel::Balanced))
         .with_predictor(Predictor::Horizontal);
-    encoder
-        .write_image::<C>(size as u32, size as u32, pixels)
-        .map_err(failed)?;
+    encoder.write_image::<C>(size as u32, size as u32, pixels).map_err(failed)?;
     fs::write(path, bytes.into_inner()).map_err(Error::io("write", path))
 }
 
@@ -152,9 +127,7 @@ fn write_tiff<C: ColorType<Inner = u8>>(path: &Path, size: usize, pixels: &[u8])
 /// Settings out of range.
 pub fn phantom_dataset(settings: &PhantomSettings) -> Result<Dataset> {
     settings.check()?;
-    let patients = (0..settings.patients)
-        .into_par_iter()
-        .map(|index| phantom_patient(settings, index));
+    let patients = (0..settings.patients).into_par_iter().map(|index| phantom_patient(settings, index));
     Ok(Dataset {
         root: PathBuf::from("phantom"),
         patients: patients.collect::<Result<_>>()?,
@@ -175,17 +148,9 @@ pub fn phantom_patient(settings: &PhantomSettings, index: usize) -> Result<Patie
     let slices = (0..settings.slices).map(|at| {
         let (image, mask) = head.slice(settings.size, slice_height(at, settings.slices), at as u64);
         let number = at as u32 + 1;
-        Slice {
-            number,
-            path: PathBuf::from(format!("{name}/{name}_{number}.tif")),
-            image,
-            mask,
-        }
+        Slice { number, path: PathBuf::from(format!("{name}/{name}_{number}.tif")), image, mask }
     });
-    Ok(Patient {
-        slices: slices.collect(),
-        name,
-    })
+    Ok(Patient { slices: slices.collect(), name })
 }
 
 /// How good a FLAIR threshold can be: for each patient of `part` the best Dice of its volume over all thresholds, **chosen
@@ -201,26 +166,18 @@ pub fn best_threshold(dataset: &Dataset, part: &[(usize, usize)]) -> f64 {
             counts[at.0][usize::from(inside)][usize::from(pixel[FLAIR])] += 1;
         }
     }
-    let best = counts
-        .iter()
-        .zip(&present)
-        .filter(|(_, present)| **present)
-        .map(|([outside, inside], _)| {
-            let target: u64 = inside.iter().sum();
-            // From the highest threshold down, one more value is predicted each time; 0 would predict everything.
-            let (mut right, mut wrong, mut best) = (0, 0, 0f64);
-            for value in (1..256).rev() {
-                right += inside[value];
-                wrong += outside[value];
-                let sum = right + wrong + target;
-                best = best.max(if sum == 0 {
-                    1.0
-                } else {
-                    2.0 * right as f64 / sum as f64
-                });
-            }
-            best
-        });
+    let best = counts.iter().zip(&present).filter(|(_, present)| **present).map(|([outside, inside], _)| {
+        let target: u64 = inside.iter().sum();
+        // From the highest threshold down, one more value is predicted each time; 0 would predict everything.
+        let (mut right, mut wrong, mut best) = (0, 0, 0f64);
+        for value in (1..256).rev() {
+            right += inside[value];
+            wrong += outside[value];
+            let sum = right + wrong + target;
+            best = best.max(if sum == 0 { 1.0 } else { 2.0 * right as f64 / sum as f64 });
+        }
+        best
+    });
     let best: Vec<f64> = best.collect();
     best.iter().sum::<f64>() / best.len().max(1) as f64
 }
@@ -282,15 +239,11 @@ impl Head {
         let turn = random.between(-0.12, 0.12);
         let half = [random.between(0.70, 0.78), random.between(0.85, 0.93)];
         let brightness = random.between(0.75, 1.15);
-        let gain =
-            [170.0, 185.0, 170.0].map(|gain: f32| gain * brightness * random.between(0.88, 1.12));
+        let gain = [170.0, 185.0, 170.0].map(|gain: f32| gain * brightness * random.between(0.88, 1.12));
         let spots = (0..random.below(5) + 3).map(|_| {
             let angle = random.between(0.0, std::f32::consts::TAU);
             let (far, high) = (random.between(0.2, 0.42), random.between(-0.4, 0.6));
-            (
-                [far * angle.cos() * 0.9, far * angle.sin() * 1.2, high],
-                random.between(0.03, 0.065),
-            )
+            ([far * angle.cos() * 0.9, far * angle.sin() * 1.2, high], random.between(0.03, 0.065))
         });
         let spots = spots.collect();
         Self {
@@ -320,10 +273,7 @@ impl Head {
                 self.tissue(x, y, z)
             })
             .collect();
-        let signal = blur(
-            &voxels.iter().map(|voxel| voxel.0).collect::<Vec<_>>(),
-            size,
-        );
+        let signal = blur(&voxels.iter().map(|voxel| voxel.0).collect::<Vec<_>>(), size);
         let mask = voxels.iter().map(|voxel| u8::from(voxel.1)).collect();
         let mut image = Vec::with_capacity(pixels * CHANNELS);
         for (at, signal) in signal.iter().enumerate() {
@@ -347,8 +297,7 @@ impl Head {
         let (x, y) = (cosine * dx + sine * dy, cosine * dy - sine * dx);
         let depth = self.depth(x, y, z);
         let texture = self.layered(1, [x * 9.0, y * 9.0, z * 5.0]);
-        let scalp =
-            self.scalp * (1.0 + 0.35 * self.noise_at(2, [x * 2.5, y * 2.5, z * 2.0]) + 0.25 * y);
+        let scalp = self.scalp * (1.0 + 0.35 * self.noise_at(2, [x * 2.5, y * 2.5, z * 2.0]) + 0.25 * y);
         let bone = scalp + 0.05;
         let brain = depth - bone - 0.022;
         if depth < 0.0 {
@@ -357,21 +306,13 @@ impl Head {
         if depth < scalp {
             // A thin dark line of skin and muscle strands in the fat.
             let fat = smoothstep(-0.55, 0.1, texture) * smoothstep(0.0, 0.02, depth);
-            return (
-                mix(
-                    GREY.map(|value| value * 0.6),
-                    shade(FAT, 0.18 * texture),
-                    fat,
-                ),
-                false,
-            );
+            return (mix(GREY.map(|value| value * 0.6), shade(FAT, 0.18 * texture), fat), false);
         }
         if let Some(face) = self.face(x, y, z, texture) {
             return (face, false);
         }
         if depth < bone {
-            let marrow = smoothstep(0.018, 0.0, (depth - scalp - 0.025).abs())
-                * smoothstep(-0.2, 0.5, texture);
+            let marrow = smoothstep(0.018, 0.0, (depth - scalp - 0.025).abs()) * smoothstep(-0.2, 0.5, texture);
             return (mix(BONE, FAT, 0.45 * marrow), false);
         }
         if brain < 0.0 {
@@ -383,11 +324,7 @@ impl Head {
 
     /// Distance below the skin; negative outside of the head.
     fn depth(&self, x: f32, y: f32, z: f32) -> f32 {
-        let profile = if z > 0.0 {
-            (1.0 - 0.78 * z * z).sqrt()
-        } else {
-            1.0 - 0.14 * z * z
-        };
+        let profile = if z > 0.0 { (1.0 - 0.78 * z * z).sqrt() } else { 1.0 - 0.14 * z * z };
         let (u, v) = ((x / self.half[0]).abs(), (y / self.half[1]).abs());
         // A little squarer than an ellipse.
         let radius = (u.powf(2.2) + v.powf(2.2)).powf(1.0 / 2.2);
@@ -418,49 +355,32 @@ impl Head {
     fn brain(&self, x: f32, y: f32, z: f32, brain: f32, texture: f32) -> Signal {
         // The furrows of the cortex are where a smooth noise crosses zero; the cerebellum's are finer.
         let fine = if z < -0.5 && y > 0.15 { 1.8 } else { 1.0 };
-        let fold = self
-            .noise_at(5, [x * 6.5 * fine, y * 6.5 * fine, z * 4.0])
-            .abs()
+        let fold = self.noise_at(5, [x * 6.5 * fine, y * 6.5 * fine, z * 4.0]).abs()
             + 0.12 * self.noise_at(6, [x * 14.0, y * 14.0, z * 6.0]);
         let near = smoothstep(0.30, 0.12, brain);
         let cortex = smoothstep(0.06, 0.035, brain).max(smoothstep(0.48, 0.30, fold) * near);
         let furrow = smoothstep(0.09, 0.03, fold) * smoothstep(0.22, 0.06, brain);
         let nucleus = ellipsoid([x.abs() - 0.19, y - 0.02, z + 0.02], [0.085, 0.15, 0.30]);
         let grey = cortex.max(0.8 * smoothstep(1.15, 0.85, nucleus));
-        let mut signal = mix(
-            shade(WHITE, 0.07 * texture),
-            shade(GREY, 0.09 * texture),
-            grey,
-        );
+        let mut signal = mix(shade(WHITE, 0.07 * texture), shade(GREY, 0.09 * texture), grey);
 
         let (ventricle, horn) = self.ventricle(x, y, z);
         let cap = smoothstep(0.055, 0.0, horn) * smoothstep(0.6, 0.0, (z - 0.15).abs());
         signal = mix(signal, SPOT, 0.9 * cap);
         for &(center, radius) in &self.spots {
             // A slice is thicker than a pixel: spots reach farther along z.
-            let far = ellipsoid(
-                [x - center[0], y - center[1], z - center[2]],
-                [radius, radius, radius * 2.2],
-            );
-            signal = mix(
-                signal,
-                SPOT,
-                smoothstep(1.25, 0.75, far + 0.2 * texture) * (1.0 - grey * 0.5),
-            );
+            let far = ellipsoid([x - center[0], y - center[1], z - center[2]], [radius, radius, radius * 2.2]);
+            signal = mix(signal, SPOT, smoothstep(1.25, 0.75, far + 0.2 * texture) * (1.0 - grey * 0.5));
         }
         // The gap between the hemispheres: everywhere near the top, else in front and behind.
         let gap = x.abs() + 0.006 * texture;
-        let split = smoothstep(0.40, 0.48, y.abs()).max(smoothstep(0.5, 0.62, z))
-            * smoothstep(-0.45, -0.3, z);
-        let fluid = furrow
-            .max(ventricle)
-            .max(smoothstep(0.020, 0.008, gap) * split);
+        let split = smoothstep(0.40, 0.48, y.abs()).max(smoothstep(0.5, 0.62, z)) * smoothstep(-0.45, -0.3, z);
+        let fluid = furrow.max(ventricle).max(smoothstep(0.020, 0.008, gap) * split);
         signal = mix(signal, FLUID, fluid);
         let sinus = gap.hypot((brain - 0.01).max(0.0) * 0.6);
-        let branch = self.noise_at(7, [x * 5.0, y * 5.0, z * 3.0]).abs()
-            + self.noise_at(8, [x * 4.0, y * 4.0, z * 3.0]).abs();
-        let vessel =
-            (smoothstep(0.034, 0.016, sinus) * split).max(0.8 * smoothstep(0.10, 0.05, branch));
+        let branch =
+            self.noise_at(7, [x * 5.0, y * 5.0, z * 3.0]).abs() + self.noise_at(8, [x * 4.0, y * 4.0, z * 3.0]).abs();
+        let vessel = (smoothstep(0.034, 0.016, sinus) * split).max(0.8 * smoothstep(0.10, 0.05, branch));
         mix(signal, VESSEL, vessel)
     }
 
@@ -471,24 +391,14 @@ impl Head {
         // Two bands that bend outwards in front and behind: the butterfly of an axial slice.
         let middle = 0.045 + 0.75 * y * y;
         let width = 0.055 * self.ventricle * height.max(0.0).sqrt() * long.max(0.0).sqrt();
-        let lateral = if width > 0.0 {
-            smoothstep(0.008, -0.008, (x.abs() - middle).abs() - width)
-        } else {
-            0.0
-        };
+        let lateral = if width > 0.0 { smoothstep(0.008, -0.008, (x.abs() - middle).abs() - width) } else { 0.0 };
         let third = ellipsoid([x, y - 0.02, z + 0.25], [0.016, 0.10, 0.2]);
         let horn = (x.abs() - middle).hypot(y.abs() - 0.37);
         (lateral.max(smoothstep(1.2, 0.8, third)), horn)
     }
 
     /// Puts the tumour over the healthy signal; it spares the surface of the brain and the ventricles.
-    fn with_tumour(
-        &self,
-        healthy: Signal,
-        place: [f32; 3],
-        brain: f32,
-        texture: f32,
-    ) -> (Signal, bool) {
+    fn with_tumour(&self, healthy: Signal, place: [f32; 3], brain: f32, texture: f32) -> (Signal, bool) {
         let [x, y, z] = place;
         let from = [0, 1, 2].map(|axis| place[axis] - self.tumour.center[axis]);
         let mut far = ellipsoid(from, self.tumour.radius);
@@ -501,10 +411,7 @@ impl Head {
         // The dead core has a shape of its own, off the middle.
         let core_far = far + 0.35 * self.layered(12, [x * 6.0, y * 6.0, z * 3.0]);
         let (core, rim) = match self.tumour.rim {
-            true => (
-                smoothstep(0.36, 0.26, core_far),
-                smoothstep(0.11, 0.04, (core_far - 0.38).abs()),
-            ),
+            true => (smoothstep(0.36, 0.26, core_far), smoothstep(0.11, 0.04, (core_far - 0.38).abs())),
             false => (0.0, 0.0),
         };
         // Swollen tissue hides the folds but keeps a soft texture of its own.
@@ -537,20 +444,14 @@ impl Tumour {
         let height = ((slices as f32 * share).round() as usize).clamp(1, slices - 2);
         // Rather in the middle of the head than at its ends, where the brain is small.
         let lowest = ((slices as f32 * 0.22) as usize).clamp(1, slices - 1 - height);
-        let highest = ((slices as f32 * 0.86) as usize)
-            .saturating_sub(height)
-            .clamp(lowest, slices - 1 - height);
+        let highest = ((slices as f32 * 0.86) as usize).saturating_sub(height).clamp(lowest, slices - 1 - height);
         let first = lowest + random.below(highest - lowest + 1);
         let z = 0.5 * (slice_height(first, slices) + slice_height(first + height - 1, slices));
         let spacing = 2.0 / (slices - 1) as f32;
         let side = if random.below(2) == 0 { 1.0 } else { -1.0 };
         let radius = random.between(0.17, 0.28);
         Self {
-            center: [
-                side * random.between(0.20, 0.33),
-                random.between(-0.36, 0.34),
-                z,
-            ],
+            center: [side * random.between(0.20, 0.33), random.between(-0.36, 0.34), z],
             // The noise moves the surface by up to a third; half a slice more than the height would touch the ends.
             radius: [
                 radius * random.between(0.85, 1.1),
@@ -583,10 +484,7 @@ fn smoothstep(from: f32, to: f32, value: f32) -> f32 {
 
 /// Below 1 inside of an ellipsoid about the origin.
 fn ellipsoid(place: [f32; 3], radius: [f32; 3]) -> f32 {
-    (0..3)
-        .map(|axis| (place[axis] / radius[axis]).powi(2))
-        .sum::<f32>()
-        .sqrt()
+    (0..3).map(|axis| (place[axis] / radius[axis]).powi(2)).sum::<f32>().sqrt()
 }
 
 /// The scanner's point spread: weights 1 2 1 along each axis, repeated at the border.
@@ -595,9 +493,8 @@ fn blur(signal: &[Signal], size: usize) -> Vec<Signal> {
         let weigh = |at: usize| {
             let before = if along(at) > 0 { at - step } else { at };
             let after = if along(at) + 1 < size { at + step } else { at };
-            [0, 1, 2].map(|channel| {
-                0.25 * from[before][channel] + 0.5 * from[at][channel] + 0.25 * from[after][channel]
-            })
+            [0, 1, 2]
+                .map(|channel| 0.25 * from[before][channel] + 0.5 * from[at][channel] + 0.25 * from[after][channel])
         };
         (0..from.len()).map(weigh).collect()
     };
@@ -610,10 +507,7 @@ fn smooth(seed: u64, place: [f32; 3]) -> f32 {
     let cell = place.map(|value| value.floor() as i64);
     let part = [0, 1, 2].map(|axis| smoothstep(0.0, 1.0, place[axis] - cell[axis] as f32));
     let corner = |dx: i64, dy: i64, dz: i64| {
-        let key = hash(
-            hash(hash(seed, (cell[0] + dx) as u64), (cell[1] + dy) as u64),
-            (cell[2] + dz) as u64,
-        );
+        let key = hash(hash(hash(seed, (cell[0] + dx) as u64), (cell[1] + dy) as u64), (cell[2] + dz) as u64);
         2.0 * unit(key) - 1.0
     };
     let line = |dy, dz| corner(0, dy, dz) + (corner(1, dy, dz) - corner(0, dy, dz)) * part[0];

@@ -33,18 +33,13 @@ impl Split {
         if patients < 2 {
             return Err(Error::data(
                 &dataset.root,
-                format!(
-                    "{patients} patient(s), but a split by patient needs two; add patients or use --split slice"
-                ),
+                format!("{patients} patient(s), but a split by patient needs two; add patients or use --split slice"),
             ));
         }
         let count = ((patients as f64 * fraction).round() as usize).clamp(1, patients - 1);
         // The generator takes 32 bits; folding keeps the whole seed in play.
         let drawn = permutation(patients, (seed ^ (seed >> 32)) as u32);
-        Ok(Self::from_patients(
-            dataset,
-            &drawn[..count].iter().copied().collect(),
-        ))
+        Ok(Self::from_patients(dataset, &drawn[..count].iter().copied().collect()))
     }
 
     /// Validates on the patients named and trains on all others. Case does not matter; a TCGA name may lack its date.
@@ -53,23 +48,11 @@ impl Split {
     /// An unknown name (the message lists similar ones), no name, or no patient left to train on.
     pub fn by_names(dataset: &Dataset, names: &[String]) -> Result<Self> {
         let mut chosen = BTreeSet::new();
-        for name in names
-            .iter()
-            .map(|name| name.trim())
-            .filter(|name| !name.is_empty())
-        {
-            chosen.insert(
-                dataset
-                    .find(name)
-                    .ok_or_else(|| unknown_patient(dataset, name))?,
-            );
+        for name in names.iter().map(|name| name.trim()).filter(|name| !name.is_empty()) {
+            chosen.insert(dataset.find(name).ok_or_else(|| unknown_patient(dataset, name))?);
         }
         if chosen.is_empty() || chosen.len() == dataset.patients.len() {
-            let what = if chosen.is_empty() {
-                "no patient is"
-            } else {
-                "all patients are"
-            };
+            let what = if chosen.is_empty() { "no patient is" } else { "all patients are" };
             return Err(Error::Config(format!(
                 "{what} named for validation; name some of the {} patients, and leave some to train on",
                 dataset.patients.len()
@@ -86,9 +69,7 @@ impl Split {
     pub fn by_slice(dataset: &Dataset, fraction: f64, seed: u64) -> Result<Self> {
         check_fraction(fraction)?;
         let seed = u32::try_from(seed).map_err(|_| {
-            Error::Config(format!(
-                "--seed {seed} is too large for a split by slice; use one below 4294967296"
-            ))
+            Error::Config(format!("--seed {seed} is too large for a split by slice; use one below 4294967296"))
         })?;
         let slices: Vec<_> = dataset.indices().collect();
         let count = (fraction * slices.len() as f64).ceil() as usize;
@@ -101,15 +82,9 @@ impl Split {
                 ),
             ));
         }
-        let mut order = permutation(slices.len(), seed)
-            .into_iter()
-            .map(|at| slices[at]);
+        let mut order = permutation(slices.len(), seed).into_iter().map(|at| slices[at]);
         let val = order.by_ref().take(count).collect();
-        Ok(Self {
-            train: order.collect(),
-            val,
-            by_patient: false,
-        })
+        Ok(Self { train: order.collect(), val, by_patient: false })
     }
 
     /// Reads a `split.csv` (`patient,slice,part` with the part `train` or `val`); the order of the lines is kept.
@@ -120,14 +95,9 @@ impl Split {
     pub fn read_csv(dataset: &Dataset, path: &Path) -> Result<Self> {
         let text = fs::read_to_string(path).map_err(Error::io("read", path))?;
         let mut lines = text.lines().enumerate();
-        let header = lines
-            .next()
-            .map_or("", |(_, line)| line.trim_start_matches('\u{feff}').trim());
+        let header = lines.next().map_or("", |(_, line)| line.trim_start_matches('\u{feff}').trim());
         if header != HEADER {
-            return Err(Error::data(
-                path,
-                format!("the first line is {header:?}, not {HEADER:?}"),
-            ));
+            return Err(Error::data(path, format!("the first line is {header:?}, not {HEADER:?}")));
         }
         let (mut train, mut val, mut seen) = (Vec::new(), Vec::new(), BTreeSet::new());
         for (at, line) in lines.filter(|(_, line)| !line.trim().is_empty()) {
@@ -138,45 +108,32 @@ impl Split {
                 return Err(wrong(format!("{line:?} is not {HEADER:?}")));
             };
             let name = unquote(name);
-            let patient = dataset
-                .find(&name)
-                .ok_or_else(|| wrong(unknown_patient(dataset, &name).to_string()))?;
-            let number: u32 = number
-                .trim()
-                .parse()
-                .map_err(|_| wrong(format!("{number:?} is not a slice number")))?;
+            let patient = dataset.find(&name).ok_or_else(|| wrong(unknown_patient(dataset, &name).to_string()))?;
+            let number: u32 = number.trim().parse().map_err(|_| wrong(format!("{number:?} is not a slice number")))?;
             let slices = &dataset.patients[patient].slices;
             let slice = slices.iter().position(|slice| slice.number == number).ok_or_else(|| {
-                wrong(format!("patient {name} has no slice {number} in {}; use the data this file was made for", dataset.root.display()))
+                wrong(format!(
+                    "patient {name} has no slice {number} in {}; use the data this file was made for",
+                    dataset.root.display()
+                ))
             })?;
             if !seen.insert((patient, slice)) {
-                return Err(wrong(format!(
-                    "slice {number} of patient {name} is listed twice; remove one line"
-                )));
+                return Err(wrong(format!("slice {number} of patient {name} is listed twice; remove one line")));
             }
             match part.trim() {
                 "train" => train.push((patient, slice)),
                 "val" => val.push((patient, slice)),
                 other => {
-                    return Err(wrong(format!(
-                        "the part {other:?} is neither train nor val"
-                    )));
+                    return Err(wrong(format!("the part {other:?} is neither train nor val")));
                 }
             }
         }
         if train.is_empty() || val.is_empty() {
-            return Err(Error::data(
-                path,
-                "both parts, train and val, need at least one slice",
-            ));
+            return Err(Error::data(path, "both parts, train and val, need at least one slice"));
         }
         let trained: BTreeSet<_> = train.iter().map(|&(patient, _)| patient).collect();
         let by_patient = val.iter().all(|(patient, _)| !trained.contains(patient));
-        Ok(Self {
-            train,
-            val,
-            by_patient,
-        })
+        Ok(Self { train, val, by_patient })
     }
 
     /// Writes a `split.csv` that [`Split::read_csv`] reads back equal; the file is complete or not there.
@@ -197,22 +154,13 @@ impl Split {
     /// Names of the patients with a slice in validation, sorted.
     pub fn val_patients<'a>(&self, dataset: &'a Dataset) -> Vec<&'a str> {
         let patients: BTreeSet<_> = self.val.iter().map(|&(patient, _)| patient).collect();
-        patients
-            .into_iter()
-            .map(|patient| dataset.patients[patient].name.as_str())
-            .collect()
+        patients.into_iter().map(|patient| dataset.patients[patient].name.as_str()).collect()
     }
 
     /// Puts the slices of the `val` patients on one side and all others on the other, both in order.
     fn from_patients(dataset: &Dataset, val: &BTreeSet<usize>) -> Self {
-        let (val, train) = dataset
-            .indices()
-            .partition(|(patient, _)| val.contains(patient));
-        Self {
-            train,
-            val,
-            by_patient: true,
-        }
+        let (val, train) = dataset.indices().partition(|(patient, _)| val.contains(patient));
+        Self { train, val, by_patient: true }
     }
 }
 
@@ -222,26 +170,16 @@ fn check_fraction(fraction: f64) -> Result<()> {
     if fraction > 0.0 && fraction < 1.0 {
         return Ok(());
     }
-    Err(Error::Config(format!(
-        "the validation fraction is {fraction}; it must lie between 0 and 1, for example 0.2"
-    )))
+    Err(Error::Config(format!("the validation fraction is {fraction}; it must lie between 0 and 1, for example 0.2")))
 }
 
 /// A name as a CSV field: quoted where it must be.
 fn quote(name: &str) -> String {
-    if name.contains([',', '"']) {
-        format!("\"{}\"", name.replace('"', "\"\""))
-    } else {
-        name.to_owned()
-    }
+    if name.contains([',', '"']) { format!("\"{}\"", name.replace('"', "\"\"")) } else { name.to_owned() }
 }
 
 fn unquote(field: &str) -> String {
-    match field
-        .trim()
-        .strip_prefix('"')
-        .and_then(|rest| rest.strip_suffix('"'))
-    {
+    match field.trim().strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
         Some(inner) => inner.replace("\"\"", "\""),
         None => field.trim().to_owned(),
     }
@@ -252,23 +190,12 @@ fn unknown_patient(dataset: &Dataset, name: &str) -> Error {
     let wanted = name.to_ascii_lowercase();
     let mut names: HashMap<usize, Vec<&str>> = HashMap::new();
     for patient in &dataset.patients {
-        names
-            .entry(edit_distance(&wanted, &patient.name.to_ascii_lowercase()))
-            .or_default()
-            .push(&patient.name);
+        names.entry(edit_distance(&wanted, &patient.name.to_ascii_lowercase())).or_default().push(&patient.name);
     }
     let mut distances: Vec<_> = names.keys().copied().collect();
     distances.sort_unstable();
-    let near: Vec<_> = distances
-        .iter()
-        .flat_map(|distance| &names[distance])
-        .take(3)
-        .copied()
-        .collect();
-    Error::Config(format!(
-        "there is no patient {name:?}; did you mean {}?",
-        near.join(", ")
-    ))
+    let near: Vec<_> = distances.iter().flat_map(|distance| &names[distance]).take(3).copied().collect();
+    Error::Config(format!("there is no patient {name:?}; did you mean {}?", near.join(", ")))
 }
 
 /// Levenshtein's distance: insertions, deletions and replacements that turn `a` into `b`.
@@ -316,9 +243,7 @@ impl MersenneTwister {
         let mut state = [seed; 624];
         for at in 1..624 {
             let before = state[at - 1];
-            state[at] = (before ^ (before >> 30))
-                .wrapping_mul(1_812_433_253)
-                .wrapping_add(at as u32);
+            state[at] = (before ^ (before >> 30)).wrapping_mul(1_812_433_253).wrapping_add(at as u32);
         }
         Self { state, next: 624 }
     }
@@ -327,8 +252,7 @@ impl MersenneTwister {
     fn draw(&mut self) -> u32 {
         if self.next == 624 {
             for at in 0..624 {
-                let mixed =
-                    (self.state[at] & 0x8000_0000) | (self.state[(at + 1) % 624] & 0x7fff_ffff);
+                let mixed = (self.state[at] & 0x8000_0000) | (self.state[(at + 1) % 624] & 0x7fff_ffff);
                 let twist = if mixed & 1 == 1 { 0x9908_b0df } else { 0 };
                 self.state[at] = self.state[(at + 397) % 624] ^ (mixed >> 1) ^ twist;
             }

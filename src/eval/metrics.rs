@@ -87,13 +87,7 @@ impl SliceCounts {
     }
 
     fn count(patient: usize, predicted: impl Iterator<Item = bool>, mask: &[u8]) -> Self {
-        let mut counts = Self {
-            patient,
-            intersection: 0,
-            predicted: 0,
-            target: 0,
-            pixels: mask.len() as u64,
-        };
+        let mut counts = Self { patient, intersection: 0, predicted: 0, target: 0, pixels: mask.len() as u64 };
         for (predicted, &wanted) in predicted.zip(mask) {
             counts.predicted += u64::from(predicted);
             counts.target += u64::from(wanted != 0);
@@ -125,13 +119,7 @@ impl SliceCounts {
     /// The counts of several slices together, as of the first one's patient.
     fn pooled<'a>(slices: impl IntoIterator<Item = &'a Self>) -> Self {
         let mut slices = slices.into_iter();
-        let empty = Self {
-            patient: 0,
-            intersection: 0,
-            predicted: 0,
-            target: 0,
-            pixels: 0,
-        };
+        let empty = Self { patient: 0, intersection: 0, predicted: 0, target: 0, pixels: 0 };
         let first = slices.next().copied().unwrap_or(empty);
         slices.fold(first, |sum, slice| Self {
             patient: sum.patient,
@@ -153,11 +141,7 @@ pub fn batch_scores(batch: &[SliceCounts]) -> (f64, f64) {
 impl Metrics {
     /// From the counts of all slices **in the order of evaluation**, the batch size they were evaluated with (the last
     /// batch may be smaller), and the name of a patient by index.
-    pub fn new<'a>(
-        counts: &[SliceCounts],
-        batch_size: usize,
-        name: impl Fn(usize) -> &'a str,
-    ) -> Self {
+    pub fn new<'a>(counts: &[SliceCounts], batch_size: usize, name: impl Fn(usize) -> &'a str) -> Self {
         let per_patient: Vec<_> = by_patient(counts)
             .into_iter()
             .map(|slices| {
@@ -173,14 +157,10 @@ impl Metrics {
                 }
             })
             .collect();
-        let (tumour, empty): (Vec<&SliceCounts>, Vec<_>) =
-            counts.iter().partition(|slice| slice.target > 0);
-        let batches = counts
-            .chunks(batch_size.max(1))
-            .map(|batch| (batch.len() as f64, batch_scores(batch)));
-        let (iou, dice) = batches.fold((0.0, 0.0), |sum, (weight, (iou, dice))| {
-            (sum.0 + weight * iou, sum.1 + weight * dice)
-        });
+        let (tumour, empty): (Vec<&SliceCounts>, Vec<_>) = counts.iter().partition(|slice| slice.target > 0);
+        let batches = counts.chunks(batch_size.max(1)).map(|batch| (batch.len() as f64, batch_scores(batch)));
+        let (iou, dice) =
+            batches.fold((0.0, 0.0), |sum, (weight, (iou, dice))| (sum.0 + weight * iou, sum.1 + weight * dice));
         let slices = counts.len().max(1) as f64;
         let volume_dice: Vec<_> = per_patient.iter().map(|patient| patient.dice).collect();
         Self {
@@ -196,10 +176,7 @@ impl Metrics {
             dice_predict_nothing: empty.len() as f64 / slices,
             dice_slices_empty_is_one: counts.iter().map(SliceCounts::dice).sum::<f64>() / slices,
             predicted_pixels: counts.iter().map(|slice| slice.predicted).sum(),
-            empty_slices_with_false_pixels: empty
-                .iter()
-                .filter(|slice| slice.predicted > 0)
-                .count(),
+            empty_slices_with_false_pixels: empty.iter().filter(|slice| slice.predicted > 0).count(),
             per_patient,
         }
     }
@@ -209,10 +186,7 @@ impl Metrics {
 fn by_patient(counts: &[SliceCounts]) -> Vec<Vec<&SliceCounts>> {
     let mut patients: Vec<Vec<&SliceCounts>> = Vec::new();
     for slice in counts {
-        match patients
-            .iter_mut()
-            .find(|slices| slices[0].patient == slice.patient)
-        {
+        match patients.iter_mut().find(|slices| slices[0].patient == slice.patient) {
             Some(slices) => slices.push(slice),
             None => patients.push(vec![slice]),
         }

@@ -36,17 +36,10 @@ pub struct Tile {
 ///
 /// # Errors
 /// Sizes that do not fit together.
-pub fn overlay(
-    rgb: &[u8],
-    height: usize,
-    width: usize,
-    truth: Option<&[u8]>,
-    predicted: &[u8],
-) -> Result<Tile> {
+pub fn overlay(rgb: &[u8], height: usize, width: usize, truth: Option<&[u8]>, predicted: &[u8]) -> Result<Tile> {
     let pixels = height * width;
     let fits = |mask: &[u8]| mask.len() == pixels;
-    if pixels == 0 || rgb.len() != pixels * CHANNELS || !fits(predicted) || !truth.is_none_or(fits)
-    {
+    if pixels == 0 || rgb.len() != pixels * CHANNELS || !fits(predicted) || !truth.is_none_or(fits) {
         return Err(Error::shape(
             "overlay",
             format!(
@@ -75,11 +68,7 @@ pub fn overlay(
             picture.extend(color);
         }
     }
-    Ok(Tile {
-        height: rows,
-        width: columns,
-        rgb: picture,
-    })
+    Ok(Tile { height: rows, width: columns, rgb: picture })
 }
 
 /// [`overlay`], written to a PNG file.
@@ -102,30 +91,15 @@ pub fn write_overlay(
 /// # Errors
 /// Sizes that do not fit together, or a file that cannot be written.
 pub fn write_mask(path: &Path, mask: &[u8], height: usize, width: usize) -> Result<()> {
-    write_grey(
-        path,
-        mask.iter()
-            .map(|&inside| if inside == 0 { 0 } else { 255 })
-            .collect(),
-        height,
-        width,
-    )
+    write_grey(path, mask.iter().map(|&inside| if inside == 0 { 0 } else { 255 }).collect(), height, width)
 }
 
 /// Writes probabilities `[H, W]` as a grey PNG: 0 is black, 1 is white.
 ///
 /// # Errors
 /// Sizes that do not fit together, or a file that cannot be written.
-pub fn write_probability(
-    path: &Path,
-    probability: &[f32],
-    height: usize,
-    width: usize,
-) -> Result<()> {
-    let grey = probability
-        .iter()
-        .map(|&p| (p.clamp(0.0, 1.0) * 255.0).round() as u8)
-        .collect();
+pub fn write_probability(path: &Path, probability: &[f32], height: usize, width: usize) -> Result<()> {
+    let grey = probability.iter().map(|&p| (p.clamp(0.0, 1.0) * 255.0).round() as u8).collect();
     write_grey(path, grey, height, width)
 }
 
@@ -135,33 +109,17 @@ pub fn write_probability(
 /// No tile, a tile whose bytes do not fit its size, or a file that cannot be written.
 pub fn contact_sheet(path: &Path, tiles: &[Tile], columns: usize) -> Result<()> {
     let columns = columns.clamp(1, tiles.len().max(1));
-    let (cell_height, cell_width) = tiles.iter().fold((0, 0), |(height, width), tile| {
-        (tile.height.max(height), tile.width.max(width))
-    });
-    if cell_height == 0
-        || cell_width == 0
-        || tiles
-            .iter()
-            .any(|tile| tile.rgb.len() != tile.height * tile.width * 3)
-    {
-        return Err(Error::shape(
-            "contact_sheet",
-            format!("{} tiles that are empty or lack bytes", tiles.len()),
-        ));
+    let (cell_height, cell_width) =
+        tiles.iter().fold((0, 0), |(height, width), tile| (tile.height.max(height), tile.width.max(width)));
+    if cell_height == 0 || cell_width == 0 || tiles.iter().any(|tile| tile.rgb.len() != tile.height * tile.width * 3) {
+        return Err(Error::shape("contact_sheet", format!("{} tiles that are empty or lack bytes", tiles.len())));
     }
     let frame = if tiles.len() == 1 { 0 } else { GAP };
     let side = |cells: usize, cell: usize| (cells * (cell + frame) + frame) as u32;
     let rows = tiles.len().div_ceil(columns);
-    let mut sheet = RgbImage::from_pixel(
-        side(columns, cell_width),
-        side(rows, cell_height),
-        GAP_COLOR,
-    );
+    let mut sheet = RgbImage::from_pixel(side(columns, cell_width), side(rows, cell_height), GAP_COLOR);
     for (at, tile) in tiles.iter().enumerate() {
-        let (top, left) = (
-            frame + at / columns * (cell_height + frame),
-            frame + at % columns * (cell_width + frame),
-        );
+        let (top, left) = (frame + at / columns * (cell_height + frame), frame + at % columns * (cell_width + frame));
         for (offset, color) in tile.rgb.chunks_exact(3).enumerate() {
             let (y, x) = (top + offset / tile.width, left + offset % tile.width);
             sheet.put_pixel(x as u32, y as u32, Rgb([color[0], color[1], color[2]]));
@@ -172,14 +130,10 @@ pub fn contact_sheet(path: &Path, tiles: &[Tile], columns: usize) -> Result<()> 
 
 fn write_grey(path: &Path, grey: Vec<u8>, height: usize, width: usize) -> Result<()> {
     let values = grey.len();
-    let picture = GrayImage::from_raw(width as u32, height as u32, grey)
-        .filter(|_| height * width == values && values > 0);
-    let picture = picture.ok_or_else(|| {
-        Error::shape(
-            "write_mask",
-            format!("{values} values for {height}x{width} pixels"),
-        )
-    })?;
+    let picture =
+        GrayImage::from_raw(width as u32, height as u32, grey).filter(|_| height * width == values && values > 0);
+    let picture =
+        picture.ok_or_else(|| Error::shape("write_mask", format!("{values} values for {height}x{width} pixels")))?;
     write_png(path, &picture.into())
 }
 
@@ -203,18 +157,14 @@ fn on_border(mask: &[u8], height: usize, width: usize, y: usize, x: usize, insid
     }
     let rows = y.saturating_sub(1)..=(y + 1).min(height * ZOOM - 1);
     let columns = x.saturating_sub(1)..=(x + 1).min(width * ZOOM - 1);
-    rows.into_iter()
-        .any(|row| columns.clone().any(|column| at(row, column) != inside))
+    rows.into_iter().any(|row| columns.clone().any(|column| at(row, column) != inside))
 }
 
 /// The FLAIR value shown as white: the 99.5th percentile of the slice's head, since brightness differs by patient.
 fn display_white(flair: &[u8]) -> f32 {
     let mut sorted: Vec<u8> = flair.iter().copied().filter(|&value| value > 0).collect();
     sorted.sort_unstable();
-    let white = sorted
-        .get(sorted.len().saturating_sub(1) * 995 / 1000)
-        .copied()
-        .unwrap_or(255);
+    let white = sorted.get(sorted.len().saturating_sub(1) * 995 / 1000).copied().unwrap_or(255);
     // A nearly black slice stays dark instead of showing its noise.
     f32::from(white.max(48))
 }

@@ -121,6 +121,12 @@ impl<'a> Launch<'a> {
             let shapes: Vec<_> = self.bindings.iter().map(|b| b.tensor.shape().to_string()).collect();
             format!("{label} {groups:?} {}", shapes.join(" "))
         });
-        context.dispatch(&Dispatch { label: &label, pipeline: &pipeline, params: self.params, buffers: &buffers, groups })
+        context.dispatch(&Dispatch {
+            label: &label,
+            pipeline: &pipeline,
+            params: self.params,
+            buffers: &buffers,
+            groups,
+        })
     }
 }

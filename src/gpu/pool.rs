@@ -178,7 +178,7 @@ mod tests {
     fn classes_hold_what_was_asked_and_waste_little() {
         for bytes in [1, 255, 256, 257, 5000, 65536, 65537, 1 << 20, (1 << 27) + 4] {
             let class = class_of(bytes);
-            assert!(class >= bytes && class % 256 == 0, "{bytes} -> {class}");
+            assert!(class >= bytes && class.is_multiple_of(256), "{bytes} -> {class}");
             assert!(bytes < 4096 || class as f64 <= bytes as f64 * 1.126, "{bytes} -> {class}");
         }
         assert_eq!(class_of(1 << 27), 1 << 27);

@@ -191,7 +191,13 @@ impl Recorder {
     }
 
     /// Records a copy between buffers, after everything recorded so far.
-    pub(crate) fn copy(&mut self, device: &wgpu::Device, from: (&wgpu::Buffer, u64), to: (&wgpu::Buffer, u64), bytes: u64) {
+    pub(crate) fn copy(
+        &mut self,
+        device: &wgpu::Device,
+        from: (&wgpu::Buffer, u64),
+        to: (&wgpu::Buffer, u64),
+        bytes: u64,
+    ) {
         self.pass = None;
         let encoder = self.encoder.get_or_insert_with(|| {
             device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("step") })
@@ -262,10 +268,8 @@ impl Recorder {
             return Ok(());
         }
         let ticks = super::readback::map_now(device, &profile.staging, 0, count as u64 * 16)?;
-        let ticks: &[u64] = bytemuck::try_cast_slice(&ticks).map_err(|error| Error::Gpu {
-            op: "timestamps".to_owned(),
-            message: error.to_string(),
-        })?;
+        let ticks: &[u64] = bytemuck::try_cast_slice(&ticks)
+            .map_err(|error| Error::Gpu { op: "timestamps".to_owned(), message: error.to_string() })?;
         let period = f64::from(queue.get_timestamp_period()) * 1e-9;
         for (label, pair) in profile.labels.drain(..).zip(ticks.chunks_exact(2)) {
             profile.done.push(Timing { label, seconds: pair[1].saturating_sub(pair[0]) as f64 * period });

@@ -295,11 +295,16 @@ impl Unext {
         if h % 32 != 0 || w % 32 != 0 || c != self.config.in_channels {
             return Err(Error::shape(
                 "unext",
-                format!("needs [N, H, W, {}] with H and W that divide by 32, got {}", self.config.in_channels, x.shape()),
+                format!(
+                    "needs [N, H, W, {}] with H and W that divide by 32, got {}",
+                    self.config.in_channels,
+                    x.shape()
+                ),
             ));
         }
         // Encoder: relu(pool(bn(conv)))
-        let encode = |x: &Tensor, conv: &Conv2d, bn: &BatchNorm2d| relu(&max_pool2d(&bn.forward(&conv.forward(x)?, mode)?)?);
+        let encode =
+            |x: &Tensor, conv: &Conv2d, bn: &BatchNorm2d| relu(&max_pool2d(&bn.forward(&conv.forward(x)?, mode)?)?);
         let t1 = encode(x, &self.encoder1, &self.ebn1)?;
         stage("t1", &t1)?;
         let t2 = encode(&t1, &self.encoder2, &self.ebn2)?;

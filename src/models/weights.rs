@@ -173,7 +173,8 @@ pub(crate) fn load_bytes(module: &mut dyn Module, bytes: &[u8], path: &Path) -> 
     let mut fill = Fill { path, file, used: 0 };
     module.visit("", &mut fill)?;
     if fill.used != held {
-        let message = format!("holds {held} tensors but the model has {}; these are the weights of another model", fill.used);
+        let message =
+            format!("holds {held} tensors but the model has {}; these are the weights of another model", fill.used);
         return Err(Error::weights(path, message));
     }
     Ok(())

@@ -8,4 +8,4 @@ mod visit;
 pub use crate::ops::Mode;
 pub use layers::{BatchNorm2d, Conv2d, DepthwiseConv2d, LayerNorm, Linear};
 pub use parameters::Parameters;
-pub use visit::{Layout, Module, Parameter, Visitor, fill, names};
+pub use visit::{Layout, Module, Parameter, Values, Visitor, fill, names};

@@ -142,14 +142,17 @@ pub fn names(module: &mut dyn Module) -> Result<Vec<(String, Vec<usize>)>> {
     Ok(names.0)
 }
 
+/// Values for a name and PyTorch's shape, in PyTorch's order; `None` leaves what is there.
+pub type Values<'a> = dyn FnMut(&str, &[usize]) -> Option<Vec<f32>> + 'a;
+
 /// Sets every parameter from a function of its name and PyTorch's shape, which returns values in PyTorch's order;
 /// `None` leaves it.
 ///
 /// # Errors
 /// [`Error::Shape`] if the number of values does not fit.
-pub fn fill(module: &mut dyn Module, values: &mut dyn FnMut(&str, &[usize]) -> Option<Vec<f32>>) -> Result<()> {
-    struct Fill<'a>(&'a mut dyn FnMut(&str, &[usize]) -> Option<Vec<f32>>);
-    impl Visitor for Fill<'_> {
+pub fn fill(module: &mut dyn Module, values: &mut Values<'_>) -> Result<()> {
+    struct Fill<'a, 'b>(&'a mut Values<'b>);
+    impl Visitor for Fill<'_, '_> {
         fn param(&mut self, name: &str, parameter: &mut Parameter) -> Result<()> {
             let shape = parameter.tensor.shape();
             let Some(values) = (self.0)(name, &parameter.layout.file_shape(shape)) else { return Ok(()) };

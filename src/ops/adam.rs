@@ -54,7 +54,14 @@ impl Adam {
 ///
 /// # Errors
 /// [`Error::Shape`] if the four tensors differ in size or `step` is not `[2]`.
-pub fn adam(settings: &Adam, gradient: &Tensor, step: &Tensor, parameter: &Tensor, m: &Tensor, v: &Tensor) -> Result<()> {
+pub fn adam(
+    settings: &Adam,
+    gradient: &Tensor,
+    step: &Tensor,
+    parameter: &Tensor,
+    m: &Tensor,
+    v: &Tensor,
+) -> Result<()> {
     let count = parameter.len();
     if [gradient.len(), m.len(), v.len()] != [count; 3] || step.len() != 2 {
         let shapes = [gradient, parameter, m, v, step].map(|tensor| tensor.shape().to_string()).join(", ");

@@ -83,27 +83,12 @@ pub fn batch_norm(
     momentum: f32,
     eps: f32,
 ) -> Result<Tensor> {
-    forward(
-        x,
-        weight,
-        bias,
-        running,
-        &BatchNormSettings {
-            mode,
-            momentum,
-            eps,
-        },
-        select(x.shape().last()),
-    )
+    forward(x, weight, bias, running, &BatchNormSettings { mode, momentum, eps }, select(x.shape().last()))
 }
 
 /// Four channels at a time wherever they divide.
 fn select(channels: usize) -> Version {
-    if channels.is_multiple_of(4) {
-        Version::V2
-    } else {
-        Version::V1
-    }
+    if channels.is_multiple_of(4) { Version::V2 } else { Version::V1 }
 }
 
 /// As [`batch_norm`], with a given version of the kernels (also for the gradient). The CPU has only one.
@@ -119,33 +104,17 @@ pub fn forward(
     version: Version,
 ) -> Result<Tensor> {
     let [n, h, w, c] = x.shape().nhwc(OP)?;
-    for (name, tensor) in [
-        ("weight", weight),
-        ("bias", bias),
-        ("mean", running.mean),
-        ("var", running.var),
-    ] {
+    for (name, tensor) in [("weight", weight), ("bias", bias), ("mean", running.mean), ("var", running.var)] {
         if tensor.shape().dims() != [c] {
-            return Err(Error::shape(
-                OP,
-                format!(
-                    "{name} must be [{c}] for x {}, got {}",
-                    x.shape(),
-                    tensor.shape()
-                ),
-            ));
+            return Err(Error::shape(OP, format!("{name} must be [{c}] for x {}, got {}", x.shape(), tensor.shape())));
         }
     }
     if version == Version::V2 && !c.is_multiple_of(4) {
-        return Err(Error::shape(
-            OP,
-            format!("v2 needs channels that divide by 4, got x {}", x.shape()),
-        ));
+        return Err(Error::shape(OP, format!("v2 needs channels that divide by 4, got x {}", x.shape())));
     }
     let train = settings.mode == Mode::Train;
     if train && n * h * w == 1 {
-        let message =
-            "train mode needs more than one value per channel; use a larger batch or larger images";
+        let message = "train mode needs more than one value per channel; use a larger batch or larger images";
         return Err(Error::shape(OP, format!("{message}, got x {}", x.shape())));
     }
     let params = sizes([n, h, w, c], settings, version);
@@ -180,15 +149,13 @@ pub fn forward(
             &mut y.f32s_mut(),
         ),
     }
-    record(y, &[Some(x), Some(weight), Some(bias)], || {
-        BatchNormBackward {
-            x: x.detach(),
-            weight: weight.detach(),
-            mean,
-            variance,
-            params,
-            version,
-        }
+    record(y, &[Some(x), Some(weight), Some(bias)], || BatchNormBackward {
+        x: x.detach(),
+        weight: weight.detach(),
+        mean,
+        variance,
+        params,
+        version,
     })
 }
 
@@ -204,19 +171,12 @@ fn statistics(
     let channels = params.channels as usize;
     match x.device() {
         Device::Gpu(_) => {
-            let partials = x
-                .device()
-                .empty(OP, [2, channels, params.chunks as usize])?;
+            let partials = x.device().empty(OP, [2, channels, params.chunks as usize])?;
             let entry = entry(version, "statistics_v1", "statistics_v2");
             for images in x.device().image_ranges(OP, &[x])? {
                 let p = of(params, &images);
                 let x = x.images(&images);
-                SHADER
-                    .entry(entry)
-                    .params(&p)
-                    .reads([&x])
-                    .writes([&partials])
-                    .groups(groups(&p, version))?;
+                SHADER.entry(entry).params(&p).reads([&x]).writes([&partials]).groups(groups(&p, version))?;
             }
             SHADER
                 .entry("finalize")
@@ -226,12 +186,7 @@ fn statistics(
                 .groups(channels)
         }
         Device::Cpu(_) => {
-            plain::statistics(
-                params,
-                &x.f32s(),
-                &mut mean.f32s_mut(),
-                &mut variance.f32s_mut(),
-            );
+            plain::statistics(params, &x.f32s(), &mut mean.f32s_mut(), &mut variance.f32s_mut());
             // One at a time: both may be ranges of one buffer, which is locked as a whole.
             plain::update_mean(params, &mean.f32s(), &mut running.mean.f32s_mut());
             plain::update_var(params, &variance.f32s(), &mut running.var.f32s_mut());
@@ -249,11 +204,7 @@ fn entry(version: Version, v1: &'static str, v2: &'static str) -> &'static str {
 
 /// Sizes for all images. Chunks are long enough to be worth a workgroup, short enough to keep a GPU busy (about 1024
 /// of them) and to keep each chain of additions under 64 terms.
-fn sizes(
-    [n, h, w, c]: [usize; 4],
-    settings: &BatchNormSettings,
-    version: Version,
-) -> BatchNormParams {
+fn sizes([n, h, w, c]: [usize; 4], settings: &BatchNormSettings, version: Version) -> BatchNormParams {
     let (columns, rows) = match version {
         Version::V1 => (1, 1),
         Version::V2 => {
@@ -282,11 +233,7 @@ fn sizes(
 
 /// The same for a range of the images.
 fn of(params: &BatchNormParams, images: &Range<usize>) -> BatchNormParams {
-    BatchNormParams {
-        images: images.len() as u32,
-        first_chunk: images.start as u32 * params.image_chunks,
-        ..*params
-    }
+    BatchNormParams { images: images.len() as u32, first_chunk: images.start as u32 * params.image_chunks, ..*params }
 }
 
 /// Workgroups of the kernels that sum over chunks.
@@ -322,20 +269,11 @@ struct BatchNormBackward {
 impl BatchNormBackward {
     /// gw and gb. The gradient of x needs both, so they are computed even where the parameters are frozen.
     fn sums(&self, gy: &Tensor, gw: &Tensor, gb: &Tensor) -> Result<()> {
-        let Self {
-            x,
-            mean,
-            variance,
-            params,
-            version,
-            ..
-        } = self;
+        let Self { x, mean, variance, params, version, .. } = self;
         match gy.device() {
             Device::Gpu(_) => {
                 let channels = params.channels as usize;
-                let partials = gy
-                    .device()
-                    .empty(OP, [2, channels, params.chunks as usize])?;
+                let partials = gy.device().empty(OP, [2, channels, params.chunks as usize])?;
                 let entry = entry(*version, "backward_sums_v1", "backward_sums_v2");
                 for images in gy.device().image_ranges(OP, &[x, gy])? {
                     let p = of(params, &images);
@@ -347,12 +285,7 @@ impl BatchNormBackward {
                         .writes([&partials])
                         .groups(groups(&p, *version))?;
                 }
-                SHADER
-                    .entry("backward_finalize")
-                    .params(params)
-                    .reads([&partials])
-                    .writes([gw, gb])
-                    .groups(channels)
+                SHADER.entry("backward_finalize").params(params).reads([&partials]).writes([gw, gb]).groups(channels)
             }
             Device::Cpu(_) => {
                 plain::backward_sums(
@@ -369,14 +302,7 @@ impl BatchNormBackward {
     }
 
     fn input(&self, gy: &Tensor, [gw, gb]: [&Tensor; 2], gx: &Tensor) -> Result<()> {
-        let Self {
-            x,
-            weight,
-            mean,
-            variance,
-            params,
-            version,
-        } = self;
+        let Self { x, weight, mean, variance, params, version } = self;
         match gy.device() {
             Device::Gpu(_) => {
                 let entry = entry(*version, "backward_input_v1", "backward_input_v2");
@@ -413,11 +339,7 @@ impl Backward for BatchNormBackward {
     fn backward(&self, gy: &Tensor, wanted: &mut Wanted<'_>) -> Result<Vec<Option<Tensor>>> {
         let shape = Shape::from([self.params.channels as usize]);
         let mut place = |index: usize| {
-            if wanted.needs(index) {
-                wanted.empty(OP, index, shape)
-            } else {
-                gy.device().empty(OP, shape)
-            }
+            if wanted.needs(index) { wanted.empty(OP, index, shape) } else { gy.device().empty(OP, shape) }
         };
         let (gw, gb) = (place(1)?, place(2)?);
         self.sums(gy, &gw, &gb)?;
@@ -428,11 +350,7 @@ impl Backward for BatchNormBackward {
         } else {
             None
         };
-        Ok(vec![
-            gx,
-            wanted.needs(1).then_some(gw),
-            wanted.needs(2).then_some(gb),
-        ])
+        Ok(vec![gx, wanted.needs(1).then_some(gw), wanted.needs(2).then_some(gb)])
     }
 
     fn saved(&self) -> Vec<&Tensor> {

@@ -43,22 +43,12 @@ pub struct BceDice {
 impl BceDice {
     /// `BCEDiceLoss` of UNeXt-pytorch: per image, smooth 1e-5.
     pub fn sample() -> Self {
-        Self {
-            bce_weight: 0.5,
-            dice_weight: 1.0,
-            smooth: 1e-5,
-            pooling: Pooling::Sample,
-        }
+        Self { bce_weight: 0.5, dice_weight: 1.0, smooth: 1e-5, pooling: Pooling::Sample }
     }
 
     /// Recommended: over the batch, smooth 1, so that empty masks teach too.
     pub fn batch() -> Self {
-        Self {
-            bce_weight: 0.5,
-            dice_weight: 1.0,
-            smooth: 1.0,
-            pooling: Pooling::Batch,
-        }
+        Self { bce_weight: 0.5, dice_weight: 1.0, smooth: 1.0, pooling: Pooling::Batch }
     }
 }
 
@@ -82,18 +72,12 @@ impl BceDice {
 pub fn bce_dice(logits: &Tensor, target: &Tensor, settings: &BceDice) -> Result<Tensor> {
     let [n, h, w, c] = logits.shape().nhwc(OP)?;
     if target.shape() != logits.shape() {
-        let message = format!(
-            "the target {} must have the shape of the logits {}",
-            target.shape(),
-            logits.shape()
-        );
+        let message = format!("the target {} must have the shape of the logits {}", target.shape(), logits.shape());
         return Err(Error::shape(OP, message));
     }
     if settings.smooth.is_nan() || settings.smooth <= 0.0 {
-        let message = format!(
-            "{OP}: smooth must be above 0 (an empty mask would divide by 0), got {}",
-            settings.smooth
-        );
+        let message =
+            format!("{OP}: smooth must be above 0 (an empty mask would divide by 0), got {}", settings.smooth);
         return Err(Error::Config(message));
     }
     let params = sizes(n, h * w * c, settings);
@@ -113,20 +97,11 @@ pub fn bce_dice(logits: &Tensor, target: &Tensor, settings: &BceDice) -> Result<
                     .writes([&partials])
                     .groups(chunks)?;
             }
-            SHADER
-                .entry("finalize")
-                .params(&params)
-                .reads([&partials])
-                .writes([&loss, &group_sums])
-                .groups(1)?;
+            SHADER.entry("finalize").params(&params).reads([&partials]).writes([&loss, &group_sums]).groups(1)?;
         }
-        Device::Cpu(_) => plain::forward(
-            &params,
-            &logits.f32s(),
-            &target.f32s(),
-            &mut loss.f32s_mut(),
-            &mut group_sums.f32s_mut(),
-        ),
+        Device::Cpu(_) => {
+            plain::forward(&params, &logits.f32s(), &target.f32s(), &mut loss.f32s_mut(), &mut group_sums.f32s_mut())
+        }
     }
     record(loss, &[Some(logits)], || BceDiceBackward {
         logits: logits.detach(),
@@ -159,11 +134,7 @@ fn sizes(images: usize, image_len: usize, settings: &BceDice) -> BceDiceParams {
 
 /// The same for a range of the images.
 fn of(params: &BceDiceParams, images: &Range<usize>) -> BceDiceParams {
-    BceDiceParams {
-        images: images.len() as u32,
-        first_image: images.start as u32,
-        ..*params
-    }
+    BceDiceParams { images: images.len() as u32, first_image: images.start as u32, ..*params }
 }
 
 /// What the gradient needs: the inputs, and I, P, T of each group.
@@ -181,21 +152,12 @@ impl Backward for BceDiceBackward {
     }
 
     fn backward(&self, gy: &Tensor, wanted: &mut Wanted<'_>) -> Result<Vec<Option<Tensor>>> {
-        let Self {
-            logits,
-            target,
-            group_sums,
-            params,
-        } = self;
+        let Self { logits, target, group_sums, params } = self;
         let gx = wanted.empty(OP, 0, logits.shape())?;
         match gy.device() {
             Device::Gpu(_) => {
                 for images in gy.device().image_ranges(OP, &[logits, target, &gx])? {
-                    let (x, target, gx) = (
-                        logits.images(&images),
-                        target.images(&images),
-                        gx.images(&images),
-                    );
+                    let (x, target, gx) = (logits.images(&images), target.images(&images), gx.images(&images));
                     let elements = gx.len();
                     SHADER
                         .entry("backward_input")

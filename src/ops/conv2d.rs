@@ -115,12 +115,7 @@ fn gather(
         if version == Version::V2 && !p.out_c.is_multiple_of(8) {
             return Err(Error::shape(OP, format!("v2 needs channels that divide by 8, got {}", p.out_c)));
         }
-        SHADER
-            .entry(entry)
-            .params(&params)
-            .reads([x, weight.detach(), bias.clone()])
-            .writes([y])
-            .over(invocations)?;
+        SHADER.entry(entry).params(&params).reads([x, weight.detach(), bias.clone()]).writes([y]).over(invocations)?;
     }
     Ok(())
 }
@@ -208,14 +203,12 @@ pub fn backward_weight(
     let wanted = (INVOCATIONS / tiles.max(1)).clamp(1, most).min(image_rows);
     let chunk_rows = image_rows.div_ceil(wanted);
     let block_rows = (BLOCK_PIXELS / p.out_w as usize).max(1);
-    let counts: Vec<usize> =
-        ranges.iter().map(|range| (range.len() * p.out_h as usize).div_ceil(chunk_rows)).collect();
+    let counts: Vec<usize> = ranges.iter().map(|range| (range.len() * p.out_h as usize).div_ceil(chunk_rows)).collect();
     let total: usize = counts.iter().sum();
     let partial = device.empty(OP, [total, rows + 1, p.out_c as usize])?;
     let mut first = 0;
     for (images, chunks) in ranges.iter().zip(&counts) {
-        let params =
-            Conv2dParams { chunk_rows: chunk_rows as u32, block_rows: block_rows as u32, ..of(p, images) };
+        let params = Conv2dParams { chunk_rows: chunk_rows as u32, block_rows: block_rows as u32, ..of(p, images) };
         let part = partial.images(&(first..first + chunks));
         first += chunks;
         let (entry, invocations) = match kernel {

@@ -40,42 +40,22 @@ pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f32) -> Resul
 
 /// Four channels at a time wherever they divide.
 fn select(channels: usize) -> Version {
-    if channels.is_multiple_of(4) {
-        Version::V2
-    } else {
-        Version::V1
-    }
+    if channels.is_multiple_of(4) { Version::V2 } else { Version::V1 }
 }
 
 /// As [`layer_norm`], with a given version of the kernels (also for the gradient). The CPU has only one.
 ///
 /// # Errors
 /// As [`layer_norm`]; [`Error::Shape`] for [`Version::V2`] if the channels do not divide by 4.
-pub fn forward(
-    x: &Tensor,
-    weight: &Tensor,
-    bias: &Tensor,
-    eps: f32,
-    version: Version,
-) -> Result<Tensor> {
+pub fn forward(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f32, version: Version) -> Result<Tensor> {
     let (rows, c) = x.shape().rows(OP)?;
     for (name, tensor) in [("weight", weight), ("bias", bias)] {
         if tensor.shape().dims() != [c] {
-            return Err(Error::shape(
-                OP,
-                format!(
-                    "{name} must be [{c}] for x {}, got {}",
-                    x.shape(),
-                    tensor.shape()
-                ),
-            ));
+            return Err(Error::shape(OP, format!("{name} must be [{c}] for x {}, got {}", x.shape(), tensor.shape())));
         }
     }
     if version == Version::V2 && !c.is_multiple_of(4) {
-        return Err(Error::shape(
-            OP,
-            format!("v2 needs channels that divide by 4, got x {}", x.shape()),
-        ));
+        return Err(Error::shape(OP, format!("v2 needs channels that divide by 4, got x {}", x.shape())));
     }
     let params = sizes(rows, c, eps, version);
     // As a table, so that a tensor larger than one binding is cut between any two rows.
@@ -87,15 +67,8 @@ pub fn forward(
         Device::Gpu(_) => {
             let entry = entry(version, "forward_v1", "forward_v2");
             for range in x.device().image_ranges(OP, &[&table, &out, &statistics])? {
-                let (x, y, statistics) = (
-                    table.images(&range),
-                    out.images(&range),
-                    statistics.images(&range),
-                );
-                let p = LayerNormParams {
-                    rows: range.len() as u32,
-                    ..params
-                };
+                let (x, y, statistics) = (table.images(&range), out.images(&range), statistics.images(&range));
+                let p = LayerNormParams { rows: range.len() as u32, ..params };
                 SHADER
                     .entry(entry)
                     .params(&p)
@@ -113,15 +86,13 @@ pub fn forward(
             &mut statistics.f32s_mut(),
         ),
     }
-    record(y, &[Some(x), Some(weight), Some(bias)], || {
-        LayerNormBackward {
-            x: table,
-            shape: x.shape(),
-            weight: weight.detach(),
-            statistics,
-            params,
-            version,
-        }
+    record(y, &[Some(x), Some(weight), Some(bias)], || LayerNormBackward {
+        x: table,
+        shape: x.shape(),
+        weight: weight.detach(),
+        statistics,
+        params,
+        version,
     })
 }
 
@@ -185,24 +156,14 @@ struct LayerNormBackward {
 
 impl LayerNormBackward {
     fn input(&self, gy: &Tensor, gx: &Tensor) -> Result<()> {
-        let Self {
-            x,
-            weight,
-            statistics,
-            params,
-            version,
-            ..
-        } = self;
+        let Self { x, weight, statistics, params, version, .. } = self;
         match gy.device() {
             Device::Gpu(_) => {
                 let entry = entry(*version, "backward_input_v1", "backward_input_v2");
                 for range in gy.device().image_ranges(OP, &[x, gy, statistics, gx])? {
                     let (x, gy) = (x.images(&range), gy.images(&range));
                     let (statistics, gx) = (statistics.images(&range), gx.images(&range));
-                    let p = LayerNormParams {
-                        rows: range.len() as u32,
-                        ..*params
-                    };
+                    let p = LayerNormParams { rows: range.len() as u32, ..*params };
                     SHADER
                         .entry(entry)
                         .params(&p)
@@ -224,13 +185,7 @@ impl LayerNormBackward {
     }
 
     fn sums(&self, gy: &Tensor, gw: &Tensor, gb: &Tensor) -> Result<()> {
-        let Self {
-            x,
-            statistics,
-            params,
-            version,
-            ..
-        } = self;
+        let Self { x, statistics, params, version, .. } = self;
         match gy.device() {
             Device::Gpu(_) => {
                 let channels = params.channels as usize;
@@ -242,14 +197,8 @@ impl LayerNormBackward {
                 let entry = entry(*version, "backward_sums_v1", "backward_sums_v2");
                 let mut first_chunk = 0;
                 for range in &ranges {
-                    let (x, gy, statistics) =
-                        (x.images(range), gy.images(range), statistics.images(range));
-                    let p = LayerNormParams {
-                        rows: range.len() as u32,
-                        chunks,
-                        first_chunk,
-                        ..*params
-                    };
+                    let (x, gy, statistics) = (x.images(range), gy.images(range), statistics.images(range));
+                    let p = LayerNormParams { rows: range.len() as u32, chunks, first_chunk, ..*params };
                     SHADER
                         .entry(entry)
                         .params(&p)
@@ -259,12 +208,7 @@ impl LayerNormBackward {
                     first_chunk += chunks_of(range);
                 }
                 let all = LayerNormParams { chunks, ..*params };
-                SHADER
-                    .entry("backward_finalize")
-                    .params(&all)
-                    .reads([&partials])
-                    .writes([gw, gb])
-                    .groups(channels)
+                SHADER.entry("backward_finalize").params(&all).reads([&partials]).writes([gw, gb]).groups(channels)
             }
             Device::Cpu(_) => {
                 plain::backward_sums(
@@ -301,19 +245,11 @@ impl Backward for LayerNormBackward {
         // One kernel computes both; the one that nobody wants goes to a place of its own.
         let shape = Shape::from([self.params.channels as usize]);
         let mut place = |index: usize| {
-            if wanted.needs(index) {
-                wanted.empty(OP, index, shape)
-            } else {
-                gy.device().empty(OP, shape)
-            }
+            if wanted.needs(index) { wanted.empty(OP, index, shape) } else { gy.device().empty(OP, shape) }
         };
         let (gw, gb) = (place(1)?, place(2)?);
         self.sums(&gy, &gw, &gb)?;
-        Ok(vec![
-            gx,
-            wanted.needs(1).then_some(gw),
-            wanted.needs(2).then_some(gb),
-        ])
+        Ok(vec![gx, wanted.needs(1).then_some(gw), wanted.needs(2).then_some(gb)])
     }
 
     fn saved(&self) -> Vec<&Tensor> {

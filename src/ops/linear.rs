@@ -48,7 +48,8 @@ pub fn forward(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, version: Vers
         _ => return Err(Error::shape(OP, format!("the weight must be [in, out], got {}", weight.shape()))),
     };
     if weight_in != inputs {
-        let message = format!("x {} has {inputs} channels but the weight {} takes {weight_in}", x.shape(), weight.shape());
+        let message =
+            format!("x {} has {inputs} channels but the weight {} takes {weight_in}", x.shape(), weight.shape());
         return Err(Error::shape(OP, message));
     }
     if let Some(bias) = bias.filter(|bias| bias.shape() != Shape::from([outputs])) {
@@ -149,8 +150,7 @@ pub fn backward_weight(
     let partial = device.empty(OP, [total, inputs + 1, outputs])?;
     let mut first = 0;
     for (images, chunks) in ranges.iter().zip(chunks) {
-        let params =
-            LinearParams { rows: (images.len() * per_image) as u32, chunk_rows: CHUNK_ROWS as u32, ..*p };
+        let params = LinearParams { rows: (images.len() * per_image) as u32, chunk_rows: CHUNK_ROWS as u32, ..*p };
         let part = partial.images(&(first..first + chunks));
         first += chunks;
         let (entry, invocations) = match version {

@@ -113,7 +113,10 @@ pub fn load_batch(slices: &Slices, samples: &[Sample], table: &Tensor, x: &Tenso
     }
     let expected = [samples.len() * h * w * slices.channels, samples.len() * h * w];
     if [x.len(), target.len()] != expected {
-        return Err(Error::shape(OP, format!("x {} and target {} do not fit {} samples", x.shape(), target.shape(), samples.len())));
+        return Err(Error::shape(
+            OP,
+            format!("x {} and target {} do not fit {} samples", x.shape(), target.shape(), samples.len()),
+        ));
     }
     table.write_u32(&rows)?;
     let params = LoadBatchParams {

@@ -32,11 +32,7 @@ pub(super) const SHADER: Shader = shader!("metric_counts");
 pub fn metric_counts(logits: &Tensor, target: &Tensor) -> Result<Tensor> {
     let [n, h, w, c] = logits.shape().nhwc(OP)?;
     if target.shape() != logits.shape() {
-        let message = format!(
-            "the target {} must have the shape of the logits {}",
-            target.shape(),
-            logits.shape()
-        );
+        let message = format!("the target {} must have the shape of the logits {}", target.shape(), logits.shape());
         return Err(Error::shape(OP, message));
     }
     let params = sizes(n, h * w * c);
@@ -47,33 +43,14 @@ pub fn metric_counts(logits: &Tensor, target: &Tensor) -> Result<Tensor> {
             let partials = device.empty_u32(OP, [3, params.chunks as usize])?;
             for images in device.image_ranges(OP, &[logits, target])? {
                 let first_chunk = images.start as u32 * params.image_chunks;
-                let p = MetricCountsParams {
-                    images: images.len() as u32,
-                    first_chunk,
-                    ..params
-                };
+                let p = MetricCountsParams { images: images.len() as u32, first_chunk, ..params };
                 let (x, target) = (logits.images(&images), target.images(&images));
                 let chunks = images.len() * params.image_chunks as usize;
-                SHADER
-                    .entry("count")
-                    .params(&p)
-                    .reads([x, target])
-                    .writes([&partials])
-                    .groups(chunks)?;
+                SHADER.entry("count").params(&p).reads([x, target]).writes([&partials]).groups(chunks)?;
             }
-            SHADER
-                .entry("finalize")
-                .params(&params)
-                .reads([&partials])
-                .writes([&counts])
-                .groups(n)?;
+            SHADER.entry("finalize").params(&params).reads([&partials]).writes([&counts]).groups(n)?;
         }
-        Device::Cpu(_) => plain::forward(
-            &params,
-            &logits.f32s(),
-            &target.f32s(),
-            &mut counts.u32s_mut(),
-        ),
+        Device::Cpu(_) => plain::forward(&params, &logits.f32s(), &target.f32s(), &mut counts.u32s_mut()),
     }
     Ok(counts)
 }

@@ -39,9 +39,7 @@ impl Device {
                 }
                 Context::open(&GpuOptions::default()).map(Self::Gpu)
             }
-            name => {
-                Context::open(&GpuOptions { name: Some(name.to_owned()), ..Default::default() }).map(Self::Gpu)
-            }
+            name => Context::open(&GpuOptions { name: Some(name.to_owned()), ..Default::default() }).map(Self::Gpu),
         }
     }
 

@@ -75,8 +75,7 @@ pub fn load_state(trainer: &mut Trainer, path: &Path) -> Result<f64> {
     let (_, metadata) = SafeTensors::read_metadata(&bytes).map_err(|error| damaged(&error.to_string()))?;
     let text = metadata.metadata().as_ref().and_then(|map| map.get("progress").cloned());
     let text = text.ok_or_else(|| damaged("it holds no progress"))?;
-    let (progress, best): (Progress, f64) =
-        serde_json::from_str(&text).map_err(|error| damaged(&error.to_string()))?;
+    let (progress, best): (Progress, f64) = serde_json::from_str(&text).map_err(|error| damaged(&error.to_string()))?;
     let file = SafeTensors::deserialize(&bytes).map_err(|error| damaged(&error.to_string()))?;
     for (name, tensor) in [("moment1", &trainer.moment1), ("moment2", &trainer.moment2)] {
         let view = file.tensor(name).map_err(|error| damaged(&error.to_string()))?;

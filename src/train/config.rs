@@ -126,7 +126,10 @@ impl TrainConfig {
             return refuse("batch and epochs must be at least 1".to_owned());
         }
         if !(self.lr > 0.0 && self.lr.is_finite() && self.min_lr >= 0.0 && self.min_lr <= self.lr) {
-            return refuse(format!("needs 0 <= min_lr <= lr and lr > 0, got lr {} and min_lr {}", self.lr, self.min_lr));
+            return refuse(format!(
+                "needs 0 <= min_lr <= lr and lr > 0, got lr {} and min_lr {}",
+                self.lr, self.min_lr
+            ));
         }
         if !(self.weight_decay >= 0.0 && self.weight_decay.is_finite()) {
             return refuse(format!("weight_decay must not be negative, got {}", self.weight_decay));

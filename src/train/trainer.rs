@@ -86,7 +86,7 @@ impl Trainer {
     /// [`Error::Config`], [`Error::OutOfMemory`], or sizes that the network does not take.
     pub fn new(device: &Device, dataset: &Dataset, config: &TrainConfig) -> Result<Self> {
         config.check()?;
-        if dataset.height % 32 != 0 || dataset.width % 32 != 0 {
+        if !dataset.height.is_multiple_of(32) || !dataset.width.is_multiple_of(32) {
             let message = format!(
                 "the slices are {}x{}, but unext needs sides that divide by 32; resize or pad them",
                 dataset.height, dataset.width
@@ -279,9 +279,11 @@ impl Trainer {
             }
             if keep_masks {
                 let logits = logits.to_vec()?;
-                masks.extend(logits.chunks_exact(pixels as usize).map(|image| {
-                    image.iter().map(|logit| u8::from(*logit > 0.0)).collect()
-                }));
+                masks.extend(
+                    logits
+                        .chunks_exact(pixels as usize)
+                        .map(|image| image.iter().map(|logit| u8::from(*logit > 0.0)).collect()),
+                );
             }
         }
         let name = |patient: usize| dataset.patients[patient].name.as_str();

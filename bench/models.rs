@@ -1,0 +1,116 @@
+//! Whole networks: a training step, or inference, of UNeXt.
+
+use std::time::Instant;
+
+use shadegrad::models::{Unext, UnextConfig};
+use shadegrad::ops::{Adam, BceDice, Mode, adam, bce_dice};
+use shadegrad::{Device, Result, Tape, Tensor};
+
+/// The figures of one network; the JSON keys of `bench unext`.
+#[derive(Debug, serde::Serialize)]
+pub struct ModelLine {
+    /// The network.
+    pub model: &'static str,
+    /// `train` or `infer`.
+    pub mode: &'static str,
+    /// Images of a step.
+    pub batch: usize,
+    /// Rows and columns.
+    pub size: usize,
+    /// Median wall time of a step.
+    pub step_ms: f64,
+    /// Shortest wall time of a step.
+    pub min_ms: f64,
+    /// From the median.
+    pub images_per_second: f64,
+    /// Most bytes in use on the device.
+    pub peak_bytes: u64,
+    /// Bytes set aside after step 3 and after the last: a difference is a leak.
+    pub reserved_bytes: [u64; 2],
+    /// Kernel launches of a step (0 on the CPU).
+    pub dispatches: u64,
+    /// Bytes of all tensors that the launches of a step bind (0 on the CPU).
+    pub traffic_bytes: u64,
+    /// Where.
+    pub device: String,
+    /// Its driver.
+    pub driver: String,
+}
+
+/// Times UNeXt. A step ends when the device has finished it.
+///
+/// # Errors
+/// As the ops.
+pub fn unext(device: &Device, train: bool, batch: usize, size: usize, runs: usize) -> Result<ModelLine> {
+    let net = Unext::new(device, &UnextConfig::default(), 0)?;
+    let flat = net.parameters().values.shape();
+    let moments = [device.zeros("bench", flat)?, device.zeros("bench", flat)?];
+    let count = batch * size * size;
+    let pixels: Vec<f32> = (0..count * 3).map(|i| ((i * 7919) % 1009) as f32 / 504.5 - 1.0).collect();
+    let x = device.tensor("bench", [batch, size, size, 3], &pixels)?;
+    let disc: Vec<f32> = (0..count).map(|i| f32::from(u8::from(i / size % size < size / 4))).collect();
+    let target = device.tensor("bench", [batch, size, size, 1], &disc)?;
+    let step_values = device.zeros("bench", [2])?;
+    let mut times = Vec::new();
+    let mut reserved = [0; 2];
+    let before = |device: &Device| (device.dispatches(), traffic(device));
+    let mut counts = (0, 0);
+    let warm = 3;
+    for run in 0..warm + runs {
+        device.wait()?;
+        let start = before(device);
+        let begin = Instant::now();
+        if train {
+            step(&net, &x, &target, &step_values, &moments, run as u64 + 1)?;
+        } else {
+            net.forward(&x, Mode::Eval)?;
+        }
+        device.wait()?;
+        if run >= warm {
+            times.push(begin.elapsed().as_secs_f64() * 1e3);
+        }
+        let end = before(device);
+        counts = (end.0 - start.0, end.1 - start.1);
+        if run + 1 == warm {
+            reserved[0] = device.memory().reserved;
+        }
+    }
+    reserved[1] = device.memory().reserved;
+    times.sort_by(f64::total_cmp);
+    let median = times[times.len() / 2];
+    Ok(ModelLine {
+        model: "unext",
+        mode: if train { "train" } else { "infer" },
+        batch,
+        size,
+        step_ms: median,
+        min_ms: times[0],
+        images_per_second: batch as f64 / median * 1e3,
+        peak_bytes: device.memory().peak,
+        reserved_bytes: reserved,
+        dispatches: counts.0,
+        traffic_bytes: counts.1,
+        device: device.to_string(),
+        driver: device.driver(),
+    })
+}
+
+fn traffic(device: &Device) -> u64 {
+    match device {
+        Device::Cpu(_) => 0,
+        Device::Gpu(context) => context.traffic_bytes(),
+    }
+}
+
+fn step(net: &Unext, x: &Tensor, target: &Tensor, values: &Tensor, moments: &[Tensor; 2], t: u64) -> Result<()> {
+    let settings = Adam::default();
+    values.write(&settings.step_values(1e-3, t))?;
+    let tape = Tape::new();
+    let logits = net.forward(&tape.watch(x), Mode::Train)?;
+    let loss = bce_dice(&logits, target, &BceDice::sample())?;
+    drop(logits);
+    let gradients = tape.backward(&loss)?;
+    let parameters = net.parameters();
+    parameters.check(&gradients)?;
+    adam(&settings, &parameters.gradients, values, &parameters.values, &moments[0], &moments[1])
+}

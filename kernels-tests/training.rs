@@ -1,0 +1,181 @@
+//! Training as a whole: it follows PyTorch on real slices, repeats itself bit for bit, does not grow, and learns.
+
+use std::path::PathBuf;
+
+use shadegrad::data::phantom::{PhantomSettings, phantom_dataset};
+use shadegrad::data::{Dataset, Normalization, Split};
+use shadegrad::models::weights;
+use shadegrad::nn::fill;
+use shadegrad::tensor::random::Stream;
+use shadegrad::train::{DicePooling, TrainConfig, Trainer};
+use shadegrad::{Device, Result};
+
+use crate::devices;
+
+/// A small data set in memory.
+fn phantom() -> Dataset {
+    phantom_dataset(&PhantomSettings { patients: 3, slices: 8, size: 64, seed: 3 }).unwrap()
+}
+
+fn losses(device: &Device, dataset: &Dataset, config: &TrainConfig, steps: usize) -> Result<(Vec<f32>, Vec<u8>)> {
+    let split = Split::by_patient(dataset, 0.34, 0)?;
+    let mut trainer = Trainer::new(device, dataset, config)?;
+    let mut losses = Vec::new();
+    'epochs: for epoch in 0.. {
+        for batch in trainer.epoch_samples(epoch, &split.train).chunks(config.batch) {
+            if losses.len() == steps {
+                break 'epochs;
+            }
+            losses.push(trainer.step(batch, config.lr)?.wait()?[0]);
+        }
+    }
+    let bytes = weights::to_bytes(&mut trainer.net, &Default::default())?;
+    Ok((losses, bytes))
+}
+
+#[test]
+fn a_device_repeats_itself_and_agrees_with_the_other() {
+    let dataset = phantom();
+    let config = TrainConfig { batch: 4, ..TrainConfig::default() };
+    let mut all = Vec::new();
+    for device in devices::all() {
+        let (first, weights) = losses(&device, &dataset, &config, 12).unwrap();
+        let (second, again) = losses(&device, &dataset, &config, 12).unwrap();
+        assert_eq!(first, second, "{device}: losses differ between two runs");
+        assert!(weights == again, "{device}: weights differ between two runs");
+        all.push((device.to_string(), first));
+    }
+    for (name, other) in &all[1..] {
+        for (step, (a, b)) in all[0].1.iter().zip(other).enumerate() {
+            assert!((a - b).abs() <= 1e-3 * a.abs(), "step {step}: {a} on the CPU but {b} on {name}");
+        }
+    }
+}
+
+#[test]
+fn memory_does_not_grow() {
+    let dataset = phantom();
+    let config = TrainConfig { batch: 4, ..TrainConfig::default() };
+    for device in devices::all() {
+        let mut trainer = Trainer::new(&device, &dataset, &config).unwrap();
+        let split = Split::by_patient(&dataset, 0.34, 0).unwrap();
+        let samples = trainer.epoch_samples(0, &split.train);
+        let mut after_third = None;
+        for step in 0..40 {
+            trainer.step(&samples[..4], 1e-3).unwrap().wait().unwrap();
+            let memory = device.memory();
+            let now = (memory.reserved, memory.live);
+            match after_third {
+                None if step == 2 => after_third = Some(now),
+                Some(then) => assert_eq!(then, now, "{device}: memory grew by step {step}"),
+                None => {}
+            }
+        }
+    }
+}
+
+#[test]
+fn nothing_leaks_when_a_trainer_is_dropped() {
+    let Some(gpu) = devices::gpu() else { return };
+    let device = Device::open(&gpu.to_string()).unwrap();
+    let dataset = phantom();
+    let config = TrainConfig { batch: 2, ..TrainConfig::default() };
+    drop(losses(&device, &dataset, &config, 2).unwrap());
+    let memory = device.memory();
+    assert_eq!((memory.live, memory.owners.len()), (0, 0), "still alive: {:?}", memory.owners);
+}
+
+#[test]
+fn unext_learns_a_phantom() {
+    let dataset = phantom();
+    let split = Split::by_patient(&dataset, 0.34, 0).unwrap();
+    let config = TrainConfig { epochs: 12, batch: 4, lr: 3e-3, augment: false, ..TrainConfig::default() };
+    let mut trainer = Trainer::new(&Device::cpu(), &dataset, &config).unwrap();
+    let logs: Vec<_> = (0..12).map(|_| trainer.epoch(&split, &dataset, &mut |_, _, _| true).unwrap()).collect();
+    let (first, last) = (logs[0].train_loss, logs[11].train_loss);
+    assert!(last < 0.7 * first, "the loss went from {first} to {last}");
+}
+
+/// The recipes of `training_first_epoch.json`: their starting weights, in PyTorch's order.
+fn start(name: &str, shape: &[usize], fan_in: &mut usize) -> Option<Vec<f32>> {
+    let count: usize = shape.iter().product();
+    let in_tokens = name.contains("block") || name.contains("patch_embed");
+    let leaf = name.rsplit('.').next().unwrap();
+    let bound = match (leaf, shape) {
+        ("running_mean" | "running_var", _) => return None,
+        ("weight", [_]) => return Some(vec![1.0; count]),
+        ("weight", [_, _]) => 0.02 * 3.0_f64.sqrt(),
+        ("weight", [out, per_group, kh, kw]) if in_tokens => {
+            let groups = if name.contains("dwconv") { *out / per_group } else { 1 };
+            (6.0 / (kh * kw * out / groups) as f64).sqrt()
+        }
+        ("weight", [_, per_group, kh, kw]) => {
+            *fan_in = per_group * kh * kw;
+            1.0 / (*fan_in as f64).sqrt()
+        }
+        ("bias", _) if ["encoder", "decoder", "final"].iter().any(|s| name.starts_with(s)) => {
+            1.0 / (*fan_in as f64).sqrt()
+        }
+        _ => return Some(vec![0.0; count]),
+    };
+    let stream = Stream::named("train", name);
+    Some((0..count as u64).map(|i| stream.unit(i) * bound as f32).collect())
+}
+
+/// Follows PyTorch's first epoch on the real slices. `SHADEGRAD_TRAINING_STEPS` sets how many steps the GPU takes
+/// (software Vulkan needs minutes for all 39).
+#[test]
+fn golden_training_first_epoch() {
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../shared/data/lgg/kaggle_3m");
+    let folder = std::env::var("SHADEGRAD_GOLDENS").map(PathBuf::from);
+    let folder = folder.unwrap_or_else(|_| concat!(env!("CARGO_MANIFEST_DIR"), "/kernels-tests/golden").into());
+    let Ok(text) = std::fs::read_to_string(folder.join("training_first_epoch.json")) else {
+        println!("SKIPPED golden_training_first_epoch: no training_first_epoch.json");
+        return;
+    };
+    if !std::path::Path::new(root).exists() {
+        println!("SKIPPED golden_training_first_epoch: no {root}");
+        return;
+    }
+    let gpu_steps = std::env::var("SHADEGRAD_TRAINING_STEPS").ok().and_then(|n| n.parse().ok()).unwrap_or(2);
+    let golden: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let dataset = Dataset::read(root.as_ref(), &|_, _| {}).unwrap();
+    let val = ["TCGA_CS_6665_20010817", "TCGA_DU_8166_19970322", "TCGA_HT_7879_19981009"].map(str::to_owned);
+    let mut train = Split::by_names(&dataset, &val).unwrap().train;
+    train.sort_unstable();
+    let order = Stream::named("train", "order/0").permutation(train.len());
+    for run in golden["runs"].as_array().unwrap() {
+        let recipe = run["recipe"]["name"].as_str().unwrap();
+        let sample = run["recipe"]["loss"].as_str().unwrap().contains("per-sample");
+        let config = TrainConfig {
+            lr: run["recipe"]["lr"].as_f64().unwrap(),
+            normalize: if sample { Normalization::Unext } else { Normalization::Imagenet },
+            dice: if sample { DicePooling::Sample } else { DicePooling::Batch },
+            ..TrainConfig::default()
+        };
+        let want: Vec<f64> =
+            run["first_epoch_step_losses_f64"].as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect();
+        for device in devices::all() {
+            let steps = if matches!(device, Device::Cpu(_)) { want.len() } else { gpu_steps.min(want.len()) };
+            let mut trainer = Trainer::new(&device, &dataset, &config).unwrap();
+            let mut fan_in = 1;
+            fill(&mut trainer.net, &mut |name, shape| start(name, shape, &mut fan_in)).unwrap();
+            let samples: Vec<_> = order.iter().map(|at| trainer.sample(train[*at])).collect();
+            let mut worst = 0.0_f64;
+            for (step, batch) in samples.chunks(8).take(steps).enumerate() {
+                let loss = f64::from(trainer.step(batch, config.lr).unwrap().wait().unwrap()[0]);
+                let difference = (loss - want[step]).abs();
+                worst = worst.max(difference);
+                let bound = if sample {
+                    1e-4
+                } else if step < 19 {
+                    1e-5
+                } else {
+                    1e-3
+                };
+                assert!(difference < bound, "{recipe} on {device}, step {step}: {loss}, PyTorch has {}", want[step]);
+            }
+            println!("{recipe} on {device}: {steps} steps, largest difference {worst:.2e}");
+        }
+    }
+}
