@@ -17,6 +17,7 @@ use shadegrad::gpu::Context;
 use shadegrad::ops::{Version, add};
 use shadegrad::{Device, Error, Result};
 
+use super::models;
 use super::ops::{BenchCase, Work, cases};
 
 /// A recorded batch of runs should last this long, so that submitting it does not count.
@@ -29,7 +30,7 @@ const MEMORY_BOUND: f64 = 10.0;
 /// What is timed, and how it is printed.
 #[derive(Debug, clap::Args)]
 pub struct Options {
-    /// Ops to time [default: all]
+    /// Ops to time, or the network `unext` [default: all ops]
     #[arg(value_name = "OP", value_parser = PossibleValuesParser::new(names()), hide_possible_values = true)]
     ops: Vec<String>,
     /// auto, cpu, or part of an adapter's name
@@ -41,6 +42,15 @@ pub struct Options {
     /// One JSON object a line
     #[arg(long)]
     json: bool,
+    /// `bench unext`: time a training step instead of inference
+    #[arg(long)]
+    train: bool,
+    /// `bench unext`: images of a step
+    #[arg(long, default_value_t = 8)]
+    batch: usize,
+    /// `bench unext`: rows and columns of an image
+    #[arg(long, default_value_t = 256)]
+    size: usize,
 }
 
 /// One result; the keys of `bench --json`.
@@ -89,6 +99,7 @@ impl Line {
 pub fn names() -> Vec<&'static str> {
     let mut names: Vec<_> = cases().iter().map(|case| case.op).collect();
     names.dedup();
+    names.push("unext");
     names
 }
 
@@ -206,6 +217,14 @@ fn submissions(work: &mut Work, device: &Device, runs: usize) -> Result<Vec<f64>
 pub fn run(options: &Options) -> Result<()> {
     let device = Device::open(&options.device)?;
     let runs = options.runs as usize;
+    if options.ops.iter().any(|op| op == "unext") {
+        let line = models::unext(&device, options.train, options.batch, options.size, runs)?;
+        let text = if options.json { serde_json::to_string(&line) } else { serde_json::to_string_pretty(&line) };
+        println!("{}", text.map_err(|error| Error::Config(format!("JSON: {error}")))?);
+        if options.ops.len() == 1 {
+            return Ok(());
+        }
+    }
     let peak = copy_peak(&device, runs)?;
     if !options.json {
         println!("{device} {}", device.driver());

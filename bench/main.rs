@@ -4,6 +4,8 @@
 
 #[allow(unreachable_pub, reason = "shared with the binary's `bench`")]
 mod harness;
+#[allow(unreachable_pub, reason = "shared with the binary's `bench`")]
+mod models;
 #[allow(missing_docs, unreachable_pub, reason = "shared with the binary's `bench`")]
 mod ops;
 

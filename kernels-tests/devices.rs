@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use shadegrad::Device;
 
 /// The GPU that tests use. Without one the test fails, unless `SHADEGRAD_ALLOW_NO_GPU=1` says that it may be left out.
-pub fn gpu() -> Option<&'static Device> {
+pub(crate) fn gpu() -> Option<&'static Device> {
     static GPU: OnceLock<Option<Device>> = OnceLock::new();
     GPU.get_or_init(|| {
         let found = shadegrad::gpu::adapters();
@@ -31,7 +31,7 @@ pub fn gpu() -> Option<&'static Device> {
 }
 
 /// The CPU and the GPU.
-pub fn all() -> Vec<Device> {
+pub(crate) fn all() -> Vec<Device> {
     let mut devices = vec![Device::cpu()];
     devices.extend(gpu().cloned());
     devices

@@ -462,8 +462,7 @@ fn other_kernels(case: &Case<'_>) -> Result<Vec<(String, Results)>> {
             inputs: in_c as u32,
             outputs: out_c as u32,
             has_bias: u32::from(case.has("bias")),
-            chunk_rows: 0,
-            chunks: 0,
+            ..bytemuck::Zeroable::zeroed()
         };
         for version in [Some(Version::V1), (in8 && out8).then_some(Version::V2)].into_iter().flatten() {
             let (gw, gb) = (empty(w.shape())?, bias()?);

@@ -334,8 +334,9 @@ fn state(report: &mut Report, label: &str, salt: &str, config: &Value, device: &
         report.holds("shapes", &path, extents(&theirs["shape"]) == *shape);
         let bits: u64 = values.iter().map(|value| u64::from(value.to_bits())).sum();
         report.holds("bits_sum", &path, theirs["bits_sum"] == bits);
+        // serde_json may miss the last bit of an f64; as f32 the numbers are exact.
         let first = numbers(&theirs["first"]);
-        report.holds("first", &path, first.iter().zip(values).all(|(want, got)| *want == f64::from(*got)));
+        report.holds("first", &path, first.iter().zip(values).all(|(want, got)| *want as f32 == *got));
     }
 }
 

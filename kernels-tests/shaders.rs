@@ -107,7 +107,7 @@ fn bindings_follow_the_convention() {
                 .global_variables
                 .iter()
                 .filter(|(handle, variable)| !uses[*handle].is_empty() && variable.binding.is_some())
-                .map(|(_, variable)| (variable.binding.clone().unwrap().binding, variable))
+                .map(|(_, variable)| (variable.binding.unwrap().binding, variable))
                 .collect();
             globals.sort_by_key(|(binding, _)| *binding);
             for (binding, variable) in globals {

@@ -36,6 +36,7 @@ struct Params {
     chunk_rows: u32, // backward_weight: image rows (n, oy) of a chunk
     block_rows: u32, // backward_weight: image rows between two additions to the partial sum
     chunks: u32,     // reduce: chunks to add up
+    first_chunk: u32, // backward_weight: chunks before this launch's
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -173,7 +174,7 @@ fn backward_weight_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(nu
         }
         sum += part;
     }
-    partial[at] = sum;
+    partial[at + params.first_chunk * (weight_rows() + 1u) * params.out_c] = sum;
 }
 
 @group(0) @binding(2) var<storage, read> gy4: array<vec4<f32>>;
@@ -235,7 +236,7 @@ fn backward_weight_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(nu
     }
     for (var i = 0u; i < TILE_R; i++) {
         if r0 + i <= weight_rows() {
-            let at = (chunk * (weight_rows() + 1u) + r0 + i) * out_c4 + co4;
+            let at = ((params.first_chunk + chunk) * (weight_rows() + 1u) + r0 + i) * out_c4 + co4;
             partial4[at] = sum[i][0];
             partial4[at + 1u] = sum[i][1];
         }
@@ -270,7 +271,7 @@ fn backward_weight_v3(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(nu
     let past = (i32(params.in_w) - offset + s - 1) / s;
     let hi = select(u32(clamp(past, 0, i32(params.out_w))), params.out_w, is_bias);
 
-    let at_sum = (chunk * (weight_rows() + 1u) + r0) * out_c4 + co4;
+    let at_sum = ((params.first_chunk + chunk) * (weight_rows() + 1u) + r0) * out_c4 + co4;
     for (var block = first; block < last; block += params.block_rows) {
         var acc: array<array<vec4<f32>, 2>, TILE_R>;
         for (var row = block; row < min(block + params.block_rows, last); row++) {

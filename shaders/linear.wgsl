@@ -20,6 +20,7 @@ struct Params {
     has_bias: u32,
     chunk_rows: u32, // backward_weight: rows of a chunk
     chunks: u32,     // reduce: chunks to add up
+    first_chunk: u32, // backward_weight: chunks before this launch's
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -90,7 +91,7 @@ fn backward_weight_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(nu
         let a = select(x[row * params.inputs + min(i, params.inputs - 1u)], 1.0, i == params.inputs);
         sum += a * gy[row * params.outputs + o];
     }
-    partial[at] = sum;
+    partial[at + params.first_chunk * (params.inputs + 1u) * params.outputs] = sum;
 }
 
 @group(0) @binding(1) var<storage, read> x4: array<vec4<f32>>;
@@ -129,7 +130,7 @@ fn backward_weight_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(nu
     for (var i = 0u; i < TILE_I; i++) {
         let r = row_tile * TILE_I + i;
         if r <= params.inputs {
-            let at = (chunk * (params.inputs + 1u) + r) * outputs4 + o4;
+            let at = ((params.first_chunk + chunk) * (params.inputs + 1u) + r) * outputs4 + o4;
             partial4[at] = acc[i][0];
             partial4[at + 1u] = acc[i][1];
         }

@@ -1,11 +1,15 @@
 //! What is timed: the shapes that U-Net, ResUNet and UNeXt really use, with their FLOPs and least bytes.
 
+mod adam;
 mod add;
 mod batch_norm;
 mod bce_dice;
+mod conv2d;
 mod depthwise_conv2d;
 mod gelu;
 mod layer_norm;
+mod linear;
+mod load_batch;
 mod max_pool2d;
 mod metric_counts;
 mod relu;
@@ -30,8 +34,11 @@ pub struct BenchCase {
     /// Bytes that must be read or written at least.
     pub bytes: f64,
     /// Makes the inputs and returns the work to repeat.
-    pub prepare: Box<dyn Fn(&Device) -> Result<Work>>,
+    pub prepare: Box<Prepare>,
 }
+
+/// Makes the inputs of a case on a device.
+pub type Prepare = dyn Fn(&Device) -> Result<Work>;
 
 /// The work to repeat.
 pub type Work = Box<dyn FnMut() -> Result<()>>;
@@ -39,12 +46,16 @@ pub type Work = Box<dyn FnMut() -> Result<()>>;
 /// All timed cases.
 pub fn cases() -> Vec<BenchCase> {
     let mut all = Vec::new();
+    all.extend(adam::cases());
     all.extend(add::cases());
     all.extend(batch_norm::cases());
     all.extend(bce_dice::cases());
+    all.extend(conv2d::cases());
     all.extend(depthwise_conv2d::cases());
     all.extend(gelu::cases());
     all.extend(layer_norm::cases());
+    all.extend(linear::cases());
+    all.extend(load_batch::cases());
     all.extend(max_pool2d::cases());
     all.extend(metric_counts::cases());
     all.extend(relu::cases());

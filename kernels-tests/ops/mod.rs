@@ -3,12 +3,16 @@
 //! A case makes its inputs from a formula, runs the op forward and backward on a device, and compares every entry
 //! point and version with the plain-Rust twin in f64 on the same f32 inputs.
 
+mod adam;
 mod add;
 mod batch_norm;
 mod bce_dice;
+mod conv2d;
 mod depthwise_conv2d;
 mod gelu;
 mod layer_norm;
+mod linear;
+mod load_batch;
 mod max_pool2d;
 mod metric_counts;
 mod relu;
@@ -25,8 +29,11 @@ pub struct Case {
     pub op: &'static str,
     /// What is special about it, and its sizes.
     pub name: String,
-    run: Box<dyn Fn(&Device, &mut Checks) -> Result<()> + Send + Sync>,
+    run: Box<Run>,
 }
+
+/// What a case does on a device.
+type Run = dyn Fn(&Device, &mut Checks) -> Result<()> + Send + Sync;
 
 impl Case {
     /// A case that `run` performs.
@@ -150,6 +157,7 @@ pub fn numbers(name: &str, count: usize) -> Vec<f32> {
 ///
 /// # Errors
 /// As [`Device::tensor`].
+#[allow(dead_code, reason = "not every user of this file needs it")]
 pub fn input(device: &Device, name: &str, shape: impl Into<Shape>) -> Result<(Tensor, Vec<f64>)> {
     let shape = shape.into();
     let values = numbers(name, shape.len());
@@ -161,14 +169,18 @@ pub fn doubles(values: &[f32]) -> Vec<f64> {
     values.iter().map(|value| f64::from(*value)).collect()
 }
 
+/// A function of several inputs to one number.
+pub type Scalar = dyn Fn(&[Vec<f64>]) -> f64;
+
 /// A differentiable function in f64, for finite differences: inputs, the function to one number, its gradients.
+#[allow(dead_code, reason = "only the tests differentiate; `check` shares this file")]
 pub struct GradientCase {
     /// What is differentiated.
     pub name: String,
     /// The inputs that are varied.
     pub inputs: Vec<Vec<f64>>,
     /// The function, reduced to one number (usually the sum of y * gy).
-    pub value: Box<dyn Fn(&[Vec<f64>]) -> f64>,
+    pub value: Box<Scalar>,
     /// The twin's gradients, one per input.
     pub gradients: Vec<Vec<f64>>,
     /// Relative tolerance of the comparison.
@@ -178,12 +190,16 @@ pub struct GradientCase {
 /// All cases of all ops.
 pub fn cases() -> Vec<Case> {
     let mut all = Vec::new();
+    all.extend(adam::cases());
     all.extend(add::cases());
     all.extend(batch_norm::cases());
     all.extend(bce_dice::cases());
+    all.extend(conv2d::cases());
     all.extend(depthwise_conv2d::cases());
     all.extend(gelu::cases());
     all.extend(layer_norm::cases());
+    all.extend(linear::cases());
+    all.extend(load_batch::cases());
     all.extend(max_pool2d::cases());
     all.extend(metric_counts::cases());
     all.extend(relu::cases());
@@ -200,9 +216,11 @@ pub fn gradients() -> Vec<GradientCase> {
     all.extend(add::gradients());
     all.extend(batch_norm::gradients());
     all.extend(bce_dice::gradients());
+    all.extend(conv2d::gradients());
     all.extend(depthwise_conv2d::gradients());
     all.extend(gelu::gradients());
     all.extend(layer_norm::gradients());
+    all.extend(linear::gradients());
     all.extend(max_pool2d::gradients());
     all.extend(relu::gradients());
     all.extend(shift::gradients());

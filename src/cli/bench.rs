@@ -5,6 +5,9 @@ use shadegrad::Result;
 #[allow(unreachable_pub, reason = "shared with `cargo bench`")]
 #[path = "../../bench/harness.rs"]
 mod harness;
+#[allow(unreachable_pub, reason = "shared with `cargo bench`")]
+#[path = "../../bench/models.rs"]
+mod models;
 #[allow(missing_docs, unreachable_pub, reason = "shared with `cargo bench`")]
 #[path = "../../bench/ops/mod.rs"]
 mod ops;
@@ -13,6 +16,7 @@ mod ops;
 ///
 /// Examples:
 ///   shadegrad bench
+///   shadegrad bench unext --train --batch 8 --size 256
 ///   shadegrad bench add relu --device lavapipe --json
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]

@@ -50,7 +50,7 @@ fn choice(found: &[AdapterFacts]) -> (String, String) {
         None if found.is_empty() => ("cpu".to_owned(), "there is no adapter".to_owned()),
         None => (
             "cpu".to_owned(),
-            "all adapters are software, which is slower than the plain-Rust device; name one to use it".to_owned(),
+            "all adapters are software, which is used only when it is named (--device lavapipe)".to_owned(),
         ),
     }
 }

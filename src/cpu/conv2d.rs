@@ -44,6 +44,8 @@ uniform! {
         block_rows: u32,
         /// Weight gradient: chunks to add up.
         chunks: u32,
+        /// Weight gradient: chunks before this launch's.
+        first_chunk: u32,
     }
 }
 
@@ -69,6 +71,7 @@ impl Conv2dParams {
             chunk_rows: 0,
             block_rows: 0,
             chunks: 0,
+            first_chunk: 0,
         }
     }
 

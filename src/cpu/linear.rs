@@ -21,6 +21,8 @@ uniform! {
         chunk_rows: u32,
         /// Weight gradient: chunks to add up.
         chunks: u32,
+        /// Weight gradient: chunks before this launch's.
+        first_chunk: u32,
     }
 }
 

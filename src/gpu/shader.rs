@@ -163,7 +163,9 @@ impl Assembled {
         let mut validator =
             naga::valid::Validator::new(naga::valid::ValidationFlags::all(), naga::valid::Capabilities::all());
         if let Err(error) = validator.validate(&module) {
-            let line = error.location(&self.text).map_or(0, |at| at.line_number);
+            // The first span that is one: expressions that naga made up itself have none.
+            let mut spans = error.spans().filter(|(span, _)| span.is_defined());
+            let line = spans.next().map_or(0, |(span, _)| span.location(&self.text).line_number);
             let mut message = error.as_inner().to_string();
             let mut source = std::error::Error::source(error.as_inner());
             while let Some(cause) = source {

@@ -187,11 +187,11 @@ pub fn backward_weight(
     kernel: WeightKernel,
 ) -> Result<()> {
     let device = x.device();
-    if let Device::Cpu(_) = device {
+    let Device::Gpu(context) = device else {
         let mut gb = gb.map(Tensor::f32s_mut);
         plain::backward_weight(p, &x.f32s(), &gy.f32s(), &mut gw.f32s_mut(), gb.as_deref_mut());
         return Ok(());
-    }
+    };
     let rows = (p.kernel_h * p.kernel_w * p.in_c) as usize;
     let (in_row_tile, in_col_tile) = if kernel == WeightKernel::V1 { (1, 1) } else { (8, 8) };
     let tiles = (rows / in_row_tile + 1) * (p.out_c as usize / in_col_tile);
@@ -199,7 +199,8 @@ pub fn backward_weight(
     let image_rows: usize = ranges.iter().map(|range| range.len() * p.out_h as usize).max().unwrap_or(1);
     // Enough chunks to fill a GPU, as long as their partial sums stay small.
     let partial_len = (rows + 1) * p.out_c as usize;
-    let most = (MAX_PARTIAL_BYTES / (partial_len * 4)).max(1);
+    let room = MAX_PARTIAL_BYTES.min(context.max_binding_bytes() as usize);
+    let most = (room / (partial_len * 4) / ranges.len()).max(1);
     let wanted = (INVOCATIONS / tiles.max(1)).clamp(1, most).min(image_rows);
     let chunk_rows = image_rows.div_ceil(wanted);
     let block_rows = (BLOCK_PIXELS / p.out_w as usize).max(1);
@@ -208,11 +209,15 @@ pub fn backward_weight(
     let partial = device.empty(OP, [total, rows + 1, p.out_c as usize])?;
     let mut first = 0;
     for (images, chunks) in ranges.iter().zip(&counts) {
-        let params = Conv2dParams { chunk_rows: chunk_rows as u32, block_rows: block_rows as u32, ..of(p, images) };
-        let part = partial.images(&(first..first + chunks));
+        let params = Conv2dParams {
+            chunk_rows: chunk_rows as u32,
+            block_rows: block_rows as u32,
+            first_chunk: first as u32,
+            ..of(p, images)
+        };
         first += chunks;
         let (entry, invocations) = match kernel {
-            WeightKernel::V1 => ("backward_weight_v1", part.len()),
+            WeightKernel::V1 => ("backward_weight_v1", chunks * partial_len),
             WeightKernel::V2 => ("backward_weight_v2", chunks * tiles),
             WeightKernel::V3 => ("backward_weight_v3", chunks * tiles),
         };
@@ -220,7 +225,7 @@ pub fn backward_weight(
             .entry(entry)
             .params(&params)
             .reads([x.images(images), gy.images(images)])
-            .writes([part])
+            .writes([&partial])
             .over(invocations)?;
     }
     let params = Conv2dParams { chunks: total as u32, has_bias: u32::from(gb.is_some()), ..*p };

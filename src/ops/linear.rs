@@ -47,6 +47,10 @@ pub fn forward(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, version: Vers
         [i, o] => [*i, *o],
         _ => return Err(Error::shape(OP, format!("the weight must be [in, out], got {}", weight.shape()))),
     };
+    if x.shape().rank() < 2 || outputs == 0 {
+        let (x, weight) = (x.shape(), weight.shape());
+        return Err(Error::shape(OP, format!("needs x [.., in] and a weight [in, out], got {x} and {weight}")));
+    }
     if weight_in != inputs {
         let message =
             format!("x {} has {inputs} channels but the weight {} takes {weight_in}", x.shape(), weight.shape());
@@ -62,6 +66,7 @@ pub fn forward(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, version: Vers
         has_bias: u32::from(bias.is_some()),
         chunk_rows: 0,
         chunks: 0,
+        first_chunk: 0,
     };
     let mut dims = x.shape().dims().to_vec();
     dims[x.shape().rank() - 1] = outputs;
@@ -123,6 +128,8 @@ pub fn backward_input(p: &LinearParams, gy: &Tensor, weight: &Tensor, gx: &Tenso
 
 /// Rows summed by one invocation: short chains, and enough chunks to fill a GPU.
 const CHUNK_ROWS: usize = 128;
+/// Room for partial sums of one weight gradient.
+const MAX_PARTIAL_BYTES: usize = 16 << 20;
 
 /// gw, and gb if there is a bias. `p` are forward's sizes; `v2` needs both channels to divide by 8.
 ///
@@ -137,31 +144,36 @@ pub fn backward_weight(
     version: Version,
 ) -> Result<()> {
     let device = x.device();
-    if let Device::Cpu(_) = device {
+    let Device::Gpu(context) = device else {
         let mut gb = gb.map(Tensor::f32s_mut);
         plain::backward_weight(p, &x.f32s(), &gy.f32s(), &mut gw.f32s_mut(), gb.as_deref_mut());
         return Ok(());
-    }
+    };
     let (inputs, outputs) = (p.inputs as usize, p.outputs as usize);
     let ranges = device.image_ranges(OP, &[x, gy])?;
     let per_image = p.rows as usize / x.shape().dims()[0];
-    let chunks: Vec<usize> = ranges.iter().map(|images| (images.len() * per_image).div_ceil(CHUNK_ROWS)).collect();
+    // Longer chunks where the partial sums would not fit.
+    let room = MAX_PARTIAL_BYTES.min(context.max_binding_bytes() as usize);
+    let most = (room / ((inputs + 1) * outputs * 4) / ranges.len()).max(1);
+    let longest = ranges.iter().map(|images| images.len() * per_image).max().unwrap_or(1);
+    let chunk_rows = CHUNK_ROWS.max(longest.div_ceil(most));
+    let chunks: Vec<usize> = ranges.iter().map(|images| (images.len() * per_image).div_ceil(chunk_rows)).collect();
     let total: usize = chunks.iter().sum();
     let partial = device.empty(OP, [total, inputs + 1, outputs])?;
     let mut first = 0;
     for (images, chunks) in ranges.iter().zip(chunks) {
-        let params = LinearParams { rows: (images.len() * per_image) as u32, chunk_rows: CHUNK_ROWS as u32, ..*p };
-        let part = partial.images(&(first..first + chunks));
+        let rows = (images.len() * per_image) as u32;
+        let params = LinearParams { rows, chunk_rows: chunk_rows as u32, first_chunk: first as u32, ..*p };
         first += chunks;
         let (entry, invocations) = match version {
-            Version::V1 => ("backward_weight_v1", part.len()),
+            Version::V1 => ("backward_weight_v1", chunks * (inputs + 1) * outputs),
             Version::V2 => ("backward_weight_v2", chunks * (inputs / 8 + 1) * (outputs / 8)),
         };
         SHADER
             .entry(entry)
             .params(&params)
             .reads([x.images(images), gy.images(images)])
-            .writes([part])
+            .writes([&partial])
             .over(invocations)?;
     }
     let params = LinearParams { chunks: total as u32, has_bias: u32::from(gb.is_some()), ..*p };

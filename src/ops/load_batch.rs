@@ -58,6 +58,10 @@ impl Slices {
             let message = format!("{} image and {} mask bytes are no slices of {size:?}", images.len(), masks.len());
             return Err(Error::shape(OP, message));
         }
+        if rescale.is_empty() || order.iter().any(|channel| *channel > 2) {
+            let message = format!("{} rows of rescaling and channels {order:?} do not fit 3 channels", rescale.len());
+            return Err(Error::shape(OP, message));
+        }
         let rows = bytemuck::cast_slice(rescale);
         Ok(Self {
             images: words(device, images)?,

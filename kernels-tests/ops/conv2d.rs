@@ -1,0 +1,231 @@
+//! Cases of the convolution: kernels of 1, 2, 3 and 7 with strides 1, 2 and 4, odd and prime sizes, one-pixel images,
+//! channels that divide by 8 and that do not, with and without bias, a long reduction, several images per binding.
+//!
+//! Every kernel that takes the shape is compared, whether or not `select` would choose it. The f64 twin is blocked
+//! code, so small cases also compare it with [`naive`] loops that share nothing with it.
+
+use shadegrad::cpu::conv2d::{Conv2dParams, backward_input, backward_weight, forward};
+use shadegrad::ops::Version;
+use shadegrad::ops::conv2d::WeightKernel;
+use shadegrad::{Device, Tape, ops};
+
+use super::{Case, GradientCase, SUMS, Tolerance, doubles, numbers};
+
+const OP: &str = "conv2d";
+
+/// f64 against f64.
+const TWIN: Tolerance = Tolerance { nmse: 0.0, absolute: 1e-11 };
+
+/// Shape of x, kernel, channels of y, stride, padding, bias.
+type Sizes = ([usize; 4], [usize; 2], usize, usize, usize, bool);
+
+pub fn cases() -> Vec<Case> {
+    let sizes: [Sizes; 30] = [
+        // 3x3, stride 1, padding 1
+        ([1, 1, 1, 1], [3, 3], 1, 1, 1, true),
+        ([1, 1, 1, 8], [3, 3], 8, 1, 1, true),
+        ([2, 7, 5, 3], [3, 3], 16, 1, 1, true),
+        ([1, 13, 11, 5], [3, 3], 7, 1, 1, true),
+        ([2, 5, 9, 8], [3, 3], 8, 1, 1, false),
+        ([1, 17, 19, 7], [3, 3], 8, 1, 1, true),
+        ([1, 6, 6, 16], [3, 3], 5, 1, 1, false),
+        ([3, 9, 1, 24], [3, 3], 24, 1, 1, true),
+        ([1, 8, 8, 64], [3, 3], 64, 1, 1, true),
+        // 3x3, stride 2, padding 1
+        ([1, 1, 1, 8], [3, 3], 8, 2, 1, true),
+        ([2, 9, 7, 3], [3, 3], 8, 2, 1, true),
+        ([1, 8, 10, 16], [3, 3], 24, 2, 1, true),
+        ([2, 11, 13, 5], [3, 3], 1, 2, 1, false),
+        ([1, 16, 16, 24], [3, 3], 64, 2, 1, true),
+        // 1x1
+        ([1, 1, 1, 3], [1, 1], 5, 1, 0, true),
+        ([2, 7, 7, 16], [1, 1], 1, 1, 0, true),
+        ([2, 5, 7, 64], [1, 1], 16, 1, 0, false),
+        ([1, 7, 9, 8], [1, 1], 16, 2, 0, true),
+        ([2, 8, 6, 7], [1, 1], 3, 2, 0, false),
+        // 7x7, stride 4, padding 3
+        ([1, 23, 17, 3], [7, 7], 8, 4, 3, true),
+        ([1, 32, 32, 8], [7, 7], 16, 4, 3, true),
+        ([2, 1, 2, 5], [7, 7], 7, 4, 3, true),
+        // 2x2, stride 2: with rows and columns that no window sees
+        ([2, 8, 6, 8], [2, 2], 16, 2, 0, true),
+        ([1, 7, 5, 3], [2, 2], 5, 2, 0, false),
+        // More padding than the kernel needs, and kernels that are not square
+        ([1, 3, 4, 8], [1, 3], 8, 1, 3, true),
+        ([1, 5, 4, 3], [3, 5], 8, 2, 4, true),
+        // Long sums, and several images per binding
+        ([2, 128, 128, 8], [3, 3], 8, 1, 1, true),
+        ([6, 32, 32, 8], [3, 3], 16, 1, 1, true),
+        ([8, 32, 32, 16], [3, 3], 8, 2, 1, false),
+        ([16, 16, 16, 16], [1, 1], 3, 1, 0, true),
+    ];
+    sizes.into_iter().map(case).collect()
+}
+
+fn case((shape, kernel, out, stride, padding, with_bias): Sizes) -> Case {
+    let bias = if with_bias { " bias" } else { "" };
+    let name = format!("{shape:?} kernel {kernel:?} -> {out} stride {stride} padding {padding}{bias}");
+    Case::new(OP, name, move |device, checks| {
+        let weight_shape = [kernel[0], kernel[1], shape[3], out];
+        let p = Conv2dParams::forward(shape, weight_shape, stride, padding, with_bias);
+        let out_shape = [shape[0], p.out_h as usize, p.out_w as usize, out];
+        let (x, w) = (numbers("x", shape.iter().product()), numbers("w", weight_shape.iter().product()));
+        let (b, gy) = (numbers("b", out), numbers("gy", out_shape.iter().product()));
+
+        let mut want = Results::zeros(&p);
+        let bias = with_bias.then(|| doubles(&b));
+        let (x64, w64, gy64) = (doubles(&x), doubles(&w), doubles(&gy));
+        forward(&p, &x64, &w64, bias.as_deref(), &mut want.y);
+        backward_input(&p, &gy64, &w64, &mut want.gx);
+        backward_weight(&p, &x64, &gy64, &mut want.gw, Some(&mut want.gb));
+        if gy.len() * w.len() / out < 2_000_000 {
+            let naive = naive(&p, &x64, &w64, bias.as_deref(), &gy64);
+            let pairs = [
+                ("twin forward", &want.y, naive.y),
+                ("twin backward_input", &want.gx, naive.gx),
+                ("twin backward_weight", &want.gw, naive.gw),
+                ("twin backward_weight bias", &want.gb, naive.gb),
+            ];
+            for (entry, twin, naive) in pairs {
+                let difference: Vec<f32> = twin.iter().zip(&naive).map(|(a, b)| (a - b) as f32).collect();
+                checks.values(entry, "f64", &difference, &vec![0.0; twin.len()], TWIN);
+            }
+        }
+
+        let x = device.tensor(OP, shape, &x)?;
+        let w = device.tensor(OP, weight_shape, &w)?;
+        let b = device.tensor(OP, [out], &b)?;
+        let bias = with_bias.then_some(&b);
+        let gy = device.tensor(OP, out_shape, &gy)?;
+
+        // What the op itself chooses.
+        let tape = Tape::new();
+        let (input, weight, watched) = (tape.watch_input(&x), tape.watch_input(&w), tape.watch_input(&b));
+        let y = ops::conv2d(&input, &weight, with_bias.then_some(&watched), stride, padding)?;
+        let grads = tape.backward_from(&y, &gy)?;
+        let of = |tensor| grads.of(tensor).expect("watched");
+        checks.compare("forward", "selected", &y, &want.y, SUMS)?;
+        checks.compare("backward_input", "selected", of(&input), &want.gx, SUMS)?;
+        checks.compare("backward_weight", "selected", of(&weight), &want.gw, SUMS)?;
+        if with_bias {
+            checks.compare("backward_weight bias", "selected", of(&watched), &want.gb, SUMS)?;
+        }
+        if matches!(device, Device::Cpu(_)) {
+            return Ok(()); // one version
+        }
+
+        for version in versions(out) {
+            let y = ops::conv2d::forward(&x, &w, bias, stride, padding, version)?;
+            checks.compare("forward", version.name(), &y, &want.y, SUMS)?;
+        }
+        for version in versions(shape[3]) {
+            let gx = device.tensor(OP, shape, &vec![f32::NAN; x.len()])?;
+            ops::conv2d::backward_input(&p, &gy, &w, &gx, version)?;
+            checks.compare("backward_input", version.name(), &gx, &want.gx, SUMS)?;
+        }
+        for kernel in kernels(shape[3], out) {
+            let gw = device.tensor(OP, weight_shape, &vec![f32::NAN; w.len()])?;
+            let gb = device.tensor(OP, [out], &vec![f32::NAN; out])?;
+            ops::conv2d::backward_weight(&p, &x, &gy, &gw, with_bias.then_some(&gb), kernel)?;
+            checks.compare("backward_weight", kernel.name(), &gw, &want.gw, SUMS)?;
+            if with_bias {
+                checks.compare("backward_weight bias", kernel.name(), &gb, &want.gb, SUMS)?;
+            }
+        }
+        Ok(())
+    })
+}
+
+/// The versions that take a result of that many channels.
+fn versions(channels: usize) -> Vec<Version> {
+    if channels.is_multiple_of(8) { vec![Version::V1, Version::V2] } else { vec![Version::V1] }
+}
+
+/// The weight kernels that take these channels.
+fn kernels(in_c: usize, out_c: usize) -> Vec<WeightKernel> {
+    match WeightKernel::select(in_c, out_c) {
+        WeightKernel::V1 => vec![WeightKernel::V1],
+        WeightKernel::V2 => vec![WeightKernel::V1, WeightKernel::V2],
+        WeightKernel::V3 => vec![WeightKernel::V1, WeightKernel::V2, WeightKernel::V3],
+    }
+}
+
+/// The result and the three gradients.
+struct Results {
+    y: Vec<f64>,
+    gx: Vec<f64>,
+    gw: Vec<f64>,
+    gb: Vec<f64>,
+}
+
+impl Results {
+    fn zeros(p: &Conv2dParams) -> Self {
+        let zeros = |extents: [u32; 4]| vec![0.0; extents.iter().product::<u32>() as usize];
+        Self {
+            y: zeros([p.batch, p.out_h, p.out_w, p.out_c]),
+            gx: zeros([p.batch, p.in_h, p.in_w, p.in_c]),
+            gw: zeros([p.kernel_h, p.kernel_w, p.in_c, p.out_c]),
+            gb: zeros([p.out_c, 1, 1, 1]),
+        }
+    }
+}
+
+/// The formula and its three derivatives, term by term.
+fn naive(p: &Conv2dParams, x: &[f64], w: &[f64], bias: Option<&[f64]>, gy: &[f64]) -> Results {
+    let mut all = Results::zeros(p);
+    let stride = p.multiply as usize;
+    let [in_h, in_w, in_c, out_c] = [p.in_h, p.in_w, p.in_c, p.out_c].map(|extent| extent as usize);
+    for (at, g) in gy.iter().enumerate() {
+        let (co, pixel) = (at % out_c, at / out_c);
+        let (ox, row) = (pixel % p.out_w as usize, pixel / p.out_w as usize);
+        let (oy, n) = (row % p.out_h as usize, row / p.out_h as usize);
+        all.gb[co] += g;
+        all.y[at] = bias.map_or(0.0, |bias| bias[co]);
+        for (w_at, w) in w.iter().enumerate().skip(co).step_by(out_c) {
+            let (ci, tap) = (w_at / out_c % in_c, w_at / out_c / in_c);
+            let iy = (oy * stride + tap / p.kernel_w as usize).wrapping_sub(p.pad_h as usize);
+            let ix = (ox * stride + tap % p.kernel_w as usize).wrapping_sub(p.pad_w as usize);
+            if iy < in_h && ix < in_w {
+                let x_at = ((n * in_h + iy) * in_w + ix) * in_c + ci;
+                all.y[at] += x[x_at] * w;
+                all.gx[x_at] += g * w;
+                all.gw[w_at] += g * x[x_at];
+            }
+        }
+    }
+    all
+}
+
+pub fn gradients() -> Vec<GradientCase> {
+    let of = |shape: [usize; 4], kernel: [usize; 2], out: usize, stride: usize, padding: usize| {
+        let weight_shape = [kernel[0], kernel[1], shape[3], out];
+        let p = Conv2dParams::forward(shape, weight_shape, stride, padding, true);
+        let mut all = Results::zeros(&p);
+        let x = doubles(&numbers("finite x", all.gx.len()));
+        let w = doubles(&numbers("finite w", all.gw.len()));
+        let b = doubles(&numbers("finite b", out));
+        let gy = doubles(&numbers("finite gy", all.y.len()));
+        backward_input(&p, &gy, &w, &mut all.gx);
+        backward_weight(&p, &x, &gy, &mut all.gw, Some(&mut all.gb));
+        GradientCase {
+            name: format!(
+                "{OP} x, weight, bias {shape:?} kernel {kernel:?} -> {out} stride {stride} padding {padding}"
+            ),
+            inputs: vec![x, w, b],
+            gradients: vec![all.gx, all.gw, all.gb],
+            value: Box::new(move |inputs| {
+                let mut y = vec![0.0; gy.len()];
+                forward(&p, &inputs[0], &inputs[1], Some(&inputs[2]), &mut y);
+                y.iter().zip(&gy).map(|(y, g)| y * g).sum()
+            }),
+            tolerance: 1e-8,
+        }
+    };
+    vec![
+        of([2, 4, 5, 3], [3, 3], 2, 1, 1),
+        of([1, 5, 6, 2], [3, 3], 17, 2, 1),
+        of([1, 3, 5, 5], [1, 1], 3, 2, 0),
+        of([1, 9, 6, 1], [7, 7], 2, 4, 3),
+        of([1, 5, 4, 2], [2, 2], 3, 2, 0),
+    ]
+}
