@@ -34,10 +34,12 @@ fn gemm_tile(tile: u32) {
     for (var m = 0u; m < TILE_M; m++) {
         origins[m] = origin(min(row + m, gemm_rows() - 1u));
     }
-    for (var tap = 0u; tap < gemm_taps(); tap++) {
+    let taps = gemm_taps();
+    let depth = gemm_depth();
+    for (var tap = 0u; tap < taps; tap++) {
         var at: array<u32, TILE_M>;
         for (var m = 0u; m < TILE_M; m++) { at[m] = locate(origins[m], tap); }
-        for (var k = 0u; k < gemm_depth(); k++) {
+        for (var k = 0u; k < depth; k++) {
             var b: array<vec4<f32>, TILE_N>;
             for (var j = 0u; j < TILE_N; j++) { b[j] = load_b(tap, k, col4 + j); }
             for (var m = 0u; m < TILE_M; m++) {

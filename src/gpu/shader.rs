@@ -157,15 +157,13 @@ impl Assembled {
             Error::Shader { file, line, message }
         };
         let module = naga::front::wgsl::parse_str(&self.text).map_err(|error| {
-            let line = error.location(&self.text).map_or(0, |at| at.line_number);
+            let line = self.first_line(error.labels().map(|(span, _)| span));
             fault(line, error.message().to_owned())
         })?;
         let mut validator =
             naga::valid::Validator::new(naga::valid::ValidationFlags::all(), naga::valid::Capabilities::all());
         if let Err(error) = validator.validate(&module) {
-            // The first span that is one: expressions that naga made up itself have none.
-            let mut spans = error.spans().filter(|(span, _)| span.is_defined());
-            let line = spans.next().map_or(0, |(span, _)| span.location(&self.text).line_number);
+            let line = self.first_line(error.spans().map(|(span, _)| *span));
             let mut message = error.as_inner().to_string();
             let mut source = std::error::Error::source(error.as_inner());
             while let Some(cause) = source {
@@ -175,6 +173,12 @@ impl Assembled {
             return Err(fault(line, message));
         }
         Ok(module)
+    }
+
+    /// The line of the first span that is one: what naga made up itself, such as the type to return, has none.
+    fn first_line(&self, spans: impl Iterator<Item = naga::Span>) -> u32 {
+        let mut defined = spans.filter(naga::Span::is_defined);
+        defined.next().map_or(0, |span| span.location(&self.text).line_number)
     }
 
     /// Compiles the text for a device.
