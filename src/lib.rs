@@ -1,6 +1,6 @@
 //! shadegrad: a hand-written GPU compute engine that trains and runs segmentation networks on any vendor's GPU.
 //!
-//! Reading order: a [`Tensor`](tensor::Tensor) is a handle to numbers on a [`Device`]; an op ([`ops`]) is a
+//! Reading order: a [`Tensor`] is a handle to numbers on a [`Device`]; an op ([`ops`]) is a
 //! kernel, its plain-Rust twin ([`cpu`]) and its gradient; the [`Tape`] plays gradients backwards ([`autograd`]);
 //! layers ([`nn`]) hold parameters and call ops; a network ([`models`]) is a struct of layers; [`train`] puts slices
 //! ([`data`]) in and weights out; [`eval`] says how good they are. [`gpu`] is the only place that talks to wgpu.

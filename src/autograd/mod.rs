@@ -15,7 +15,7 @@
 //! # }
 //! ```
 //!
-//! An op calls [`record`] with its output, its inputs and a struct that holds exactly what its gradient needs.
+//! An op calls `record` with its output, its inputs and a struct that holds exactly what its gradient needs.
 //! Values computed only from unwatched tensors leave no trace.
 
 mod gradients;

@@ -1,7 +1,7 @@
 //! Batch normalisation over the pixels of all images, per channel. The twin of `shaders/batch_norm.wgsl`.
 //!
 //! Sums run over fixed chunks of pixels, so a result does not depend on the number of threads. Within a chunk a
-//! short row of accumulators ([`tiled`]) is as long as several vector registers even if there are few channels.
+//! short row of accumulators (`tiled`) is as long as several vector registers even if there are few channels.
 
 use rayon::prelude::*;
 

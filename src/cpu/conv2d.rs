@@ -1,6 +1,6 @@
 //! 2-D convolution and its gradients. The twin of `shaders/conv2d.wgsl`.
 //!
-//! Forward and the input gradient are one gather (see [`gather`]): a small tile of pixels times 16 output channels
+//! Forward and the input gradient are one gather (see `gather`): a small tile of pixels times 16 output channels
 //! stays in registers while the loop walks over kernel positions and input channels.
 
 use rayon::prelude::*;

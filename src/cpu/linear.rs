@@ -1,6 +1,6 @@
 //! Linear layer over the last axis. The twin of `shaders/linear.wgsl`.
 //!
-//! A linear layer is a 1x1 convolution whose pixels are the rows, so the loops are those of [`conv2d`](super::conv2d):
+//! A linear layer is a 1x1 convolution whose pixels are the rows, so the loops are those of `conv2d`:
 //! one place to make fast.
 
 use super::conv2d::{self, Conv2dParams};

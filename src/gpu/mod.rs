@@ -2,7 +2,7 @@
 //! recording dispatches and reading results back. Nothing above this module names a wgpu type.
 //!
 //! The life of a dispatch: an op builds a [`Launch`] (shader, entry point, parameters, tensors); the
-//! [`Recorder`](recorder) finds the pipeline and the bind group in its caches and adds one line to the open
+//! recorder finds the pipeline and the bind group in its caches and adds one line to the open
 //! compute pass; `flush` submits the pass, once per training step; only reading a tensor waits.
 
 mod context;

@@ -1,6 +1,6 @@
 //! 2-D convolution (as in networks: a correlation), any kernel, stride and padding.
 //!
-//! y[n,oy,ox,co] = bias[co] + sum over ky,kx,ci of x[n, oy*s+ky-p, ox*s+kx-p, ci] * w[ky,kx,ci,co]
+//! `y[n,oy,ox,co] = bias[co] + sum over ky,kx,ci of x[n, oy*s+ky-p, ox*s+kx-p, ci] * w[ky,kx,ci,co]`
 //!
 //! Shapes: x `[N, H, W, in]`, weight `[kh, kw, in, out]`, bias `[out]` -> y `[N, (H+2p-kh)/s+1, (W+2p-kw)/s+1, out]`.
 //! The input gradient is the same gather over gy with flipped weights; the weight gradient sums over pixels in

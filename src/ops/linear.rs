@@ -1,4 +1,4 @@
-//! Linear layer over the last axis.  y[r,o] = bias[o] + sum over i of x[r,i] * w[i,o].
+//! Linear layer over the last axis.  `y[r,o] = bias[o] + sum over i of x[r,i] * w[i,o]`.
 //!
 //! Shapes: x `[.., in]`, weight `[in, out]`, bias `[out]` -> y `[.., out]`.
 //! Versions: `v1` one element per invocation; `v2` register tiles, channels that divide by 8.
