@@ -1,4 +1,4 @@
-//! The devices under test: the CPU, and every adapter that `SHADEGRAD_TEST_ADAPTERS` names or wgpu finds.
+//! The devices under test: the CPU, and the adapter that `SHADEGRAD_DEVICE` names, or the first that wgpu finds.
 
 use std::sync::OnceLock;
 

@@ -142,17 +142,17 @@ fn every_loop_is_bounded() {
             .map(|(_, function)| function)
             .chain(module.entry_points.iter().map(|entry| &entry.function));
         for function in functions {
-            walk(&function.body, function, name);
+            walk(&function.body, function, &module, name);
         }
     }
 }
 
-fn walk(block: &naga::Block, function: &naga::Function, shader: &str) {
+fn walk(block: &naga::Block, function: &naga::Function, module: &naga::Module, shader: &str) {
     for statement in block {
         match statement {
             Statement::Loop { body, continuing, break_if } => {
                 assert!(break_if.is_none(), "{shader}: break if");
-                let counter = counter(body, function)
+                let (counter, bound) = comparison(body, function)
                     .unwrap_or_else(|| panic!("{shader}: a loop in {:?} does not start with its bound", function.name));
                 let mut in_body = Vec::new();
                 stores(body, function, &mut in_body);
@@ -160,23 +160,55 @@ fn walk(block: &naga::Block, function: &naga::Function, shader: &str) {
                 stores(continuing, function, &mut in_step);
                 assert!(!in_body.contains(&counter), "{shader}: a loop's body changes its counter");
                 assert_eq!(in_step, vec![counter], "{shader}: a loop's step changes only its counter");
-                walk(body, function, shader);
+                let mut read = Vec::new();
+                reads(bound, function, module, &mut read);
+                assert!(
+                    !read.iter().any(|variable| *variable == counter || in_body.contains(variable)),
+                    "{shader}: a loop changes its bound"
+                );
+                walk(body, function, module, shader);
             }
-            Statement::Block(inner) => walk(inner, function, shader),
+            Statement::Block(inner) => walk(inner, function, module, shader),
             Statement::If { accept, reject, .. } => {
-                walk(accept, function, shader);
-                walk(reject, function, shader);
+                walk(accept, function, module, shader);
+                walk(reject, function, module, shader);
             }
-            Statement::Switch { cases, .. } => cases.iter().for_each(|case| walk(&case.body, function, shader)),
+            Statement::Switch { cases, .. } => cases.iter().for_each(|case| walk(&case.body, function, module, shader)),
             _ => {}
         }
     }
 }
 
 type Variable = naga::Handle<naga::LocalVariable>;
+type Expression = naga::Handle<naga::Expression>;
 
-/// The local variable that the loop's first `if !(variable < bound) { break; }` compares.
-fn counter(body: &naga::Block, function: &naga::Function) -> Option<Variable> {
+/// The local variables that a bound reads. It is made of constants, uniforms, locals, arithmetic, `min` and `select`:
+/// anything else (memory that a kernel writes) might change and is refused. A call's result is a value made before the
+/// loop: `comparison` refuses a call inside the loop ahead of its bound.
+fn reads(expression: Expression, function: &naga::Function, module: &naga::Module, found: &mut Vec<Variable>) {
+    use naga::Expression as E;
+    match &function.expressions[expression] {
+        E::Literal(_) | E::Constant(_) | E::Override(_) | E::FunctionArgument(_) | E::CallResult(_) => {}
+        E::GlobalVariable(global) if module.global_variables[*global].space == AddressSpace::Uniform => {}
+        E::Load { pointer } => match local(*pointer, function) {
+            Some(variable) => found.push(variable),
+            None => reads(*pointer, function, module, found),
+        },
+        E::Access { base, .. } | E::AccessIndex { base, .. } => reads(*base, function, module, found),
+        E::Unary { expr, .. } | E::As { expr, .. } => reads(*expr, function, module, found),
+        E::Binary { left, right, .. } => [left, right].iter().for_each(|part| reads(**part, function, module, found)),
+        E::Select { condition, accept, reject } => {
+            [condition, accept, reject].iter().for_each(|part| reads(**part, function, module, found));
+        }
+        E::Math { arg, arg1, arg2, .. } => {
+            [Some(*arg), *arg1, *arg2].into_iter().flatten().for_each(|part| reads(part, function, module, found));
+        }
+        other => panic!("{:?}: a loop's bound holds {other:?}", function.name),
+    }
+}
+
+/// The local variable and the bound that the loop's first `if !(variable < bound) { break; }` compares.
+fn comparison(body: &naga::Block, function: &naga::Function) -> Option<(Variable, Expression)> {
     for statement in body {
         match statement {
             Statement::Emit(_) => {}
@@ -189,10 +221,10 @@ fn counter(body: &naga::Block, function: &naga::Function) -> Option<Variable> {
                 while let naga::Expression::Unary { expr, .. } = expression {
                     expression = &function.expressions[*expr];
                 }
-                let naga::Expression::Binary { left, .. } = expression else { return None };
-                return loaded(*left, function);
+                let naga::Expression::Binary { left, right, .. } = expression else { return None };
+                return Some((loaded(*left, function)?, *right));
             }
-            Statement::Block(inner) => return counter(inner, function),
+            Statement::Block(inner) => return comparison(inner, function),
             _ => return None,
         }
     }
@@ -247,10 +279,16 @@ fn a_fault_is_reported_with_file_and_line() {
 }
 
 #[test]
-fn a_loop_that_changes_its_counter_is_found() {
-    let text = "fn f() { for (var i = 0u; i < 4u; i++) { i = 0u; } }";
-    let module = naga::front::wgsl::parse_str(text).unwrap();
-    let (_, function) = module.functions.iter().next().unwrap();
-    let caught = std::panic::catch_unwind(|| walk(&function.body, function, "text"));
-    assert!(caught.is_err());
+fn a_loop_that_changes_its_counter_or_bound_is_found() {
+    let texts = [
+        "fn f() { for (var i = 0u; i < 4u; i++) { i = 0u; } }",
+        "fn f() { var n = 4u; for (var i = 0u; i < n; i++) { n += 1u; } }",
+        "fn f() { for (var i = 0u; i < g(); i++) {} } fn g() -> u32 { return 4u; }",
+    ];
+    for text in texts {
+        let module = naga::front::wgsl::parse_str(text).unwrap();
+        let (_, function) = module.functions.iter().find(|(_, f)| f.name.as_deref() == Some("f")).unwrap();
+        let caught = std::panic::catch_unwind(|| walk(&function.body, function, &module, "text"));
+        assert!(caught.is_err(), "{text}");
+    }
 }

@@ -15,6 +15,7 @@
 // _v3  backward_weight for ci that divides by 8: both sides are read as vec4, bounds are checked once per image row.
 // @include flat
 // @include gemm_tile
+// @include weight_chunks
 
 override WG: u32 = 64u;
 
@@ -208,7 +209,7 @@ fn backward_weight_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(nu
         ky[i] = r / (params.in_c * params.kernel_w);
     }
     var sum: array<array<vec4<f32>, 2>, TILE_R>;
-    for (var block = first; block < last; block += params.block_rows) {
+    for (var block = first; block < last; block += max(params.block_rows, 1u)) {
         // A block's sum is complete before it is added: no long chain.
         var acc: array<array<vec4<f32>, 2>, TILE_R>;
         for (var row = block; row < min(block + params.block_rows, last); row++) {
@@ -272,7 +273,7 @@ fn backward_weight_v3(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(nu
     let hi = select(u32(clamp(past, 0, i32(params.out_w))), params.out_w, is_bias);
 
     let at_sum = ((params.first_chunk + chunk) * (weight_rows() + 1u) + r0) * out_c4 + co4;
-    for (var block = first; block < last; block += params.block_rows) {
+    for (var block = first; block < last; block += max(params.block_rows, 1u)) {
         var acc: array<array<vec4<f32>, 2>, TILE_R>;
         for (var row = block; row < min(block + params.block_rows, last); row++) {
             let n = row / params.out_h;
@@ -317,27 +318,6 @@ fn backward_weight_v3(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(nu
     }
 }
 
-@group(0) @binding(1) var<storage, read> partial_in: array<f32>;
-@group(0) @binding(2) var<storage, read_write> grad_weight: array<f32>;
-@group(0) @binding(3) var<storage, read_write> grad_bias: array<f32>;
-
-@compute @workgroup_size(WG)
-fn reduce(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
-    let at = flat_index(gid, groups); // (r, co)
-    let weights = weight_rows() * params.out_c;
-    let stride = weights + params.out_c;
-    if at >= stride { return; }
-    var sum = 0.0;
-    for (var first = 0u; first < params.chunks; first += 16u) {
-        var part = 0.0; // sixteen chunks at a time: a blocked sum
-        for (var chunk = first; chunk < min(first + 16u, params.chunks); chunk++) {
-            part += partial_in[chunk * stride + at];
-        }
-        sum += part;
-    }
-    if at < weights {
-        grad_weight[at] = sum;
-    } else if params.has_bias == 1u {
-        grad_bias[at - weights] = sum;
-    }
-}
+// The second stage is lib/weight_chunks.
+fn weight_count() -> u32 { return weight_rows() * params.out_c; }
+fn bias_count() -> u32 { return params.out_c; }

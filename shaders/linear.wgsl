@@ -10,6 +10,7 @@
 // _v2  a tile of 8 rows x 8 columns (lib/gemm_tile); backward_weight 8 inputs x 8 outputs, both read as vec4.
 // @include flat
 // @include gemm_tile
+// @include weight_chunks
 
 override WG: u32 = 64u;
 
@@ -137,27 +138,6 @@ fn backward_weight_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(nu
     }
 }
 
-@group(0) @binding(1) var<storage, read> partial_in: array<f32>;
-@group(0) @binding(2) var<storage, read_write> grad_weight: array<f32>;
-@group(0) @binding(3) var<storage, read_write> grad_bias: array<f32>;
-
-@compute @workgroup_size(WG)
-fn reduce(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
-    let at = flat_index(gid, groups); // (i, o)
-    let weights = params.inputs * params.outputs;
-    let stride = weights + params.outputs;
-    if at >= stride { return; }
-    var sum = 0.0;
-    for (var first = 0u; first < params.chunks; first += 16u) {
-        var part = 0.0; // sixteen chunks at a time: a blocked sum
-        for (var chunk = first; chunk < min(first + 16u, params.chunks); chunk++) {
-            part += partial_in[chunk * stride + at];
-        }
-        sum += part;
-    }
-    if at < weights {
-        grad_weight[at] = sum;
-    } else if params.has_bias == 1u {
-        grad_bias[at - weights] = sum;
-    }
-}
+// The second stage is lib/weight_chunks.
+fn weight_count() -> u32 { return params.inputs * params.outputs; }
+fn bias_count() -> u32 { return params.outputs; }

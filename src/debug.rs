@@ -2,8 +2,7 @@
 //!
 //! | variable | effect |
 //! | --- | --- |
-//! | `SHADEGRAD_DEBUG=1..5` | 1 adapter and limits, 2 one line per dispatch, 3 kernel version chosen, 4 final WGSL, 5 the tape |
-//! | `SHADEGRAD_NAN=1` | read every training loss at once and stop at the first that is not finite |
+//! | `SHADEGRAD_DEBUG=1..5` | 1 adapter and limits, 2 one line per dispatch, 4 final WGSL, 5 the tape |
 //! | `SHADEGRAD_SHADERS=dir` | read shaders from this folder instead of the embedded text |
 //!
 //! This is the only place in the library that writes to stderr, and only when asked to.
@@ -16,8 +15,6 @@ use std::path::PathBuf;
 pub struct Switches {
     /// `SHADEGRAD_DEBUG`, 0 to 5.
     pub level: u8,
-    /// `SHADEGRAD_NAN`: stop at the first loss that is not finite.
-    pub nan: bool,
     /// `SHADEGRAD_SHADERS`: the folder that replaces the embedded shaders.
     pub shaders: Option<PathBuf>,
 }
@@ -28,7 +25,6 @@ impl Switches {
         let number = |name: &str| std::env::var(name).ok().and_then(|text| text.trim().parse::<u8>().ok());
         Self {
             level: number("SHADEGRAD_DEBUG").unwrap_or(0),
-            nan: number("SHADEGRAD_NAN").unwrap_or(0) > 0,
             shaders: std::env::var_os("SHADEGRAD_SHADERS").map(PathBuf::from),
         }
     }

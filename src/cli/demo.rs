@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use shadegrad::data::Split;
 use shadegrad::data::phantom::{PhantomSettings, best_threshold, write_phantom};
-use shadegrad::models::weights;
 use shadegrad::train::{TrainConfig, Trainer};
 use shadegrad::{Device, Error, Result};
 
@@ -59,9 +58,7 @@ pub(crate) fn run(args: &DemoArgs) -> Result<()> {
         println!("{} training slices; validation on {}", split.train.len(), split.val_patients(&dataset).join(", "));
     }
     catch_interrupt();
-    train::session(&mut trainer, &dataset, &split, &run, false, args.json)?;
-    weights::load(&mut trainer.net, &run.join("best.safetensors"))?;
-    let evaluation = trainer.evaluate(&dataset, &split.val, false)?;
+    let evaluation = train::session(&mut trainer, &dataset, &split, &run, false, args.json)?;
     let threshold = best_threshold(&dataset, &split.val);
     if !args.json {
         println!("\nValidation patients, best weights:");

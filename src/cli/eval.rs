@@ -58,9 +58,9 @@ pub(crate) fn run(args: &EvalArgs) -> Result<()> {
     };
     let mut trainer = Trainer::new(&device, &dataset, &config)?;
     weights::load(&mut trainer.net, &file)?;
-    let evaluation = trainer.evaluate(&dataset, &part, false)?;
+    let evaluation = trainer.evaluate(&dataset, &part, args.overlays.is_some())?;
     if let Some(folder) = &args.overlays {
-        draw_overlays(&trainer, &dataset, &part, folder)?;
+        draw_overlays(&dataset, &part, &evaluation.masks, folder)?;
     }
     print(&evaluation.metrics, evaluation.loss, args.json)
 }
@@ -111,16 +111,15 @@ const OVERLAYS: usize = 24;
 
 /// One PNG for each of some slices (all that hold or predict a tumour, evenly thinned), and a sheet of them.
 pub(crate) fn draw_overlays(
-    trainer: &Trainer,
     dataset: &Dataset,
     part: &[(usize, usize)],
+    masks: &[Vec<u8>],
     folder: &Path,
 ) -> Result<()> {
     make_folder(folder)?;
-    let masks = trainer.evaluate(dataset, part, true)?.masks;
     let shown: Vec<_> = part
         .iter()
-        .zip(&masks)
+        .zip(masks)
         .filter(|(index, mask)| dataset.slice(**index).mask.iter().chain(mask.iter()).any(|pixel| *pixel > 0))
         .collect();
     let mut tiles = Vec::new();

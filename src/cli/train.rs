@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use shadegrad::data::{Dataset, Split};
 use shadegrad::models::weights;
-use shadegrad::train::{EpochLog, TrainConfig, Trainer, load_state, save_state};
+use shadegrad::train::{EpochLog, Evaluation, TrainConfig, Trainer, load_state, save_state};
 use shadegrad::{Device, Error, Result};
 
 use super::{bar, catch_interrupt, eval, interrupted, make_folder, write_text};
@@ -102,7 +102,7 @@ pub(crate) fn run(args: &TrainArgs) -> Result<()> {
         return Ok(());
     }
     catch_interrupt();
-    session(&mut trainer, &dataset, &split, &args.out, args.resume, args.json)
+    session(&mut trainer, &dataset, &split, &args.out, args.resume, args.json).map(drop)
 }
 
 /// The settings: those of the run or recipe, changed by the flags.
@@ -201,7 +201,8 @@ fn lock(out: &Path) -> Result<File> {
     Ok(file)
 }
 
-/// Trains to the end, keeping best and last weights, the log, and at the end the overlays.
+/// Trains to the end, keeping best and last weights, the log, and at the end the overlays. Returns what the best
+/// weights reach on the validation slices.
 pub(crate) fn session(
     trainer: &mut Trainer,
     dataset: &Dataset,
@@ -209,7 +210,7 @@ pub(crate) fn session(
     out: &Path,
     resume: bool,
     json: bool,
-) -> Result<()> {
+) -> Result<Evaluation> {
     make_folder(out)?;
     let _lock = lock(out)?;
     let state = out.join("state.safetensors");
@@ -239,11 +240,9 @@ pub(crate) fn session(
     while trainer.progress.epoch < config.epochs {
         let bar = bar("training", json);
         bar.set_message(format!("epoch {}/{}", trainer.progress.epoch + 1, config.epochs));
-        let mut losses = (0.0, 0);
         let result = trainer.epoch(split, dataset, &mut |step, steps, loss| {
             bar.set_length(steps as u64);
             bar.set_position(step as u64);
-            losses = (losses.0 + loss, losses.1 + 1);
             bar.set_message(format!("{}  loss {loss:.4}", bar.message().split("  loss").next().unwrap_or_default()));
             !interrupted()
         });
@@ -271,13 +270,14 @@ pub(crate) fn session(
     if best_file.exists() {
         weights::load(&mut trainer.net, &best_file)?;
     }
-    eval::draw_overlays(trainer, dataset, &split.val, &out.join("overlays"))?;
+    let evaluation = trainer.evaluate(dataset, &split.val, true)?;
+    eval::draw_overlays(dataset, &split.val, &evaluation.masks, &out.join("overlays"))?;
     if !json {
         println!("best mean volume Dice {best:.4}; everything is in {}", out.display());
         let memory = trainer.device().memory();
         println!("peak memory on the device {:.1} MiB", memory.peak as f64 / 1048576.0);
     }
-    Ok(())
+    Ok(evaluation)
 }
 
 /// Drops log lines of epochs that will be run again.

@@ -75,6 +75,12 @@ pub(crate) struct Dispatch<'a> {
     pub(crate) groups: [u32; 3],
 }
 
+/// The encoder of the step, opened by the first who needs it.
+fn open<'a>(encoder: &'a mut Option<wgpu::CommandEncoder>, device: &wgpu::Device) -> &'a mut wgpu::CommandEncoder {
+    encoder
+        .get_or_insert_with(|| device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("step") }))
+}
+
 impl Recorder {
     /// Adds a dispatch to the open pass.
     ///
@@ -93,9 +99,7 @@ impl Recorder {
             self.pass = None; // a pass of its own for each timed dispatch
         }
         if self.pass.is_none() {
-            let encoder = self.encoder.get_or_insert_with(|| {
-                device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("step") })
-            });
+            let encoder = open(&mut self.encoder, device);
             let timestamp_writes = self.profile.as_mut().map(|profile| {
                 let index = profile.labels.len() as u32;
                 profile.labels.push(work.label.to_owned());
@@ -199,9 +203,7 @@ impl Recorder {
         bytes: u64,
     ) {
         self.pass = None;
-        let encoder = self.encoder.get_or_insert_with(|| {
-            device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("step") })
-        });
+        let encoder = open(&mut self.encoder, device);
         encoder.copy_buffer_to_buffer(from.0, from.1, to.0, to.1, Some(bytes));
     }
 

@@ -281,7 +281,7 @@ impl Unext {
         self.forward_stages(x, mode, &mut |_, _| Ok(()))
     }
 
-    /// As [`forward`](Self::forward), and shows each stage by name: t1 to t4, bottleneck, d1_sum, d1, d2_sum, d2, d3, d4.
+    /// As [`forward`](Self::forward), and shows each stage by name: t1 to t4, bottleneck, d1_sum, d1, d2_sum, d2, d3, d4, d5.
     ///
     /// # Errors
     /// As [`forward`](Self::forward), and what `stage` returns.
@@ -333,6 +333,7 @@ impl Unext {
         let d4 = decode(&d3, &self.decoder4, &self.dbn4, &t1)?;
         stage("d4", &d4)?;
         let full = relu(&upsample_bilinear(&self.decoder5.forward(&d4)?, false)?)?;
+        stage("d5", &full)?;
         self.last.forward(&full)
     }
 }

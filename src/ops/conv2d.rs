@@ -11,7 +11,7 @@
 
 use std::ops::Range;
 
-use super::Version;
+use super::{Version, chunks_with_room};
 use crate::autograd::{Backward, Wanted, record};
 use crate::cpu::conv2d::{self as plain, Conv2dParams};
 use crate::gpu::Shader;
@@ -199,8 +199,7 @@ pub fn backward_weight(
     let image_rows: usize = ranges.iter().map(|range| range.len() * p.out_h as usize).max().unwrap_or(1);
     // Enough chunks to fill a GPU, as long as their partial sums stay small.
     let partial_len = (rows + 1) * p.out_c as usize;
-    let room = MAX_PARTIAL_BYTES.min(context.max_binding_bytes() as usize);
-    let most = (room / (partial_len * 4) / ranges.len()).max(1);
+    let most = chunks_with_room(context, partial_len, ranges.len());
     let wanted = (INVOCATIONS / tiles.max(1)).clamp(1, most).min(image_rows);
     let chunk_rows = image_rows.div_ceil(wanted);
     let block_rows = (BLOCK_PIXELS / p.out_w as usize).max(1);
@@ -237,8 +236,6 @@ pub fn backward_weight(
 
 /// Invocations that fill a large GPU.
 const INVOCATIONS: usize = 32768;
-/// Room for partial sums of one weight gradient.
-const MAX_PARTIAL_BYTES: usize = 16 << 20;
 /// Pixels summed before they are added to the rest.
 const BLOCK_PIXELS: usize = 512;
 

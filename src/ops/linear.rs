@@ -3,7 +3,7 @@
 //! Shapes: x `[.., in]`, weight `[in, out]`, bias `[out]` -> y `[.., out]`.
 //! Versions: `v1` one element per invocation; `v2` register tiles, channels that divide by 8.
 
-use super::Version;
+use super::{Version, chunks_with_room};
 use crate::autograd::{Backward, Wanted, record};
 use crate::cpu::linear::{self as plain, LinearParams};
 use crate::gpu::Shader;
@@ -128,8 +128,6 @@ pub fn backward_input(p: &LinearParams, gy: &Tensor, weight: &Tensor, gx: &Tenso
 
 /// Rows summed by one invocation: short chains, and enough chunks to fill a GPU.
 const CHUNK_ROWS: usize = 128;
-/// Room for partial sums of one weight gradient.
-const MAX_PARTIAL_BYTES: usize = 16 << 20;
 
 /// gw, and gb if there is a bias. `p` are forward's sizes; `v2` needs both channels to divide by 8.
 ///
@@ -153,8 +151,7 @@ pub fn backward_weight(
     let ranges = device.image_ranges(OP, &[x, gy])?;
     let per_image = p.rows as usize / x.shape().dims()[0];
     // Longer chunks where the partial sums would not fit.
-    let room = MAX_PARTIAL_BYTES.min(context.max_binding_bytes() as usize);
-    let most = (room / ((inputs + 1) * outputs * 4) / ranges.len()).max(1);
+    let most = chunks_with_room(context, (inputs + 1) * outputs, ranges.len());
     let longest = ranges.iter().map(|images| images.len() * per_image).max().unwrap_or(1);
     let chunk_rows = CHUNK_ROWS.max(longest.div_ceil(most));
     let chunks: Vec<usize> = ranges.iter().map(|images| (images.len() * per_image).div_ceil(chunk_rows)).collect();

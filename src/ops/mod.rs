@@ -39,7 +39,15 @@ pub use shift::{Axis, shift};
 pub use sigmoid::sigmoid;
 pub use upsample_bilinear::upsample_bilinear;
 
-use crate::gpu::Shader;
+use crate::gpu::{Context, Shader};
+
+/// Chunks that each of `ranges` launches of a weight gradient may sum separately, if a chunk's partial sums are
+/// `partial_len` numbers: together they stay within 16 MiB and within one binding, as long as that leaves one chunk.
+fn chunks_with_room(context: &Context, partial_len: usize, ranges: usize) -> usize {
+    const MAX_PARTIAL_BYTES: usize = 16 << 20;
+    let room = MAX_PARTIAL_BYTES.min(context.max_binding_bytes() as usize);
+    (room / (partial_len * 4) / ranges).max(1)
+}
 
 /// Every shader, for the checks that need no device.
 pub const SHADERS: &[Shader] = &[

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::data::Normalization;
 use crate::models::UnextConfig;
-use crate::ops::{Adam, BceDice, Pooling};
+use crate::ops::{Adam, BceDice};
 use crate::{Error, Result};
 
 /// The settings of a run. Defaults are the recipe for the LGG set.
@@ -53,9 +53,6 @@ pub enum DicePooling {
     Sample,
 }
 
-/// What a network needs to be built again.
-pub type ModelConfig = UnextConfig;
-
 impl Default for TrainConfig {
     fn default() -> Self {
         Self {
@@ -80,7 +77,7 @@ impl Default for TrainConfig {
 
 impl TrainConfig {
     /// The network's settings.
-    pub fn network(&self) -> ModelConfig {
+    pub fn network(&self) -> UnextConfig {
         UnextConfig { widths: self.widths, ..UnextConfig::default() }
     }
 
@@ -90,11 +87,6 @@ impl TrainConfig {
             DicePooling::Batch => BceDice::batch(),
             DicePooling::Sample => BceDice::sample(),
         }
-    }
-
-    /// The name of the loss's pooling.
-    pub fn pooling(&self) -> Pooling {
-        self.loss().pooling
     }
 
     /// The optimizer.

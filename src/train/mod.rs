@@ -8,5 +8,5 @@ mod config;
 mod trainer;
 
 pub use checkpoint::{Progress, load_state, save_state};
-pub use config::{DicePooling, ModelConfig, TrainConfig};
+pub use config::{DicePooling, TrainConfig};
 pub use trainer::{EpochLog, Evaluation, Trainer};

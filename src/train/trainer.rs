@@ -121,11 +121,6 @@ impl Trainer {
         &self.device
     }
 
-    /// How often the weights were updated.
-    pub fn step_count(&self) -> u64 {
-        self.progress.step
-    }
-
     /// The sample that shows a slice as it is.
     pub fn sample(&self, index: (usize, usize)) -> Sample {
         Sample { slice: self.places.get(&index).copied().unwrap_or(usize::MAX), group: index.0, turn: 0, flips: 0 }
