@@ -36,7 +36,7 @@ pub enum Error {
     },
     /// The device has no room for a buffer.
     #[error(
-        "{op}: the device is out of memory for {bytes} bytes ({live} bytes are in use); use a smaller --batch or --size"
+        "{op}: the device is out of memory for {bytes} bytes ({live} bytes are in use); use a smaller --batch or smaller slices"
     )]
     OutOfMemory {
         /// The operation that asked for it.

@@ -109,7 +109,7 @@ impl<'a> Launch<'a> {
                 return Err(Error::Limit {
                     op: label,
                     message: format!(
-                        "a tensor {} of {bytes} bytes is larger than one binding of this device ({}); use a smaller --batch or --size",
+                        "a tensor {} of {bytes} bytes is larger than one binding of this device ({}); use a smaller --batch or smaller slices",
                         tensor.shape(),
                         context.max_binding_bytes()
                     ),

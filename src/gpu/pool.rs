@@ -104,7 +104,7 @@ impl Pool {
             return Err(Error::Limit {
                 op: op.to_owned(),
                 message: format!(
-                    "{bytes} bytes are more than the largest buffer of this device ({max_buffer}); use a smaller --batch or --size"
+                    "{bytes} bytes are more than the largest buffer of this device ({max_buffer}); use a smaller --batch or smaller slices"
                 ),
             });
         }

@@ -114,12 +114,14 @@ impl Fill<'_> {
         let Ok(view) = self.file.tensor(name) else {
             return Err(Error::weights(
                 self.path,
-                format!("holds no tensor {name}; these are the weights of another model (see --model and --widths)"),
+                format!(
+                    "holds no tensor {name}; these are the weights of another model; give weights that were trained with the same widths"
+                ),
             ));
         };
         if view.dtype() != Dtype::F32 || view.shape() != shape {
             let message = format!(
-                "{name} is {:?} {:?} but the model needs F32 {shape:?}; these are the weights of another model (see --model and --widths)",
+                "{name} is {:?} {:?} but the model needs F32 {shape:?}; these are the weights of another model; give weights that were trained with the same widths",
                 view.dtype(),
                 view.shape()
             );

@@ -119,7 +119,7 @@ impl Device {
             return Err(Error::Limit {
                 op: op.to_owned(),
                 message: format!(
-                    "one image of {shapes:?} is larger than one binding of this device ({limit} bytes); use a smaller --size"
+                    "one image of {shapes:?} is larger than one binding of this device ({limit} bytes); use smaller slices"
                 ),
             });
         }
