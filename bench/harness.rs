@@ -14,6 +14,7 @@ use std::time::Instant;
 
 use clap::builder::PossibleValuesParser;
 use shadegrad::gpu::Context;
+use shadegrad::models::{Model, ModelConfig};
 use shadegrad::ops::{Version, add};
 use shadegrad::{Device, Error, Result};
 
@@ -30,7 +31,7 @@ const MEMORY_BOUND: f64 = 10.0;
 /// What is timed, and how it is printed.
 #[derive(Debug, clap::Args)]
 pub struct Options {
-    /// Ops to time, or the network `unext` [default: all ops]
+    /// Ops to time, or a network: unext [default: all ops]
     #[arg(value_name = "OP", value_parser = PossibleValuesParser::new(names()), hide_possible_values = true)]
     ops: Vec<String>,
     /// auto, cpu, or part of an adapter's name
@@ -42,13 +43,13 @@ pub struct Options {
     /// One JSON object a line
     #[arg(long)]
     json: bool,
-    /// `bench unext`: time a training step instead of inference
+    /// Of a network: time a training step instead of inference
     #[arg(long)]
     train: bool,
-    /// `bench unext`: images of a step
+    /// Of a network: images of a step
     #[arg(long, default_value_t = 8)]
     batch: usize,
-    /// `bench unext`: rows and columns of an image
+    /// Of a network: rows and columns of an image
     #[arg(long, default_value_t = 256)]
     size: usize,
 }
@@ -95,11 +96,11 @@ impl Line {
     }
 }
 
-/// Ops that have cases, in their order.
+/// Ops that have cases, in their order, and the networks.
 pub fn names() -> Vec<&'static str> {
     let mut names: Vec<_> = cases().iter().map(|case| case.op).collect();
     names.dedup();
-    names.push("unext");
+    names.extend(Model::ALL.map(Model::name));
     names
 }
 
@@ -217,13 +218,15 @@ fn submissions(work: &mut Work, device: &Device, runs: usize) -> Result<Vec<f64>
 pub fn run(options: &Options) -> Result<()> {
     let device = Device::open(&options.device)?;
     let runs = options.runs as usize;
-    if options.ops.iter().any(|op| op == "unext") {
-        let line = models::unext(&device, options.train, options.batch, options.size, runs)?;
+    let networks: Vec<Model> = options.ops.iter().filter_map(|name| name.parse().ok()).collect();
+    for model in &networks {
+        let config = ModelConfig::new(*model);
+        let line = models::time(&device, &config, options.train, options.batch, options.size, runs)?;
         let text = if options.json { serde_json::to_string(&line) } else { serde_json::to_string_pretty(&line) };
         println!("{}", text.map_err(|error| Error::Config(format!("JSON: {error}")))?);
-        if options.ops.len() == 1 {
-            return Ok(());
-        }
+    }
+    if !networks.is_empty() && networks.len() == options.ops.len() {
+        return Ok(());
     }
     let peak = copy_peak(&device, runs)?;
     if !options.json {

@@ -1,12 +1,12 @@
-//! Whole networks: a training step, or inference, of UNeXt.
+//! Whole networks: a training step, or inference, of a network.
 
 use std::time::Instant;
 
-use shadegrad::models::{Unext, UnextConfig};
+use shadegrad::models::{self, ModelConfig, Network};
 use shadegrad::ops::{Adam, BceDice, Mode, adam, bce_dice};
 use shadegrad::{Device, Result, Tape, Tensor};
 
-/// The figures of one network; the JSON keys of `bench unext`.
+/// The figures of one network; the JSON keys of `bench unext` and its like.
 #[derive(Debug, serde::Serialize)]
 pub struct ModelLine {
     /// The network.
@@ -37,19 +37,28 @@ pub struct ModelLine {
     pub driver: String,
 }
 
-/// Times UNeXt. A step ends when the device has finished it.
+/// Times a network. A step ends when the device has finished it.
 ///
 /// # Errors
 /// As the ops.
-pub fn unext(device: &Device, train: bool, batch: usize, size: usize, runs: usize) -> Result<ModelLine> {
-    let net = Unext::new(device, &UnextConfig::default(), 0)?;
+pub fn time(
+    device: &Device,
+    config: &ModelConfig,
+    train: bool,
+    batch: usize,
+    size: usize,
+    runs: usize,
+) -> Result<ModelLine> {
+    let net = models::build(device, config, 0)?;
     let flat = net.parameters().values.shape();
     let moments = [device.zeros("bench", flat)?, device.zeros("bench", flat)?];
     let count = batch * size * size;
-    let pixels: Vec<f32> = (0..count * 3).map(|i| ((i * 7919) % 1009) as f32 / 504.5 - 1.0).collect();
-    let x = device.tensor("bench", [batch, size, size, 3], &pixels)?;
-    let disc: Vec<f32> = (0..count).map(|i| f32::from(u8::from(i / size % size < size / 4))).collect();
-    let target = device.tensor("bench", [batch, size, size, 1], &disc)?;
+    let pixels: Vec<f32> = (0..count * config.in_channels).map(|i| ((i * 7919) % 1009) as f32 / 504.5 - 1.0).collect();
+    let x = device.tensor("bench", [batch, size, size, config.in_channels], &pixels)?;
+    let classes = config.num_classes;
+    let disc: Vec<f32> =
+        (0..count * classes).map(|i| f32::from(u8::from(i / classes / size % size < size / 4))).collect();
+    let target = device.tensor("bench", [batch, size, size, classes], &disc)?;
     let step_values = device.zeros("bench", [2])?;
     let mut times = Vec::new();
     let mut reserved = [0; 2];
@@ -61,7 +70,7 @@ pub fn unext(device: &Device, train: bool, batch: usize, size: usize, runs: usiz
         let start = before(device);
         let begin = Instant::now();
         if train {
-            step(&net, &x, &target, &step_values, &moments, run as u64 + 1)?;
+            step(net.as_ref(), &x, &target, &step_values, &moments, run as u64 + 1)?;
         } else {
             net.forward(&x, Mode::Eval)?;
         }
@@ -79,7 +88,7 @@ pub fn unext(device: &Device, train: bool, batch: usize, size: usize, runs: usiz
     times.sort_by(f64::total_cmp);
     let median = times[times.len() / 2];
     Ok(ModelLine {
-        model: "unext",
+        model: config.model.name(),
         mode: if train { "train" } else { "infer" },
         batch,
         size,
@@ -102,7 +111,7 @@ fn traffic(device: &Device) -> u64 {
     }
 }
 
-fn step(net: &Unext, x: &Tensor, target: &Tensor, values: &Tensor, moments: &[Tensor; 2], t: u64) -> Result<()> {
+fn step(net: &dyn Network, x: &Tensor, target: &Tensor, values: &Tensor, moments: &[Tensor; 2], t: u64) -> Result<()> {
     let settings = Adam::default();
     values.write(&settings.step_values(1e-3, t))?;
     let tape = Tape::new();

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use safetensors::SafeTensors;
 use serde_json::Value;
-use shadegrad::models::{Unext, UnextConfig};
+use shadegrad::models::{self, Model, ModelConfig, Network};
 use shadegrad::nn::{self, Module, Parameter, Visitor};
 use shadegrad::ops::{self, Adam, BceDice, Mode};
 use shadegrad::tensor::random::Stream;
@@ -29,11 +29,10 @@ const TIGHT_STEPS: usize = 3;
 const LOOSE_LOSS: f64 = 3.0 * 3e-4;
 
 /// The network of a file on a device, or why there is none.
-fn build(label: &str, settings: &Value, device: &Device) -> std::result::Result<Unext, String> {
-    if label != "unext" {
-        return Err("no such network yet".to_owned());
-    }
-    let mut config = UnextConfig::default();
+fn build(label: &str, settings: &Value, device: &Device) -> std::result::Result<Box<dyn Network>, String> {
+    // `resunet_seed` and its like are one network; their settings say which form.
+    let model: Model = label.split('_').next().unwrap_or(label).parse().map_err(|_| "no such network yet")?;
+    let mut config = ModelConfig::new(model);
     for (key, value) in settings.as_object().unwrap() {
         match key.as_str() {
             "in_channels" => config.in_channels = value.as_u64().unwrap() as usize,
@@ -42,7 +41,7 @@ fn build(label: &str, settings: &Value, device: &Device) -> std::result::Result<
             _ => return Err(format!("setting {key} is not known")),
         }
     }
-    Ok(Unext::new(device, &config, 0).unwrap())
+    Ok(models::build(device, &config, 0).unwrap())
 }
 
 /// The formula's value of a tensor of the state dict, in PyTorch's order. f32 arithmetic, one rounding at most.
@@ -133,7 +132,7 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    fn filled(&self) -> Unext {
+    fn filled(&self) -> Box<dyn Network> {
         let mut net = build(self.label, self.settings, self.device).unwrap();
         nn::fill(&mut net, &mut |name, shape| Some(parameter(self.salt, name, shape))).unwrap();
         net
@@ -170,7 +169,7 @@ impl Run<'_> {
     }
 
     /// Runs the network, compares each stage, returns the logits.
-    fn forward(&mut self, net: &Unext, x: &Tensor, mode: Mode) -> Tensor {
+    fn forward(&mut self, net: &dyn Network, x: &Tensor, mode: Mode) -> Tensor {
         let prefix = if mode == Mode::Train { "train" } else { "eval" };
         let mut stages = Vec::new();
         let mut stage = |name: &str, tensor: &Tensor| {
@@ -199,7 +198,7 @@ impl Run<'_> {
     fn all(&mut self) {
         let mut net = self.filled();
         let x = self.images();
-        let logits = self.forward(&net, &x, Mode::Eval);
+        let logits = self.forward(net.as_ref(), &x, Mode::Eval);
         let dims: [usize; 4] = logits.shape().dims().try_into().unwrap();
         let masks = target(self.salt, dims);
         let sum: f64 = masks.iter().map(|value| f64::from(*value)).sum();
@@ -211,7 +210,7 @@ impl Run<'_> {
 
         let tape = Tape::new();
         let watched = tape.watch_input(&x);
-        let logits = self.forward(&net, &watched, Mode::Train);
+        let logits = self.forward(net.as_ref(), &watched, Mode::Train);
         let train_loss = loss(&logits);
         self.loss("train", value(&train_loss));
         let gradients = tape.backward(&train_loss).unwrap();

@@ -6,13 +6,13 @@
 //! ([`data`]) in and weights out; [`eval`] says how good they are. [`gpu`] is the only place that talks to wgpu.
 //!
 //! ```
-//! use shadegrad::models::{Unext, UnextConfig};
+//! use shadegrad::models::{self, ModelConfig};
 //! use shadegrad::ops::{BceDice, Mode, bce_dice};
 //! use shadegrad::{Device, Tape};
 //!
 //! # fn main() -> shadegrad::Result<()> {
 //! let device = Device::cpu();
-//! let net = Unext::new(&device, &UnextConfig::small(), 0)?;
+//! let net = models::build(&device, &ModelConfig::unext_small(), 0)?;
 //! let images = device.zeros("images", [2, 32, 32, 3])?;
 //! let masks = device.zeros("masks", [2, 32, 32, 1])?;
 //! let tape = Tape::new();

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use shadegrad::data::{ImageFile, read_images};
 use shadegrad::eval::{SliceCounts, overlay};
-use shadegrad::models::{Unext, weights};
+use shadegrad::models::{self, Network, weights};
 use shadegrad::ops::{Mode, Sample, Slices, load_batch};
 use shadegrad::train::TrainConfig;
 use shadegrad::{Device, Error, Result};
@@ -50,7 +50,7 @@ pub(crate) fn run(args: &PredictArgs) -> Result<()> {
     let config = eval::config_of(&args.weights)?;
     let images = read_images(&args.input)?;
     let device = Device::open(&args.device)?;
-    let mut net = Unext::new(&device, &config.network(), 0)?;
+    let mut net = models::build(&device, &config.network(), 0)?;
     weights::load(&mut net, &args.weights)?;
     make_folder(&args.out)?;
     // Normalisation is that of the patient's volume: images are taken patient by patient, and size by size.
@@ -61,7 +61,7 @@ pub(crate) fn run(args: &PredictArgs) -> Result<()> {
     let progress = bar("predicting", args.json);
     progress.set_length(images.len() as u64);
     for volume in volumes.values() {
-        let logits = predict(&device, &net, &config, volume)?;
+        let logits = predict(&device, net.as_ref(), &config, volume)?;
         for (image, logits) in volume.iter().zip(logits) {
             write(args, image, &logits)?;
             progress.inc(1);
@@ -74,10 +74,12 @@ pub(crate) fn run(args: &PredictArgs) -> Result<()> {
     Ok(())
 }
 
-/// Logits of each image of one volume. Sides that do not divide by 32 are padded with black and cut off again.
-fn predict(device: &Device, net: &Unext, config: &TrainConfig, volume: &[&ImageFile]) -> Result<Vec<Vec<f32>>> {
+/// Logits of each image of one volume. Sides that do not divide by what the network needs are padded with black and
+/// cut off again.
+fn predict(device: &Device, net: &dyn Network, config: &TrainConfig, volume: &[&ImageFile]) -> Result<Vec<Vec<f32>>> {
     let (h, w) = (volume[0].height, volume[0].width);
-    let (full_h, full_w) = (h.next_multiple_of(32), w.next_multiple_of(32));
+    let multiple = net.config().multiple();
+    let (full_h, full_w) = (h.next_multiple_of(multiple), w.next_multiple_of(multiple));
     let mut bytes = vec![0; volume.len() * full_h * full_w * 3];
     for (image, place) in volume.iter().zip(bytes.chunks_exact_mut(full_h * full_w * 3)) {
         for (row, place) in image.rgb.chunks_exact(3 * w).zip(place.chunks_exact_mut(3 * full_w)) {

@@ -6,7 +6,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use shadegrad::data::{Dataset, Split};
-use shadegrad::models::weights;
+use shadegrad::models::{Model, weights};
 use shadegrad::train::{EpochLog, Evaluation, TrainConfig, Trainer, load_state, save_state};
 use shadegrad::{Device, Error, Result};
 
@@ -30,7 +30,7 @@ pub(crate) struct TrainArgs {
     out: PathBuf,
     /// Network: unext
     #[arg(long, env = "SHADEGRAD_MODEL")]
-    model: Option<String>,
+    model: Option<Model>,
     /// Channels of the five stages, e.g. 32,64,128,160,256
     #[arg(long, value_delimiter = ',', num_args = 1, value_name = "W1,..,W5")]
     widths: Option<Vec<usize>>,
@@ -119,9 +119,7 @@ fn settings(args: &TrainArgs) -> Result<TrainConfig> {
         None => TrainConfig::default(),
     };
     let TrainArgs { model, widths, epochs, steps, batch, lr, seed, .. } = args;
-    if let Some(model) = model {
-        config.model.clone_from(model);
-    }
+    config.model = model.unwrap_or(config.model);
     if let Some(widths) = widths {
         let five = widths.as_slice().try_into();
         config.widths = five.map_err(|_| Error::Config(format!("--widths needs five numbers, got {widths:?}")))?;

@@ -24,41 +24,17 @@
 //!
 //! In NHWC a token tensor is the image itself: the code's flatten, transpose and view do not exist here.
 
+use super::{ModelConfig, Network, Stage, check_images};
+use crate::Result;
 use crate::nn::{BatchNorm2d, Conv2d, DepthwiseConv2d, LayerNorm, Linear, Mode, Module, Parameters, Visitor};
 use crate::ops::{Axis, add, gelu, max_pool2d, relu, shift, upsample_bilinear};
 use crate::tensor::random::Stream;
 use crate::tensor::{Device, Tensor};
-use crate::{Error, Result};
-
-/// Which UNeXt.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct UnextConfig {
-    /// Channels of the image.
-    pub in_channels: usize,
-    /// Channels of the logits.
-    pub num_classes: usize,
-    /// Channels of t1, t2, t3, t4 and the bottleneck. The published code has 16, 32, 128, 160, 256; the paper's text
-    /// and the report 32, 64, 128.
-    pub widths: [usize; 5],
-}
-
-impl Default for UnextConfig {
-    fn default() -> Self {
-        Self { in_channels: 3, num_classes: 1, widths: [16, 32, 128, 160, 256] }
-    }
-}
-
-impl UnextConfig {
-    /// UNeXt-S, the published small one: 253,561 parameters.
-    pub fn small() -> Self {
-        Self { widths: [8, 16, 32, 64, 128], ..Self::default() }
-    }
-}
 
 /// The network.
 #[derive(Debug)]
 pub struct Unext {
-    config: UnextConfig,
+    config: ModelConfig,
     parameters: Option<Parameters>,
     encoder1: Conv2d,
     encoder2: Conv2d,
@@ -212,11 +188,9 @@ impl Unext {
     /// A network on a device, initialised as the published code does, from a seed.
     ///
     /// # Errors
-    /// [`Error::Config`] for a width of 0; else as [`Device::empty`].
-    pub fn new(device: &Device, config: &UnextConfig, seed: u64) -> Result<Self> {
-        if config.widths.contains(&0) || config.in_channels == 0 || config.num_classes == 0 {
-            return Err(Error::Config(format!("every width and channel count must be at least 1: {config:?}")));
-        }
+    /// [`crate::Error::Config`] for a width of 0; else as [`Device::empty`].
+    pub fn new(device: &Device, config: &ModelConfig, seed: u64) -> Result<Self> {
+        config.check()?;
         let [w1, w2, w3, w4, w5] = config.widths;
         let conv3 = |input, output| Conv2d::new(device, input, output, 3, 1);
         let bn = |channels| BatchNorm2d::new(device, channels);
@@ -259,49 +233,20 @@ impl Unext {
         net.parameters = Some(Parameters::gather(&mut net, device)?);
         Ok(net)
     }
+}
 
-    /// Which UNeXt this is.
-    pub fn config(&self) -> &UnextConfig {
+impl Network for Unext {
+    fn config(&self) -> &ModelConfig {
         &self.config
     }
 
-    /// The tensors behind its parameters.
-    ///
-    /// # Panics
-    /// Never: they are gathered by `new`.
-    pub fn parameters(&self) -> &Parameters {
+    fn parameters(&self) -> &Parameters {
         self.parameters.as_ref().unwrap_or_else(|| unreachable!("gathered by new"))
     }
 
-    /// Images `[N, H, W, in_channels]` -> logits `[N, H, W, num_classes]`. H and W must divide by 32.
-    ///
-    /// # Errors
-    /// [`Error::Shape`] for other sizes or channels; else as the ops.
-    pub fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
-        self.forward_stages(x, mode, &mut |_, _| Ok(()))
-    }
-
-    /// As [`forward`](Self::forward), and shows each stage by name: t1 to t4, bottleneck, d1_sum, d1, d2_sum, d2, d3, d4, d5.
-    ///
-    /// # Errors
-    /// As [`forward`](Self::forward), and what `stage` returns.
-    pub fn forward_stages(
-        &self,
-        x: &Tensor,
-        mode: Mode,
-        stage: &mut dyn FnMut(&str, &Tensor) -> Result<()>,
-    ) -> Result<Tensor> {
-        let [_, h, w, c] = x.shape().nhwc("unext")?;
-        if h % 32 != 0 || w % 32 != 0 || c != self.config.in_channels {
-            return Err(Error::shape(
-                "unext",
-                format!(
-                    "needs [N, H, W, {}] with H and W that divide by 32, got {}",
-                    self.config.in_channels,
-                    x.shape()
-                ),
-            ));
-        }
+    /// Stages: t1 to t4, bottleneck, d1_sum, d1, d2_sum, d2, d3, d4, d5.
+    fn forward_stages(&self, x: &Tensor, mode: Mode, stage: &mut Stage<'_>) -> Result<Tensor> {
+        check_images(&self.config, x)?;
         // Encoder: relu(pool(bn(conv)))
         let encode =
             |x: &Tensor, conv: &Conv2d, bn: &BatchNorm2d| relu(&max_pool2d(&bn.forward(&conv.forward(x)?, mode)?)?);

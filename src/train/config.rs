@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::data::Normalization;
-use crate::models::UnextConfig;
+use crate::models::{Model, ModelConfig};
 use crate::ops::{Adam, BceDice};
 use crate::{Error, Result};
 
@@ -11,9 +11,13 @@ use crate::{Error, Result};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TrainConfig {
-    /// `unext`.
-    pub model: String,
-    /// Channels of the five stages.
+    /// Which network.
+    pub model: Model,
+    /// As [`ModelConfig::in_channels`].
+    pub in_channels: usize,
+    /// As [`ModelConfig::num_classes`].
+    pub num_classes: usize,
+    /// As [`ModelConfig::widths`].
     pub widths: [usize; 5],
     /// Passes over the training slices.
     pub epochs: usize,
@@ -55,9 +59,12 @@ pub enum DicePooling {
 
 impl Default for TrainConfig {
     fn default() -> Self {
+        let ModelConfig { model, in_channels, num_classes, widths } = ModelConfig::default();
         Self {
-            model: "unext".to_owned(),
-            widths: UnextConfig::default().widths,
+            model,
+            in_channels,
+            num_classes,
+            widths,
             epochs: 20,
             steps: 0,
             batch: 8,
@@ -76,9 +83,11 @@ impl Default for TrainConfig {
 }
 
 impl TrainConfig {
-    /// The network's settings.
-    pub fn network(&self) -> UnextConfig {
-        UnextConfig { widths: self.widths, ..UnextConfig::default() }
+    /// The settings that make the network: those with the same names. They are fields here, not a table of their own,
+    /// so that a file stays flat and a wrong key is reported with its line.
+    pub fn network(&self) -> ModelConfig {
+        let Self { model, in_channels, num_classes, widths, .. } = *self;
+        ModelConfig { model, in_channels, num_classes, widths }
     }
 
     /// The loss.
@@ -111,9 +120,7 @@ impl TrainConfig {
     /// [`Error::Config`] naming the setting.
     pub fn check(&self) -> Result<()> {
         let refuse = |text: String| Err(Error::Config(text));
-        if self.model != "unext" {
-            return refuse(format!("model {} is not known; there is: unext", self.model));
-        }
+        self.network().check()?;
         if self.batch == 0 || self.epochs == 0 {
             return refuse("batch and epochs must be at least 1".to_owned());
         }

@@ -9,7 +9,7 @@ use super::TrainConfig;
 use super::checkpoint::Progress;
 use crate::data::{Dataset, Split};
 use crate::eval::{Metrics, SliceCounts};
-use crate::models::Unext;
+use crate::models::{self, ModelConfig, Network};
 use crate::ops::{Mode, Sample, Slices, adam, bce_dice, load_batch, metric_counts};
 use crate::tensor::random::Stream;
 use crate::tensor::{Device, Pending, Tensor};
@@ -55,7 +55,7 @@ pub struct Trainer {
     /// The settings.
     pub config: TrainConfig,
     /// The network.
-    pub net: Unext,
+    pub net: Box<dyn Network>,
     /// Where the run stands.
     pub progress: Progress,
     pub(super) moment1: Tensor,
@@ -86,14 +86,8 @@ impl Trainer {
     /// [`Error::Config`], [`Error::OutOfMemory`], or sizes that the network does not take.
     pub fn new(device: &Device, dataset: &Dataset, config: &TrainConfig) -> Result<Self> {
         config.check()?;
-        if !dataset.height.is_multiple_of(32) || !dataset.width.is_multiple_of(32) {
-            let message = format!(
-                "the slices are {}x{}, but unext needs sides that divide by 32; resize or pad them",
-                dataset.height, dataset.width
-            );
-            return Err(Error::data(&dataset.root, message));
-        }
-        let net = Unext::new(device, &config.network(), config.seed)?;
+        fits(dataset, &config.network())?;
+        let net = models::build(device, &config.network(), config.seed)?;
         let flat = net.parameters().values.shape();
         let (h, w) = (dataset.height, dataset.width);
         let places = dataset.indices().enumerate().map(|(place, index)| (index, place)).collect();
@@ -285,6 +279,24 @@ impl Trainer {
         let metrics = Metrics::new(&counts, self.config.batch, name);
         Ok(Evaluation { loss: losses / part.len().max(1) as f64, metrics, masks })
     }
+}
+
+/// Whether a network takes a data set's slices, and gives the one class that their masks have.
+fn fits(dataset: &Dataset, network: &ModelConfig) -> Result<()> {
+    let (model, multiple) = (network.model, network.multiple());
+    let message = if !dataset.height.is_multiple_of(multiple) || !dataset.width.is_multiple_of(multiple) {
+        format!(
+            "the slices are {}x{}, but {model} needs sides that divide by {multiple}; resize or pad them",
+            dataset.height, dataset.width
+        )
+    } else if dataset.channels != network.in_channels {
+        format!("the slices have {} channels; set in_channels to it (now {})", dataset.channels, network.in_channels)
+    } else if network.num_classes != 1 {
+        format!("the masks have one class; set num_classes to 1 (now {})", network.num_classes)
+    } else {
+        return Ok(());
+    };
+    Err(Error::data(&dataset.root, message))
 }
 
 /// All slices as bytes, with their patients' normalisation.
