@@ -1,5 +1,6 @@
-//! Judging predictions: numbers ([`metrics`]) and pictures ([`overlay`]).
+//! Judging predictions: numbers ([`metrics`]), connected pieces ([`components`]) and pictures ([`overlay`]).
 
+pub mod components;
 pub mod metrics;
 pub mod overlay;
 
