@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use shadegrad::gpu::{Context, GpuOptions};
+use shadegrad::ops::{Sample, Slices, load_batch};
 use shadegrad::{Device, Error};
 
 use crate::{devices, ops};
@@ -73,5 +74,33 @@ fn tensors_larger_than_a_binding_are_split() {
     println!("{small} with bindings of 64 KiB: split {split:?}, refused {refused}");
     assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
     assert!(split.values().sum::<usize>() >= 8, "only {split:?} were split");
-    assert!(split.contains_key("conv2d") && split.contains_key("linear"), "{split:?}");
+    for op in ["conv2d", "linear", "load_batch"] {
+        assert!(split.contains_key(op), "{op}: {split:?}");
+    }
+}
+
+/// A data set larger than one binding lies in several buffers; its batches have the bits of one that fits.
+#[test]
+fn a_data_set_larger_than_a_binding_loads_the_same_bits() {
+    let Some(gpu) = devices::gpu() else { return };
+    // Twelve slices of 64x64: 144 KiB of images, and a batch of six: 288 KiB.
+    let load = |limit| {
+        let context = Context::open(&GpuOptions { name: Some(gpu.to_string()), max_binding_bytes: limit }).unwrap();
+        let device = Device::Gpu(context);
+        let bytes: Vec<u8> = (0..12 * 64 * 64 * 3_usize).map(|at| (at * at / 7 % 251) as u8).collect();
+        let masks: Vec<u8> = bytes.iter().step_by(3).map(|byte| byte & 1).collect();
+        let slices =
+            Slices::upload(&device, [64, 64], &bytes, &masks, &[[3.0, 200.0, 0.02, -1.5]; 3], [2, 1, 0]).unwrap();
+        let samples: Vec<_> = [11, 0, 6, 5, 5, 10]
+            .into_iter()
+            .map(|slice| Sample { turn: slice as u32 % 4, flips: 1, ..Sample::plain(slice, 0) })
+            .collect();
+        let table = slices.table(6).unwrap();
+        let (x, target) = (device.zeros("x", [6, 64, 64, 3]).unwrap(), device.zeros("target", [6, 64, 64, 1]).unwrap());
+        load_batch(&slices, &samples, &table, &x, &target).unwrap();
+        (slices.shards(), x.to_vec().unwrap(), target.to_vec().unwrap())
+    };
+    let (whole, small) = (load(None), load(Some(64 * 1024)));
+    assert_eq!((whole.0, small.0), (1, 3));
+    assert!(whole.1 == small.1 && whole.2 == small.2, "the split set loads other numbers");
 }

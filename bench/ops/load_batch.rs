@@ -22,7 +22,7 @@ pub fn cases() -> Vec<BenchCase> {
             let samples: Vec<Sample> = (0..n)
                 .map(|at| Sample { slice: 2 * at, group: 0, turn: at as u32 % 4, flips: at as u32 / 2 % 4 })
                 .collect();
-            let table = device.empty_u32("bench", [n, 4])?;
+            let table = slices.table(n)?;
             let (x, target) = (device.zeros("bench", [n, h, w, 3])?, device.zeros("bench", [n, h, w, 1])?);
             Ok(Box::new(move || ops::load_batch(&slices, &samples, &table, &x, &target)))
         }),

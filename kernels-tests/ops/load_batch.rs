@@ -1,5 +1,5 @@
 //! Cases of the batch loader: all turns and flips, odd widths, slices whose bytes do not fill their last word, groups
-//! with their own rescaling, slices taken twice.
+//! with their own rescaling, slices taken twice, and sets and batches that a small binding (`kernels.rs`) splits.
 //!
 //! The reference flips and turns small images step by step, as numpy's `fliplr`, `flipud` and `rot90` do.
 
@@ -20,6 +20,8 @@ pub fn cases() -> Vec<Case> {
         case(2, [9, 3], &[0, 2]),
         case(5, [1, 13], &[0, 2]),
         case(4, [33, 31], &[0, 2]),
+        case(50, [32, 32], every),
+        case(500, [7, 7], every),
     ]
 }
 
@@ -58,7 +60,7 @@ fn case(count: usize, size: [usize; 2], turns: &'static [u32]) -> Case {
             .iter()
             .flat_map(|turn| (0..4).map(move |flips| (*turn, flips)))
             .enumerate()
-            .map(|(at, (turn, flips))| Sample { slice: (at * 2 + 1) % count, group: at % groups, turn, flips })
+            .map(|(at, (turn, flips))| Sample { slice: (at * 37 + 1) % count, group: at % groups, turn, flips })
             .collect();
 
         let (mut want_x, mut want_target) = (Vec::new(), Vec::new());
@@ -88,7 +90,7 @@ fn case(count: usize, size: [usize; 2], turns: &'static [u32]) -> Case {
 
         let slices = Slices::upload(device, size, &images, &masks, &rescale, order)?;
         let n = samples.len();
-        let table = device.empty_u32(OP, [n, 4])?;
+        let table = slices.table(n)?;
         let x = device.tensor(OP, [n, h, w, 3], &vec![f32::NAN; n * h * w * 3])?;
         let target = device.tensor(OP, [n, h, w, 1], &vec![f32::NAN; n * h * w])?;
         ops::load_batch(&slices, &samples, &table, &x, &target)?;

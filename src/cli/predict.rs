@@ -95,10 +95,10 @@ fn predict(device: &Device, net: &dyn Network, config: &TrainConfig, volume: &[&
     let all: Vec<usize> = (0..volume.len()).collect();
     for batch in all.chunks(BATCH) {
         let n = batch.len();
-        let table = device.empty_u32("predict", [n, 4])?;
+        let table = slices.table(n)?;
         let x = device.empty("predict", [n, full_h, full_w, 3])?;
         let target = device.empty("predict", [n, full_h, full_w, 1])?;
-        let samples: Vec<_> = batch.iter().map(|slice| Sample { slice: *slice, group: 0, turn: 0, flips: 0 }).collect();
+        let samples: Vec<_> = batch.iter().map(|slice| Sample::plain(*slice, 0)).collect();
         load_batch(&slices, &samples, &table, &x, &target)?;
         let logits = net.forward(&x, Mode::Eval)?.to_vec()?;
         out.extend(

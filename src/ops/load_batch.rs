@@ -3,6 +3,8 @@
 //! Shapes: slices as bytes `[S, H, W, 3]` and masks `[S, H, W]` -> x `[N, H, W, C]` and target `[N, H, W, 1]`.
 //! Not differentiated.  Versions: one (a pixel per invocation).
 
+use std::ops::Range;
+
 use crate::cpu::load_batch::{self as plain, LoadBatchParams};
 use crate::gpu::Shader;
 use crate::gpu::shader::shader;
@@ -12,11 +14,13 @@ use crate::{Error, Result};
 const OP: &str = "load_batch";
 pub(super) const SHADER: Shader = shader!("load_batch");
 
-/// All slices of a data set on the device, as bytes: they are uploaded once.
+/// All slices of a data set on the device, as bytes: they are uploaded once. A set larger than one binding lies in
+/// several buffers.
 #[derive(Debug, Clone)]
 pub struct Slices {
-    images: Tensor,
-    masks: Tensor,
+    shards: Vec<Shard>,
+    /// Slices of every shard but the last, which may hold fewer.
+    per_shard: usize,
     rescale: Tensor,
     count: usize,
     height: usize,
@@ -24,6 +28,25 @@ pub struct Slices {
     channels: usize,
     order: [usize; 3],
 }
+
+/// Neighbouring slices in one buffer, bytes packed four to a word.
+#[derive(Debug, Clone)]
+struct Shard {
+    images: Tensor,
+    masks: Tensor,
+}
+
+/// The bytes of one slice.
+#[derive(Debug, Clone, Copy)]
+pub struct SliceBytes<'a> {
+    /// `[H, W, 3]`.
+    pub image: &'a [u8],
+    /// `[H, W]`, 0 or 1.
+    pub mask: &'a [u8],
+}
+
+/// Most bytes of a shard's images, also where a binding could be larger: it bounds what is packed on the host at once.
+const MAX_SHARD_BYTES: u64 = 128 << 20;
 
 /// One sample of a batch: which slice, with which normalisation, and how it is flipped and turned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,12 +61,19 @@ pub struct Sample {
     pub flips: u32,
 }
 
+impl Sample {
+    /// A slice as it is.
+    pub fn plain(slice: usize, group: usize) -> Self {
+        Self { slice, group, turn: 0, flips: 0 }
+    }
+}
+
 impl Slices {
     /// Uploads slices. `images` is `[S, H, W, 3]` and `masks` `[S, H, W]` (0 or 1), both as bytes; `rescale` holds
     /// low, high, scale and shift per (group, channel); `order` says which channel of a slice becomes channel 0, 1, 2.
     ///
     /// # Errors
-    /// [`Error::Shape`] if the lengths do not fit, [`Error::Limit`] if the set is larger than one binding.
+    /// As [`upload_each`](Self::upload_each).
     pub fn upload(
         device: &Device,
         size: [usize; 2],
@@ -52,22 +82,62 @@ impl Slices {
         rescale: &[[f32; 4]],
         order: [usize; 3],
     ) -> Result<Self> {
-        let pixels = size[0] * size[1];
-        let count = masks.len() / pixels.max(1);
-        if pixels == 0 || count == 0 || masks.len() != count * pixels || images.len() != 3 * masks.len() {
+        let pixels = (size[0] * size[1]).max(1);
+        if images.len() != 3 * masks.len() || !masks.len().is_multiple_of(pixels) {
             let message = format!("{} image and {} mask bytes are no slices of {size:?}", images.len(), masks.len());
             return Err(Error::shape(OP, message));
         }
-        if rescale.is_empty() || order.iter().any(|channel| *channel > 2) {
-            let message = format!("{} rows of rescaling and channels {order:?} do not fit 3 channels", rescale.len());
+        let parts = images.chunks(3 * pixels).zip(masks.chunks(pixels));
+        let slices: Vec<_> = parts.map(|(image, mask)| SliceBytes { image, mask }).collect();
+        Self::upload_each(device, size, &slices, rescale, order)
+    }
+
+    /// As [`upload`](Self::upload), from slices that lie in memory one by one. At most one shard is packed at a time.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the lengths do not fit, [`Error::Limit`] if a single slice is larger than one binding.
+    pub fn upload_each(
+        device: &Device,
+        size: [usize; 2],
+        slices: &[SliceBytes<'_>],
+        rescale: &[[f32; 4]],
+        order: [usize; 3],
+    ) -> Result<Self> {
+        let pixels = size[0] * size[1];
+        if let Some(at) = slices.iter().position(|s| s.mask.len() != pixels || s.image.len() != 3 * pixels) {
+            let [image, mask] = [slices[at].image.len(), slices[at].mask.len()];
+            let message = format!("slice {at} has {image} image and {mask} mask bytes, but a slice is {size:?}");
             return Err(Error::shape(OP, message));
         }
-        let rows = bytemuck::cast_slice(rescale);
+        if pixels == 0 || slices.is_empty() || rescale.is_empty() || order.iter().any(|channel| *channel > 2) {
+            let message = format!(
+                "{} slices of {size:?}, {} rows of rescaling and channels {order:?} do not fit together",
+                slices.len(),
+                rescale.len()
+            );
+            return Err(Error::shape(OP, message));
+        }
+        let limit = match device {
+            Device::Gpu(context) => context.max_binding_bytes().min(MAX_SHARD_BYTES),
+            Device::Cpu(_) => MAX_SHARD_BYTES,
+        };
+        // Whole words: a slice's bytes need not fill its last one.
+        let per_shard = (limit / 4 * 4 / (3 * pixels as u64)) as usize;
+        if per_shard == 0 {
+            let message = format!("a slice of {size:?} is larger than one binding of this device ({limit} bytes)");
+            return Err(Error::Limit { op: OP.to_owned(), message: message + "; use smaller slices" });
+        }
+        let shards = slices.chunks(per_shard).map(|part| {
+            Ok(Shard {
+                images: packed(device, part.len() * 3 * pixels, part.iter().map(|slice| slice.image))?,
+                masks: packed(device, part.len() * pixels, part.iter().map(|slice| slice.mask))?,
+            })
+        });
         Ok(Self {
-            images: words(device, images)?,
-            masks: words(device, masks)?,
-            rescale: device.tensor(OP, [rescale.len(), 4], rows)?,
-            count,
+            shards: shards.collect::<Result<_>>()?,
+            per_shard,
+            rescale: device.tensor(OP, [rescale.len(), 4], rescale.as_flattened())?,
+            count: slices.len(),
             height: size[0],
             width: size[1],
             channels: 3,
@@ -84,36 +154,56 @@ impl Slices {
     pub fn size(&self) -> [usize; 2] {
         [self.height, self.width]
     }
+
+    /// Buffers that the slices lie in.
+    pub fn shards(&self) -> usize {
+        self.shards.len()
+    }
+
+    /// Room for the samples of a batch, to be kept from step to step.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`].
+    pub fn table(&self, batch: usize) -> Result<Tensor> {
+        self.rescale.device().empty_u32(OP, [batch, ROW])
+    }
 }
 
-/// Bytes packed four to a word, the first in the lowest bits.
-fn words(device: &Device, bytes: &[u8]) -> Result<Tensor> {
-    let packed: Vec<u32> = bytes
-        .chunks(4)
-        .map(|chunk| {
-            let mut four = [0; 4];
-            four[..chunk.len()].copy_from_slice(chunk);
-            u32::from_le_bytes(four)
-        })
-        .collect();
-    device.tensor_u32(OP, [packed.len()], &packed)
+/// `bytes` bytes in a row, packed four to a word, the first in the lowest bits.
+fn packed<'a>(device: &Device, bytes: usize, parts: impl Iterator<Item = &'a [u8]>) -> Result<Tensor> {
+    let mut words = vec![0_u32; bytes.div_ceil(4)];
+    let mut rest: &mut [u8] = bytemuck::cast_slice_mut(&mut words);
+    for part in parts {
+        let (place, after) = rest.split_at_mut(part.len());
+        place.copy_from_slice(part);
+        rest = after;
+    }
+    device.tensor_u32(OP, [words.len()], &words)
 }
 
-/// Fills x `[N, H, W, 3]` and target `[N, H, W, 1]` with the samples. `table` is a `[N, 4]` integer tensor that the
-/// caller keeps from step to step; it is overwritten.
+/// Words of a sample in the table.
+const ROW: usize = 4;
+
+/// Samples of one shard whose images lie in one range: one launch.
+struct Part {
+    shard: usize,
+    images: Range<usize>,
+    rows: Range<usize>,
+}
+
+/// Fills x `[N, H, W, 3]` and target `[N, H, W, 1]` with the samples. `table` comes from [`Slices::table`] and is
+/// overwritten. One launch for each shard that holds samples, and range of images that fits a binding.
 ///
 /// # Errors
 /// [`Error::Shape`] if a slice does not exist, or a slice that is not square is turned by an odd quarter.
 pub fn load_batch(slices: &Slices, samples: &[Sample], table: &Tensor, x: &Tensor, target: &Tensor) -> Result<()> {
     let (h, w) = (slices.height, slices.width);
     let groups = slices.rescale.len() / 4 / slices.channels;
-    let mut rows = Vec::with_capacity(4 * samples.len());
-    for sample in samples {
-        if sample.slice >= slices.count || sample.group >= groups || (h != w && sample.turn % 2 == 1) {
-            let message = format!("{sample:?} does not fit {} slices {h}x{w} in {groups} groups", slices.count);
-            return Err(Error::shape(OP, message));
-        }
-        rows.extend([sample.slice as u32, sample.group as u32, sample.turn % 4, sample.flips]);
+    let unfit =
+        |sample: &&Sample| sample.slice >= slices.count || sample.group >= groups || (h != w && sample.turn % 2 == 1);
+    if let Some(sample) = samples.iter().find(unfit) {
+        let message = format!("{sample:?} does not fit {} slices {h}x{w} in {groups} groups", slices.count);
+        return Err(Error::shape(OP, message));
     }
     let expected = [samples.len() * h * w * slices.channels, samples.len() * h * w];
     if [x.len(), target.len()] != expected {
@@ -122,26 +212,51 @@ pub fn load_batch(slices: &Slices, samples: &[Sample], table: &Tensor, x: &Tenso
             format!("x {} and target {} do not fit {} samples", x.shape(), target.shape(), samples.len()),
         ));
     }
+    let (mut rows, mut parts) = (Vec::with_capacity(ROW * samples.len()), Vec::new());
+    for images in x.device().image_ranges(OP, &[x, target])? {
+        for shard in 0..slices.shards.len() {
+            let first = rows.len() / ROW;
+            for (image, sample) in samples[images.clone()].iter().enumerate() {
+                if sample.slice / slices.per_shard == shard {
+                    let orientation = sample.turn % 4 + 4 * (sample.flips % 4);
+                    let [slice, group] = [sample.slice % slices.per_shard, sample.group].map(|at| at as u32);
+                    rows.extend([slice, group, orientation, image as u32]);
+                }
+            }
+            let rows = first..rows.len() / ROW;
+            if !rows.is_empty() {
+                parts.push(Part { shard, images: images.clone(), rows });
+            }
+        }
+    }
     table.write_u32(&rows)?;
+    parts.iter().try_for_each(|part| launch(slices, part, table, x, target))
+}
+
+/// One launch: the rows of a part, from its shard into its range of images.
+fn launch(slices: &Slices, part: &Part, table: &Tensor, x: &Tensor, target: &Tensor) -> Result<()> {
     let params = LoadBatchParams {
-        batch: samples.len() as u32,
-        height: h as u32,
-        width: w as u32,
+        first_row: part.rows.start as u32,
+        rows: part.rows.len() as u32,
+        height: slices.height as u32,
+        width: slices.width as u32,
         channels: slices.channels as u32,
         source_channels: 3,
         order0: slices.order[0] as u32,
         order1: slices.order[1] as u32,
         order2: slices.order[2] as u32,
     };
+    let Shard { images, masks } = &slices.shards[part.shard];
+    let (x, target) = (x.images(&part.images), target.images(&part.images));
     match x.device() {
         Device::Gpu(_) => SHADER
             .entry("gather")
             .params(&params)
-            .reads([&slices.images, &slices.masks, &slices.rescale, table])
-            .writes([x, target])
-            .over(samples.len() * h * w),
+            .reads([images, masks, &slices.rescale, table])
+            .writes([&x, &target])
+            .over(part.rows.len() * slices.height * slices.width),
         Device::Cpu(_) => {
-            let (images, masks) = (slices.images.u32s(), slices.masks.u32s());
+            let (images, masks) = (images.u32s(), masks.u32s());
             let (images, masks): (&[u8], &[u8]) = (bytemuck::cast_slice(&images), bytemuck::cast_slice(&masks));
             let (mut x, mut target) = (x.f32s_mut(), target.f32s_mut());
             plain::gather(&params, images, masks, &slices.rescale.f32s(), &table.u32s(), &mut x, &mut target);

@@ -10,7 +10,7 @@ use super::checkpoint::Progress;
 use crate::data::{Dataset, Split};
 use crate::eval::{Metrics, SliceCounts};
 use crate::models::{self, ModelConfig, Network};
-use crate::ops::{Mode, Sample, Slices, adam, bce_dice, load_batch, metric_counts};
+use crate::ops::{Mode, Sample, SliceBytes, Slices, adam, bce_dice, load_batch, metric_counts};
 use crate::tensor::random::Stream;
 use crate::tensor::{Device, Pending, Tensor};
 use crate::{Error, Result, Tape};
@@ -91,8 +91,9 @@ impl Trainer {
         let flat = net.parameters().values.shape();
         let (h, w) = (dataset.height, dataset.width);
         let places = dataset.indices().enumerate().map(|(place, index)| (index, place)).collect();
+        let slices = upload(device, dataset, config)?;
         let batch = Batch {
-            table: device.empty_u32("batch", [config.batch, 4])?,
+            table: slices.table(config.batch)?,
             x: device.empty("batch", [config.batch, h, w, dataset.channels])?,
             target: device.empty("batch", [config.batch, h, w, 1])?,
         };
@@ -100,7 +101,7 @@ impl Trainer {
             moment1: device.zeros("adam", flat)?,
             moment2: device.zeros("adam", flat)?,
             step_values: device.zeros("adam", [2])?,
-            slices: upload(device, dataset, config)?,
+            slices,
             places,
             batch,
             net,
@@ -117,7 +118,7 @@ impl Trainer {
 
     /// The sample that shows a slice as it is.
     pub fn sample(&self, index: (usize, usize)) -> Sample {
-        Sample { slice: self.places.get(&index).copied().unwrap_or(usize::MAX), group: index.0, turn: 0, flips: 0 }
+        Sample::plain(self.places.get(&index).copied().unwrap_or(usize::MAX), index.0)
     }
 
     /// One update from these samples with this learning rate; returns the loss before it, on its way home.
@@ -301,17 +302,13 @@ fn fits(dataset: &Dataset, network: &ModelConfig) -> Result<()> {
 
 /// All slices as bytes, with their patients' normalisation.
 fn upload(device: &Device, dataset: &Dataset, config: &TrainConfig) -> Result<Slices> {
-    let mut images = Vec::new();
-    let mut masks = Vec::new();
+    let slices = dataset.patients.iter().flat_map(|patient| &patient.slices);
+    let slices: Vec<_> = slices.map(|slice| SliceBytes { image: &slice.image, mask: &slice.mask }).collect();
     let mut rescale = Vec::new();
     for patient in &dataset.patients {
-        for slice in &patient.slices {
-            images.extend_from_slice(&slice.image);
-            masks.extend_from_slice(&slice.mask);
-        }
         let rows = config.normalize.rescale(patient, dataset.channels);
         rescale.extend(rows.iter().map(|row| [row.low, row.high, row.scale, row.shift]));
     }
     let order = config.normalize.channel_order();
-    Slices::upload(device, [dataset.height, dataset.width], &images, &masks, &rescale, order)
+    Slices::upload_each(device, [dataset.height, dataset.width], &slices, &rescale, order)
 }
