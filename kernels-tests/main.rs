@@ -8,6 +8,7 @@ mod ops;
 
 mod data;
 mod devices;
+mod eval;
 mod golden;
 mod gradients;
 mod kernels;

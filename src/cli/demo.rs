@@ -58,12 +58,12 @@ pub(crate) fn run(args: &DemoArgs) -> Result<()> {
         println!("{} training slices; validation on {}", split.train.len(), split.val_patients(&dataset).join(", "));
     }
     catch_interrupt();
-    let evaluation = train::session(&mut trainer, &dataset, &split, &run, false, args.json)?;
+    let (judgement, loss) = train::session(&mut trainer, &dataset, &split, &run, false, args.json)?;
     let threshold = best_threshold(&dataset, &split.val);
     if !args.json {
         println!("\nValidation patients, best weights:");
     }
-    eval::print(&evaluation.metrics, evaluation.loss, args.json)?;
+    eval::print(&judgement, loss, args.json)?;
     if !args.json {
         println!("  best threshold on FLAIR        {threshold:.4}  (chosen per patient with knowledge of the mask)");
         println!("\nLook at {}", run.join("overlays/sheet.png").display());

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use shadegrad::data::{Dataset, Split};
-use shadegrad::eval::{Metrics, overlay};
+use shadegrad::eval::{Headline, JudgeOptions, Judgement, Metrics, PatientMetrics, overlay};
 use shadegrad::models::weights;
 use shadegrad::train::{TrainConfig, Trainer};
 use shadegrad::{Device, Error, Result};
@@ -15,6 +15,7 @@ use super::{make_folder, train};
 /// Examples:
 ///   shadegrad eval --run runs/unext --data lgg/kaggle_3m
 ///   shadegrad eval --weights best.safetensors --data lgg/kaggle_3m --val TCGA_CS_6665_20010817
+///   shadegrad eval --run runs/unext --data lgg/kaggle_3m --tta --largest-component
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct EvalArgs {
@@ -30,6 +31,15 @@ pub(crate) struct EvalArgs {
     /// Patients to judge, separated by commas [default: the run's validation patients, else all]
     #[arg(long, value_delimiter = ',', value_name = "P1,P2")]
     val: Vec<String>,
+    /// Predict where the probability is above this, e.g. 0.4
+    #[arg(long, default_value_t = 0.5, value_name = "P")]
+    threshold: f64,
+    /// Keep only the largest connected component of each patient's prediction (26 neighbours)
+    #[arg(long)]
+    largest_component: bool,
+    /// Average the logits over the four flips (test-time augmentation; four times the work)
+    #[arg(long)]
+    tta: bool,
     /// auto, cpu, or part of an adapter's name
     #[arg(long, default_value = "auto", env = "SHADEGRAD_DEVICE")]
     device: String,
@@ -48,6 +58,7 @@ pub(crate) fn run(args: &EvalArgs) -> Result<()> {
         (None, None) => return Err(Error::Config("give --run or --weights".into())),
     };
     let config = config_of(&file)?;
+    let options = JudgeOptions::new(config.batch);
     let device = Device::open(&args.device)?;
     let dataset = train::read(&args.data, args.json)?;
     let kept = args.run.as_ref().map(|run| run.join("split.csv")).filter(|path| path.exists());
@@ -58,11 +69,12 @@ pub(crate) fn run(args: &EvalArgs) -> Result<()> {
     };
     let mut trainer = Trainer::new(&device, &dataset, &config)?;
     weights::load(&mut trainer.net, &file)?;
-    let evaluation = trainer.evaluate(&dataset, &part, args.overlays.is_some())?;
+    let options = JudgeOptions { largest_component: args.largest_component, threshold: args.threshold, ..options };
+    let (judgement, loss) = trainer.judge(&dataset, &part, options, args.tta)?;
     if let Some(folder) = &args.overlays {
-        draw_overlays(&dataset, &part, &evaluation.masks, folder)?;
+        draw_overlays(&dataset, &part, &judgement.masks, folder)?;
     }
-    print(&evaluation.metrics, evaluation.loss, args.json)
+    print(&judgement, loss, args.json)
 }
 
 /// The settings that a weight file carries; those of the defaults for files of others.
@@ -73,37 +85,103 @@ pub(crate) fn config_of(file: &Path) -> Result<TrainConfig> {
     }
 }
 
+/// What `eval --json` prints: the metrics, and the losses.
+pub(crate) fn to_json(judgement: &Judgement, loss: f64) -> Result<serde_json::Value> {
+    let mut value = serde_json::to_value(&judgement.metrics).map_err(|error| Error::Config(error.to_string()))?;
+    let [loss_sample, loss_batch] = judgement.losses;
+    for (key, loss) in [("val_loss", loss), ("loss_sample", loss_sample), ("loss_batch", loss_batch)] {
+        value[key] = loss.into();
+    }
+    Ok(value)
+}
+
 /// The metrics, for people or for machines.
-pub(crate) fn print(metrics: &Metrics, loss: f64, json: bool) -> Result<()> {
+pub(crate) fn print(judgement: &Judgement, loss: f64, json: bool) -> Result<()> {
+    let metrics = &judgement.metrics;
     if json {
-        let mut value = serde_json::to_value(metrics).map_err(|error| Error::Config(error.to_string()))?;
-        value["val_loss"] = loss.into();
-        println!("{value}");
+        println!("{}", to_json(judgement, loss)?);
         return Ok(());
     }
     println!("{} patients, {} slices, {} with tumour", metrics.patients, metrics.slices, metrics.tumour_slices);
-    println!("  volume Dice, mean              {:.4}", metrics.dice_volume_mean);
-    println!("  volume Dice, median            {:.4}", metrics.dice_volume_median);
-    println!("  Dice of all pixels             {:.4}", metrics.dice_pooled);
-    match metrics.dice_tumour_slices {
-        Some(dice) => println!("  Dice of tumour slices, mean    {dice:.4}"),
-        None => println!("  Dice of tumour slices          none has a tumour"),
-    }
-    println!("  slice Dice, empty = 1          {:.4}", metrics.dice_slices_empty_is_one);
-    println!("    the same, predicting nothing {:.4}", metrics.dice_predict_nothing);
-    println!("  batch IoU and Dice, as UNeXt   {:.4} {:.4}", metrics.iou_batch, metrics.dice_batch);
-    println!("  empty slices with false pixels {}", metrics.empty_slices_with_false_pixels);
-    println!("  loss                           {loss:.4}");
-    for patient in &metrics.per_patient {
-        println!(
-            "    {:<28} Dice {:.4}  IoU {:.4}  {} predicted, {} true pixels",
-            patient.patient, patient.dice, patient.iou, patient.predicted_pixels, patient.target_pixels
-        );
-    }
+    print_scores(metrics);
+    let [sample, batch] = judgement.losses;
+    println!("  loss                                    {loss:>9.6}");
+    println!("  loss as UNeXt: Dice per slice           {sample:>9.6}");
+    println!("  loss pooled: Dice per batch, smooth 1   {batch:>9.6}");
+    let share = metrics.share_of_empty_slices_with_false_pixels.map_or(String::new(), percent);
+    println!(
+        "  empty slices with false pixels          {:>9}  of {} {share}",
+        metrics.empty_slices_with_false_pixels, metrics.empty_slices
+    );
+    println!(
+        "  tumour slices missed altogether         {:>9}  of {}",
+        metrics.tumour_slices_missed, metrics.tumour_slices
+    );
+    println!("  predicted pixels                        {:>9}", metrics.predicted_pixels);
+    print_patients(&metrics.per_patient);
     if metrics.predicted_pixels == 0 {
-        println!("  warning: the network predicts nothing");
+        println!("warning: the network predicts nothing");
     }
     Ok(())
+}
+
+/// The scores, each beside that of an empty prediction.
+fn print_scores(metrics: &Metrics) {
+    let Headline { dice_volume_mean, dice_volume_median, iou_volume_mean, dice_pooled, .. } = metrics.predict_nothing;
+    let Headline { dice_tumour_slices, dice_slices_empty_is_one, iou_batch, dice_batch, .. } = metrics.predict_nothing;
+    let rows = [
+        ("volume Dice, mean over patients", Some(metrics.dice_volume_mean), Some(dice_volume_mean)),
+        ("volume Dice, median", Some(metrics.dice_volume_median), Some(dice_volume_median)),
+        ("volume IoU, mean", Some(metrics.iou_volume_mean), Some(iou_volume_mean)),
+        ("Dice of all pixels", Some(metrics.dice_pooled), Some(dice_pooled)),
+        ("Dice of tumour slices, mean", metrics.dice_tumour_slices, dice_tumour_slices),
+        ("slice Dice, empty and empty = 1", Some(metrics.dice_slices_empty_is_one), Some(dice_slices_empty_is_one)),
+        ("IoU pooled by batch (UNeXt)", Some(metrics.iou_batch), Some(iou_batch)),
+        ("Dice pooled by batch (UNeXt)", Some(metrics.dice_batch), Some(dice_batch)),
+        ("Hausdorff-95, volume, voxels", metrics.hausdorff_95_mean, None),
+        ("Hausdorff-95, in plane, pixels", metrics.hausdorff_95_in_plane_mean, None),
+    ];
+    println!("                                           network  predicts nothing");
+    for (name, score, nothing) in rows {
+        println!("  {name:<38}  {}  {:>16}", number(score, 9, 6), number(nothing, 9, 6));
+    }
+}
+
+/// One line a patient.
+fn print_patients(patients: &[PatientMetrics]) {
+    let width = patients.iter().map(|patient| patient.patient.len()).max().unwrap_or(0).max(7);
+    println!(
+        "\n{:<width$}    Dice     IoU   HD95  HD95 in plane   predicted        true  difference  false slices  missed",
+        "patient"
+    );
+    for patient in patients {
+        let difference = patient.volume_difference_percent.map_or("-".to_owned(), |percent| format!("{percent:+.1} %"));
+        println!(
+            "{:<width$}  {:>6.4}  {:>6.4}  {}  {}  {:>10}  {:>10}  {difference:>10}  {:>12}  {:>6}",
+            patient.patient,
+            patient.dice,
+            patient.iou,
+            number(patient.hausdorff_95, 5, 1),
+            number(patient.hausdorff_95_in_plane, 13, 1),
+            patient.predicted_pixels,
+            patient.target_pixels,
+            patient.empty_slices_with_false_pixels,
+            patient.tumour_slices_missed,
+        );
+    }
+    println!(
+        "HD95: 95th percentile of the surface distance, in voxels with spacing 1 on all axes; in plane: mean over the slices\n\
+         where both are drawn. Sizes in pixels. False slices: empty, but something is predicted. Missed: tumour, nothing of it found."
+    );
+}
+
+/// A number of this width, or a dash.
+fn number(value: Option<f64>, width: usize, digits: usize) -> String {
+    value.map_or_else(|| format!("{:>width$}", "-"), |value| format!("{value:>width$.digits$}"))
+}
+
+fn percent(share: f64) -> String {
+    format!("({:.1} %)", 100.0 * share)
 }
 
 /// Overlays drawn at most.

@@ -6,8 +6,9 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use shadegrad::data::{Dataset, Split};
+use shadegrad::eval::{JudgeOptions, Judgement};
 use shadegrad::models::{Model, weights};
-use shadegrad::train::{EpochLog, Evaluation, TrainConfig, Trainer, load_state, save_state};
+use shadegrad::train::{EpochLog, TrainConfig, Trainer, load_state, save_state};
 use shadegrad::{Device, Error, Result};
 
 use super::{bar, catch_interrupt, eval, interrupted, make_folder, write_text};
@@ -200,7 +201,7 @@ fn lock(out: &Path) -> Result<File> {
 }
 
 /// Trains to the end, keeping best and last weights, the log, and at the end the overlays. Returns what the best
-/// weights reach on the validation slices.
+/// weights reach on the validation slices, and their loss.
 pub(crate) fn session(
     trainer: &mut Trainer,
     dataset: &Dataset,
@@ -208,7 +209,7 @@ pub(crate) fn session(
     out: &Path,
     resume: bool,
     json: bool,
-) -> Result<Evaluation> {
+) -> Result<(Judgement, f64)> {
     make_folder(out)?;
     let _lock = lock(out)?;
     let state = out.join("state.safetensors");
@@ -268,14 +269,14 @@ pub(crate) fn session(
     if best_file.exists() {
         weights::load(&mut trainer.net, &best_file)?;
     }
-    let evaluation = trainer.evaluate(dataset, &split.val, true)?;
-    eval::draw_overlays(dataset, &split.val, &evaluation.masks, &out.join("overlays"))?;
+    let (judgement, loss) = trainer.judge(dataset, &split.val, JudgeOptions::new(config.batch), false)?;
+    eval::draw_overlays(dataset, &split.val, &judgement.masks, &out.join("overlays"))?;
     if !json {
         println!("best mean volume Dice {best:.4}; everything is in {}", out.display());
         let memory = trainer.device().memory();
         println!("peak memory on the device {:.1} MiB", memory.peak as f64 / 1048576.0);
     }
-    Ok(evaluation)
+    Ok((judgement, loss))
 }
 
 /// Drops log lines of epochs that will be run again.

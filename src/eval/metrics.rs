@@ -23,6 +23,8 @@ pub struct SliceCounts {
 }
 
 /// How well a set was segmented; the keys are those of `eval --json`.
+///
+/// Distances need masks, not counts: [`Metrics::new`] leaves them `None`, [`super::Judge`] fills them in.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Metrics {
     /// Patients.
@@ -35,6 +37,8 @@ pub struct Metrics {
     pub dice_volume_mean: f64,
     /// The same, median over patients.
     pub dice_volume_median: f64,
+    /// IoU of each patient's whole volume, mean over patients.
+    pub iou_volume_mean: f64,
     /// Dice of all pixels of the set taken as one.
     pub dice_pooled: f64,
     /// Mean over the slices with a non-empty mask; `null` if there is none.
@@ -50,10 +54,45 @@ pub struct Metrics {
     pub dice_slices_empty_is_one: f64,
     /// Pixels predicted in the whole set; 0 means that the network predicts nothing.
     pub predicted_pixels: u64,
+    /// Slices with an empty mask.
+    pub empty_slices: usize,
     /// Slices with an empty mask in which at least one pixel is predicted.
     pub empty_slices_with_false_pixels: usize,
+    /// Their share of the slices with an empty mask; `null` if there is none.
+    pub share_of_empty_slices_with_false_pixels: Option<f64>,
+    /// Slices with a non-empty mask of which not one pixel was found.
+    pub tumour_slices_missed: usize,
+    /// Mean of the patients' `hausdorff_95`, over those that have one; `null` if none has.
+    pub hausdorff_95_mean: Option<f64>,
+    /// Over how many patients that mean was taken.
+    pub hausdorff_95_patients: usize,
+    /// Mean of the patients' `hausdorff_95_in_plane`, over those that have one; `null` if none has.
+    pub hausdorff_95_in_plane_mean: Option<f64>,
+    /// What a network that predicts nothing scores on the same slices.
+    pub predict_nothing: Headline,
     /// One entry a patient, in the order of their first slice.
     pub per_patient: Vec<PatientMetrics>,
+}
+
+/// The headline figures by themselves, to stand beside others.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Headline {
+    /// As [`Metrics::dice_volume_mean`].
+    pub dice_volume_mean: f64,
+    /// As [`Metrics::dice_volume_median`].
+    pub dice_volume_median: f64,
+    /// As [`Metrics::iou_volume_mean`].
+    pub iou_volume_mean: f64,
+    /// As [`Metrics::dice_pooled`].
+    pub dice_pooled: f64,
+    /// As [`Metrics::dice_tumour_slices`].
+    pub dice_tumour_slices: Option<f64>,
+    /// As [`Metrics::dice_slices_empty_is_one`].
+    pub dice_slices_empty_is_one: f64,
+    /// As [`Metrics::iou_batch`].
+    pub iou_batch: f64,
+    /// As [`Metrics::dice_batch`].
+    pub dice_batch: f64,
 }
 
 /// One patient's part of [`Metrics`].
@@ -73,6 +112,18 @@ pub struct PatientMetrics {
     pub predicted_pixels: u64,
     /// Pixels wanted.
     pub target_pixels: u64,
+    /// `100 * (predicted - wanted) / wanted` pixels; `null` if none is wanted.
+    pub volume_difference_percent: Option<f64>,
+    /// Slices with an empty mask in which at least one pixel is predicted.
+    pub empty_slices_with_false_pixels: usize,
+    /// Slices with a non-empty mask of which not one pixel was found.
+    pub tumour_slices_missed: usize,
+    /// [`super::hausdorff_95`] of the volume in voxels, with the spacing 1 along all three axes (the LGG set does not
+    /// say how thick its slices are). `null` if one of the two masks is empty, or if the slices are no whole volume.
+    pub hausdorff_95: Option<f64>,
+    /// [`super::hausdorff_95`] slice by slice, in pixels, mean over the slices where both masks are non-empty; `null` if
+    /// there is none. It says how good the outline is where the tumour was found; it does not see missed slices.
+    pub hausdorff_95_in_plane: Option<f64>,
 }
 
 impl SliceCounts {
@@ -112,6 +163,16 @@ impl SliceCounts {
         }
     }
 
+    /// Pixels are predicted, but none is wanted.
+    pub fn is_false_alarm(&self) -> bool {
+        self.target == 0 && self.predicted > 0
+    }
+
+    /// Pixels are wanted, but none of them was found.
+    pub fn is_missed(&self) -> bool {
+        self.target > 0 && self.intersection == 0
+    }
+
     fn union(&self) -> u64 {
         self.predicted + self.target - self.intersection
     }
@@ -144,40 +205,92 @@ impl Metrics {
     pub fn new<'a>(counts: &[SliceCounts], batch_size: usize, name: impl Fn(usize) -> &'a str) -> Self {
         let per_patient: Vec<_> = by_patient(counts)
             .into_iter()
-            .map(|slices| {
-                let volume = SliceCounts::pooled(slices.iter().copied());
-                PatientMetrics {
-                    patient: name(volume.patient).to_owned(),
-                    slices: slices.len(),
-                    tumour_slices: slices.iter().filter(|slice| slice.target > 0).count(),
-                    dice: volume.dice(),
-                    iou: volume.iou(),
-                    predicted_pixels: volume.predicted,
-                    target_pixels: volume.target,
-                }
-            })
+            .map(|slices| PatientMetrics::new(name(slices[0].patient).to_owned(), &slices))
             .collect();
-        let (tumour, empty): (Vec<&SliceCounts>, Vec<_>) = counts.iter().partition(|slice| slice.target > 0);
+        let scores = Headline::new(counts, batch_size);
+        let nothing: Vec<_> =
+            counts.iter().map(|slice| SliceCounts { intersection: 0, predicted: 0, ..*slice }).collect();
+        let empty = counts.iter().filter(|slice| slice.target == 0).count();
+        let false_alarms = counts.iter().filter(|slice| slice.is_false_alarm()).count();
+        Self {
+            patients: per_patient.len(),
+            slices: counts.len(),
+            tumour_slices: counts.len() - empty,
+            dice_volume_mean: scores.dice_volume_mean,
+            dice_volume_median: scores.dice_volume_median,
+            iou_volume_mean: scores.iou_volume_mean,
+            dice_pooled: scores.dice_pooled,
+            dice_tumour_slices: scores.dice_tumour_slices,
+            iou_batch: scores.iou_batch,
+            dice_batch: scores.dice_batch,
+            dice_predict_nothing: empty as f64 / counts.len().max(1) as f64,
+            dice_slices_empty_is_one: scores.dice_slices_empty_is_one,
+            predicted_pixels: counts.iter().map(|slice| slice.predicted).sum(),
+            empty_slices: empty,
+            empty_slices_with_false_pixels: false_alarms,
+            share_of_empty_slices_with_false_pixels: (empty > 0).then(|| false_alarms as f64 / empty as f64),
+            tumour_slices_missed: counts.iter().filter(|slice| slice.is_missed()).count(),
+            hausdorff_95_mean: None,
+            hausdorff_95_patients: 0,
+            hausdorff_95_in_plane_mean: None,
+            predict_nothing: Headline::new(&nothing, batch_size),
+            per_patient,
+        }
+    }
+
+    /// Takes the means over the patients' distances again.
+    pub(super) fn summarize_distances(&mut self) {
+        let defined: Vec<_> = self.per_patient.iter().filter_map(|patient| patient.hausdorff_95).collect();
+        let in_plane: Vec<_> = self.per_patient.iter().filter_map(|patient| patient.hausdorff_95_in_plane).collect();
+        self.hausdorff_95_mean = mean(&defined);
+        self.hausdorff_95_patients = defined.len();
+        self.hausdorff_95_in_plane_mean = mean(&in_plane);
+    }
+}
+
+impl Headline {
+    /// From the counts of all slices in the order of evaluation.
+    fn new(counts: &[SliceCounts], batch_size: usize) -> Self {
+        let volumes: Vec<_> =
+            by_patient(counts).into_iter().map(|slices| SliceCounts::pooled(slices.iter().copied())).collect();
+        let volume_dice: Vec<_> = volumes.iter().map(SliceCounts::dice).collect();
+        let volume_iou: Vec<_> = volumes.iter().map(SliceCounts::iou).collect();
+        let tumour: Vec<_> = counts.iter().filter(|slice| slice.target > 0).map(SliceCounts::dice).collect();
         let batches = counts.chunks(batch_size.max(1)).map(|batch| (batch.len() as f64, batch_scores(batch)));
         let (iou, dice) =
             batches.fold((0.0, 0.0), |sum, (weight, (iou, dice))| (sum.0 + weight * iou, sum.1 + weight * dice));
         let slices = counts.len().max(1) as f64;
-        let volume_dice: Vec<_> = per_patient.iter().map(|patient| patient.dice).collect();
         Self {
-            patients: per_patient.len(),
-            slices: counts.len(),
-            tumour_slices: tumour.len(),
             dice_volume_mean: mean(&volume_dice).unwrap_or(0.0),
             dice_volume_median: median(volume_dice).unwrap_or(0.0),
+            iou_volume_mean: mean(&volume_iou).unwrap_or(0.0),
             dice_pooled: SliceCounts::pooled(counts).dice(),
-            dice_tumour_slices: mean(&tumour.iter().map(|slice| slice.dice()).collect::<Vec<_>>()),
+            dice_tumour_slices: mean(&tumour),
+            dice_slices_empty_is_one: counts.iter().map(SliceCounts::dice).sum::<f64>() / slices,
             iou_batch: iou / slices,
             dice_batch: dice / slices,
-            dice_predict_nothing: empty.len() as f64 / slices,
-            dice_slices_empty_is_one: counts.iter().map(SliceCounts::dice).sum::<f64>() / slices,
-            predicted_pixels: counts.iter().map(|slice| slice.predicted).sum(),
-            empty_slices_with_false_pixels: empty.iter().filter(|slice| slice.predicted > 0).count(),
-            per_patient,
+        }
+    }
+}
+
+impl PatientMetrics {
+    /// From the slices of one patient.
+    fn new(patient: String, slices: &[&SliceCounts]) -> Self {
+        let volume = SliceCounts::pooled(slices.iter().copied());
+        let difference = volume.predicted as f64 - volume.target as f64;
+        Self {
+            patient,
+            slices: slices.len(),
+            tumour_slices: slices.iter().filter(|slice| slice.target > 0).count(),
+            dice: volume.dice(),
+            iou: volume.iou(),
+            predicted_pixels: volume.predicted,
+            target_pixels: volume.target,
+            volume_difference_percent: (volume.target > 0).then(|| 100.0 * difference / volume.target as f64),
+            empty_slices_with_false_pixels: slices.iter().filter(|slice| slice.is_false_alarm()).count(),
+            tumour_slices_missed: slices.iter().filter(|slice| slice.is_missed()).count(),
+            hausdorff_95: None,
+            hausdorff_95_in_plane: None,
         }
     }
 }
@@ -194,7 +307,7 @@ fn by_patient(counts: &[SliceCounts]) -> Vec<Vec<&SliceCounts>> {
     patients
 }
 
-fn mean(values: &[f64]) -> Option<f64> {
+pub(super) fn mean(values: &[f64]) -> Option<f64> {
     (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
 }
 

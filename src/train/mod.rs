@@ -5,6 +5,7 @@
 
 mod checkpoint;
 mod config;
+mod judge;
 mod trainer;
 
 pub use checkpoint::{Progress, load_state, save_state};

@@ -148,7 +148,7 @@ impl Trainer {
     }
 
     /// The images and masks of samples, on the device.
-    fn load(&self, samples: &[Sample]) -> Result<(Tensor, Tensor)> {
+    pub(super) fn load(&self, samples: &[Sample]) -> Result<(Tensor, Tensor)> {
         let range = 0..samples.len();
         let Batch { table, x, target } = &self.batch;
         let (table, x, target) = (table.images(&range), x.images(&range), target.images(&range));
