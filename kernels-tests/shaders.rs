@@ -292,3 +292,19 @@ fn a_loop_that_changes_its_counter_or_bound_is_found() {
         assert!(caught.is_err(), "{text}");
     }
 }
+
+/// The table of samples is a storage buffer, so `host_structs_equal_shader_structs` does not see it.
+#[test]
+fn the_table_of_samples_equals_its_shader_struct() {
+    use shadegrad::cpu::load_batch::SampleRow;
+    macro_rules! fields { ($($field:ident),*) => { [$((stringify!($field), std::mem::offset_of!(SampleRow, $field))),*] }; }
+    let want = fields!(slice, group, image, turn, flips, shows, changes, seed, to_x, reach, to_y, cell, tones);
+    let modules: HashMap<_, _> = modules().into_iter().collect();
+    let module = &modules["load_batch"];
+    let (_, ty) = module.types.iter().find(|(_, ty)| ty.name.as_deref() == Some("Sample")).unwrap();
+    let TypeInner::Struct { members, span } = &ty.inner else { panic!("Sample is no struct") };
+    assert_eq!(*span as usize, size_of::<SampleRow>());
+    let found: Vec<_> =
+        members.iter().map(|member| (member.name.as_deref().unwrap(), member.offset as usize)).collect();
+    assert_eq!(found, want);
+}

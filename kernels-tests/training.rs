@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use shadegrad::data::phantom::{PhantomSettings, phantom_dataset};
-use shadegrad::data::{Dataset, Normalization, Split};
+use shadegrad::data::{AugmentConfig, Dataset, Normalization, Split};
 use shadegrad::models::weights;
 use shadegrad::nn::fill;
 use shadegrad::tensor::random::Stream;
@@ -89,7 +89,8 @@ fn nothing_leaks_when_a_trainer_is_dropped() {
 fn unext_learns_a_phantom() {
     let dataset = phantom();
     let split = Split::by_patient(&dataset, 0.34, 0).unwrap();
-    let config = TrainConfig { epochs: 12, batch: 4, lr: 3e-3, augment: false, ..TrainConfig::default() };
+    let config =
+        TrainConfig { epochs: 12, batch: 4, lr: 3e-3, augment: AugmentConfig::none(), ..TrainConfig::default() };
     let mut trainer = Trainer::new(&Device::cpu(), &dataset, &config).unwrap();
     let logs: Vec<_> = (0..12).map(|_| trainer.epoch(&split, &dataset, &mut |_, _, _| true).unwrap()).collect();
     let (first, last) = (logs[0].train_loss, logs[11].train_loss);

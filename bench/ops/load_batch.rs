@@ -1,30 +1,44 @@
-//! Loading a batch of 8 slices of 256x256, each flipped and turned in its own way.
+//! Loading a batch of 8 slices of 256x256: each flipped and turned in its own way, and with every augmentation at once.
 
+use shadegrad::data::AugmentConfig;
 use shadegrad::ops::{self, Sample, Slices};
 
 use super::BenchCase;
 
 pub fn cases() -> Vec<BenchCase> {
+    let always = AugmentConfig {
+        rotate_p: 1.0,
+        elastic_p: 1.0,
+        noise_p: 1.0,
+        brightness_p: 1.0,
+        contrast_p: 1.0,
+        gamma_p: 1.0,
+        ..AugmentConfig::strong()
+    };
+    vec![case("flips and turns", AugmentConfig::default()), case("every augmentation", always)]
+}
+
+fn case(name: &str, augment: AugmentConfig) -> BenchCase {
     let (n, h, w) = (8, 256, 256);
     let pixels = (n * h * w) as f64;
-    vec![BenchCase {
+    BenchCase {
         op: "load_batch",
         entry: "gather",
         version: "v1",
-        case: format!("[{n}, {h}, {w}, 3]"),
+        case: format!("[{n}, {h}, {w}, 3] {name}"),
         flops: pixels * 6.0,
         bytes: pixels * 20.0,
         prepare: Box::new(move |device| {
             let count = 16;
-            let (images, masks) = (vec![0; 3 * count * h * w], vec![0; count * h * w]);
+            let images: Vec<u8> = (0..3 * count * h * w).map(|at| (at * at / 7 % 251) as u8).collect();
+            let masks = vec![0; count * h * w];
             let rescale = [[0.0, 255.0, 1.0, 0.0]; 3];
             let slices = Slices::upload(device, [h, w], &images, &masks, &rescale, [0, 1, 2])?;
-            let samples: Vec<Sample> = (0..n)
-                .map(|at| Sample { slice: 2 * at, group: 0, turn: at as u32 % 4, flips: at as u32 / 2 % 4 })
-                .collect();
+            let mut samples: Vec<Sample> = (0..n).map(|at| Sample::plain(2 * at, 0)).collect();
+            samples.iter_mut().enumerate().for_each(|(at, sample)| augment.apply(sample, [h, w], 0, 0, at));
             let table = slices.table(n)?;
             let (x, target) = (device.zeros("bench", [n, h, w, 3])?, device.zeros("bench", [n, h, w, 1])?);
             Ok(Box::new(move || ops::load_batch(&slices, &samples, &table, &x, &target)))
         }),
-    }]
+    }
 }

@@ -65,7 +65,7 @@ pub(crate) struct TrainArgs {
     /// Go on with the run in --out
     #[arg(long)]
     resume: bool,
-    /// Any setting of config.toml, e.g. --set dice=\"sample\" --set augment=false
+    /// Any setting of config.toml, e.g. --set dice=sample --set augment=strong --set augment.rotate=15
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
     /// Print the plan and the bytes, train nothing
@@ -135,7 +135,7 @@ fn settings(args: &TrainArgs) -> Result<TrainConfig> {
 }
 
 /// Applies `--set key=value`.
-fn set(config: TrainConfig, pairs: &[String]) -> Result<TrainConfig> {
+pub(crate) fn set(config: TrainConfig, pairs: &[String]) -> Result<TrainConfig> {
     if pairs.is_empty() {
         return Ok(config);
     }
@@ -145,7 +145,16 @@ fn set(config: TrainConfig, pairs: &[String]) -> Result<TrainConfig> {
         let (key, value) = pair.split_once('=').ok_or_else(|| wrong(format!("--set {pair}: write key=value")))?;
         // A bare word is a string: --set dice=sample
         let parsed = format!("v = {value}").parse::<toml::Table>().ok().and_then(|mut table| table.remove("v"));
-        table.insert(key.trim().to_owned(), parsed.unwrap_or_else(|| toml::Value::String(value.to_owned())));
+        let value = parsed.unwrap_or_else(|| toml::Value::String(value.to_owned()));
+        // A key of a table: --set augment.rotate=15
+        let place = match key.trim().split_once('.') {
+            Some((outer, inner)) => {
+                table.get_mut(outer).and_then(toml::Value::as_table_mut).map(|table| (table, inner))
+            }
+            None => Some((&mut table, key.trim())),
+        };
+        let (table, key) = place.ok_or_else(|| wrong(format!("--set {pair}: there is no such table")))?;
+        table.insert(key.to_owned(), value);
     }
     table.try_into().map_err(|error| wrong(format!("--set: {error}")))
 }

@@ -1,11 +1,11 @@
-//! From the decoded slices on the device to a training batch: gathered, normalised, flipped and turned in one kernel.
+//! From the decoded slices on the device to a training batch: gathered, normalised and augmented in one kernel.
 //!
 //! Shapes: slices as bytes `[S, H, W, 3]` and masks `[S, H, W]` -> x `[N, H, W, C]` and target `[N, H, W, 1]`.
 //! Not differentiated.  Versions: one (a pixel per invocation).
 
 use std::ops::Range;
 
-use crate::cpu::load_batch::{self as plain, LoadBatchParams};
+use crate::cpu::load_batch::{self as plain, LoadBatchParams, SampleRow};
 use crate::gpu::Shader;
 use crate::gpu::shader::shader;
 use crate::tensor::{Device, Tensor};
@@ -48,8 +48,10 @@ pub struct SliceBytes<'a> {
 /// Most bytes of a shard's images, also where a binding could be larger: it bounds what is packed on the host at once.
 const MAX_SHARD_BYTES: u64 = 128 << 20;
 
-/// One sample of a batch: which slice, with which normalisation, and how it is flipped and turned.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// One sample of a batch: which slice, with which normalisation, and how it is augmented.
+///
+/// The order is: elastic displacement and affine map, flips, turn; and at each pixel the tones.
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Sample {
     /// Position among the uploaded slices.
     pub slice: usize,
@@ -59,13 +61,64 @@ pub struct Sample {
     pub turn: u32,
     /// Bit 0: left-right; bit 1: top-bottom.
     pub flips: u32,
+    /// Where in the slice a pixel lies: `[[xx, xy, x], [yx, yy, y]]` takes (x, y, 1), in pixels right of and below the
+    /// centre, to column and row from the centre. Outside of the slice all is black.
+    pub affine: Option<[[f64; 3]; 2]>,
+    /// Added to where a pixel lies.
+    pub elastic: Option<Elastic>,
+    /// Brightness and the like of each channel.
+    pub tones: [Tone; CHANNELS],
+    /// The channel that each channel shows; `None`: it is 0 everywhere.
+    pub shows: [Option<usize>; CHANNELS],
+    /// Of the noise and the displacement.
+    pub seed: u32,
 }
+
+/// Channels of a slice and of a batch.
+const CHANNELS: usize = 3;
 
 impl Sample {
     /// A slice as it is.
     pub fn plain(slice: usize, group: usize) -> Self {
-        Self { slice, group, turn: 0, flips: 0 }
+        Self {
+            slice,
+            group,
+            turn: 0,
+            flips: 0,
+            affine: None,
+            elastic: None,
+            tones: [Tone::NONE; CHANNELS],
+            shows: [Some(0), Some(1), Some(2)],
+            seed: 0,
+        }
     }
+}
+
+/// A smooth random displacement: control points on a square grid, joined by cubic B-splines.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Elastic {
+    /// Grid cells along the longer side. Below 0.48 / `cells` of that side, `reach` cannot fold the slice.
+    pub cells: u32,
+    /// Most that a control point moves along each axis, in pixels; below 127.
+    pub reach: f64,
+}
+
+/// How the grey values of a channel change between the patient's black and white (the limits of the normalisation).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Tone {
+    /// Standard deviation of normal noise, as a share of the range from black to white. Comes first.
+    pub noise: f32,
+    /// Factor of the distance from black.
+    pub brightness: f32,
+    /// Factor of the distance from what the network sees as 0.
+    pub contrast: f32,
+    /// Exponent of the grey value, 0 for black to 1 for white. Comes last.
+    pub gamma: f32,
+}
+
+impl Tone {
+    /// No change.
+    pub const NONE: Self = Self { noise: 0.0, brightness: 1.0, contrast: 1.0, gamma: 1.0 };
 }
 
 impl Slices {
@@ -140,7 +193,7 @@ impl Slices {
             count: slices.len(),
             height: size[0],
             width: size[1],
-            channels: 3,
+            channels: CHANNELS,
             order,
         })
     }
@@ -158,6 +211,52 @@ impl Slices {
     /// Buffers that the slices lie in.
     pub fn shards(&self) -> usize {
         self.shards.len()
+    }
+
+    /// What the kernel needs of a sample; where its slice and its image lie is left at 0.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] naming what does not fit.
+    pub fn row(&self, sample: &Sample) -> Result<SampleRow> {
+        let (h, w) = (self.height, self.width);
+        let groups = self.rescale.len() / 4 / CHANNELS;
+        let shown = |channel: &Option<usize>| channel.is_none_or(|channel| channel < CHANNELS);
+        if sample.slice >= self.count
+            || sample.group >= groups
+            || (h != w && sample.turn % 2 == 1)
+            || !sample.shows.iter().all(shown)
+        {
+            let message = format!("{sample:?} does not fit {} slices {h}x{w} in {groups} groups", self.count);
+            return Err(Error::shape(OP, message));
+        }
+        let (mut changes, [mut to_x, mut to_y], [mut reach, mut cell]) = (0, [[0; 3]; 2], [0; 2]);
+        if sample.affine.is_some() || sample.elastic.is_some() {
+            changes |= plain::WARP;
+            let [x, y] = sample.affine.unwrap_or([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]);
+            [to_x, to_y] = [fixed_point(x, w, [w, h])?, fixed_point(y, h, [w, h])?];
+        }
+        if let Some(elastic) = sample.elastic {
+            let [most, cells] = [elastic.reach, f64::from(elastic.cells)];
+            if !(0.0..127.0).contains(&most) || !(1..=64).contains(&elastic.cells) {
+                let message = format!("{elastic:?}: the reach must be below 127 pixels and the cells 1 to 64");
+                return Err(Error::shape(OP, message));
+            }
+            changes |= plain::ELASTIC;
+            // The field is 255 * 2^22 at most; the kernel drops 15 + 8 bits of its product with this.
+            reach = (most * 65536.0 / (255.0 * f64::from(1 << 22)) * f64::from(1 << 23)).round() as i32;
+            cell = (cells * f64::from(1 << 20) / h.max(w) as f64) as i32;
+        }
+        let tones = sample.tones.map(|tone| [tone.noise, tone.brightness, tone.contrast, tone.gamma]);
+        if sample.tones != [Tone::NONE; CHANNELS] {
+            if !tones.as_flattened().iter().all(|value| value.is_finite() && *value >= 0.0) {
+                return Err(Error::shape(OP, format!("{:?}: a tone must not be negative", sample.tones)));
+            }
+            changes |= plain::TONE;
+        }
+        let shows = sample.shows.iter().enumerate().map(|(c, shown)| (shown.unwrap_or(3) as u32) << (2 * c)).sum();
+        let (turn, flips, group) = (sample.turn % 4, sample.flips % 4, sample.group as u32);
+        let seed = sample.seed;
+        Ok(SampleRow { slice: 0, group, image: 0, turn, flips, shows, changes, seed, to_x, reach, to_y, cell, tones })
     }
 
     /// Room for the samples of a batch, to be kept from step to step.
@@ -182,7 +281,20 @@ fn packed<'a>(device: &Device, bytes: usize, parts: impl Iterator<Item = &'a [u8
 }
 
 /// Words of a sample in the table.
-const ROW: usize = 4;
+const ROW: usize = size_of::<SampleRow>() / 4;
+
+/// One row of an affine map about the centre, as the kernel takes it: it counts half pixels, and the result is in
+/// 1/65536 pixel from the first column or row of `side`.
+fn fixed_point(map: [f64; 3], side: usize, [w, h]: [usize; 2]) -> Result<[i32; 3]> {
+    let unit = 65536.0;
+    let result = [map[0] * unit / 2.0, map[1] * unit / 2.0, (map[2] + (side as f64 - 1.0) / 2.0) * unit];
+    // 127 pixels of displacement come on top.
+    let farthest = result[0].abs() * w as f64 + result[1].abs() * h as f64 + result[2].abs() + 128.0 * unit;
+    if farthest.is_nan() || farthest >= f64::from(i32::MAX) {
+        return Err(Error::shape(OP, format!("the map {map:?} leads too far from a slice {h}x{w}")));
+    }
+    Ok(result.map(|value| value.round() as i32))
+}
 
 /// Samples of one shard whose images lie in one range: one launch.
 struct Part {
@@ -195,16 +307,11 @@ struct Part {
 /// overwritten. One launch for each shard that holds samples, and range of images that fits a binding.
 ///
 /// # Errors
-/// [`Error::Shape`] if a slice does not exist, or a slice that is not square is turned by an odd quarter.
+/// [`Error::Shape`] if a slice does not exist, or a slice that is not square is turned by an odd quarter, or an
+/// augmentation is beyond what its fields say.
 pub fn load_batch(slices: &Slices, samples: &[Sample], table: &Tensor, x: &Tensor, target: &Tensor) -> Result<()> {
     let (h, w) = (slices.height, slices.width);
-    let groups = slices.rescale.len() / 4 / slices.channels;
-    let unfit =
-        |sample: &&Sample| sample.slice >= slices.count || sample.group >= groups || (h != w && sample.turn % 2 == 1);
-    if let Some(sample) = samples.iter().find(unfit) {
-        let message = format!("{sample:?} does not fit {} slices {h}x{w} in {groups} groups", slices.count);
-        return Err(Error::shape(OP, message));
-    }
+    let known = samples.iter().map(|sample| slices.row(sample)).collect::<Result<Vec<_>>>()?;
     let expected = [samples.len() * h * w * slices.channels, samples.len() * h * w];
     if [x.len(), target.len()] != expected {
         return Err(Error::shape(
@@ -212,24 +319,23 @@ pub fn load_batch(slices: &Slices, samples: &[Sample], table: &Tensor, x: &Tenso
             format!("x {} and target {} do not fit {} samples", x.shape(), target.shape(), samples.len()),
         ));
     }
-    let (mut rows, mut parts) = (Vec::with_capacity(ROW * samples.len()), Vec::new());
+    let (mut rows, mut parts) = (Vec::with_capacity(samples.len()), Vec::new());
     for images in x.device().image_ranges(OP, &[x, target])? {
         for shard in 0..slices.shards.len() {
-            let first = rows.len() / ROW;
-            for (image, sample) in samples[images.clone()].iter().enumerate() {
-                if sample.slice / slices.per_shard == shard {
-                    let orientation = sample.turn % 4 + 4 * (sample.flips % 4);
-                    let [slice, group] = [sample.slice % slices.per_shard, sample.group].map(|at| at as u32);
-                    rows.extend([slice, group, orientation, image as u32]);
+            let first = rows.len();
+            for (image, at) in images.clone().enumerate() {
+                if samples[at].slice / slices.per_shard == shard {
+                    let slice = (samples[at].slice % slices.per_shard) as u32;
+                    rows.push(SampleRow { slice, image: image as u32, ..known[at] });
                 }
             }
-            let rows = first..rows.len() / ROW;
+            let rows = first..rows.len();
             if !rows.is_empty() {
                 parts.push(Part { shard, images: images.clone(), rows });
             }
         }
     }
-    table.write_u32(&rows)?;
+    table.write_u32(bytemuck::cast_slice(&rows))?;
     parts.iter().try_for_each(|part| launch(slices, part, table, x, target))
 }
 
@@ -259,7 +365,9 @@ fn launch(slices: &Slices, part: &Part, table: &Tensor, x: &Tensor, target: &Ten
             let (images, masks) = (images.u32s(), masks.u32s());
             let (images, masks): (&[u8], &[u8]) = (bytemuck::cast_slice(&images), bytemuck::cast_slice(&masks));
             let (mut x, mut target) = (x.f32s_mut(), target.f32s_mut());
-            plain::gather(&params, images, masks, &slices.rescale.f32s(), &table.u32s(), &mut x, &mut target);
+            let table = table.u32s();
+            let samples = bytemuck::cast_slice(&table);
+            plain::gather(&params, images, masks, &slices.rescale.f32s(), samples, &mut x, &mut target);
             Ok(())
         }
     }

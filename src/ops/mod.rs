@@ -31,7 +31,7 @@ pub use depthwise_conv2d::depthwise_conv2d;
 pub use gelu::gelu;
 pub use layer_norm::layer_norm;
 pub use linear::linear;
-pub use load_batch::{Sample, SliceBytes, Slices, load_batch};
+pub use load_batch::{Elastic, Sample, SliceBytes, Slices, Tone, load_batch};
 pub use max_pool2d::max_pool2d;
 pub use metric_counts::metric_counts;
 pub use relu::relu;

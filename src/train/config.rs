@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::data::Normalization;
+use super::Oversample;
+use crate::data::{AugmentConfig, Normalization, augment};
 use crate::models::{Model, ModelConfig};
 use crate::ops::{Adam, BceDice};
 use crate::{Error, Result};
@@ -37,14 +38,18 @@ pub struct TrainConfig {
     pub dice: DicePooling,
     /// How bytes become numbers.
     pub normalize: Normalization,
-    /// Flips and quarter turns.
-    pub augment: bool,
+    /// How often slices with tumour are shown: a share of each batch, or `"area"`; 0: as they come.
+    pub oversample: Oversample,
     /// Leave out the last, smaller batch of an epoch.
     pub drop_last: bool,
     /// Seed of the start, the order and the augmentation.
     pub seed: u64,
     /// Share of the patients that validate, where they are not named.
     pub val_fraction: f64,
+    /// What happens to each training sample: a table, or `none`, `basic`, `strong`, `unext`.
+    // A table comes last, as TOML wants it.
+    #[serde(deserialize_with = "augment::read")]
+    pub augment: AugmentConfig,
 }
 
 /// Over what the Dice term is taken.
@@ -74,10 +79,11 @@ impl Default for TrainConfig {
             weight_decay: 1e-4,
             dice: DicePooling::Batch,
             normalize: Normalization::PerVolume,
-            augment: true,
+            oversample: Oversample::default(),
             drop_last: true,
             seed: 0,
             val_fraction: 0.2,
+            augment: AugmentConfig::default(),
         }
     }
 }
@@ -121,6 +127,8 @@ impl TrainConfig {
     pub fn check(&self) -> Result<()> {
         let refuse = |text: String| Err(Error::Config(text));
         self.network().check()?;
+        self.augment.check()?;
+        self.oversample.check()?;
         if self.batch == 0 || self.epochs == 0 {
             return refuse("batch and epochs must be at least 1".to_owned());
         }

@@ -6,8 +6,10 @@
 mod checkpoint;
 mod config;
 mod judge;
+mod sampling;
 mod trainer;
 
 pub use checkpoint::{Progress, load_state, save_state};
 pub use config::{DicePooling, TrainConfig};
+pub use sampling::{Oversample, Weighted};
 pub use trainer::{EpochLog, Evaluation, Trainer};

@@ -11,7 +11,6 @@ use crate::data::{Dataset, Split};
 use crate::eval::{Metrics, SliceCounts};
 use crate::models::{self, ModelConfig, Network};
 use crate::ops::{Mode, Sample, SliceBytes, Slices, adam, bce_dice, load_batch, metric_counts};
-use crate::tensor::random::Stream;
 use crate::tensor::{Device, Pending, Tensor};
 use crate::{Error, Result, Tape};
 
@@ -64,6 +63,8 @@ pub struct Trainer {
     slices: Slices,
     /// (patient, slice) -> position on the device.
     places: HashMap<(usize, usize), usize>,
+    /// Pixels of tumour of the slice at each place.
+    areas: Vec<u32>,
     batch: Batch,
     device: Device,
 }
@@ -92,6 +93,7 @@ impl Trainer {
         let (h, w) = (dataset.height, dataset.width);
         let places = dataset.indices().enumerate().map(|(place, index)| (index, place)).collect();
         let slices = upload(device, dataset, config)?;
+        let areas = dataset.patients.iter().flat_map(|patient| &patient.slices);
         let batch = Batch {
             table: slices.table(config.batch)?,
             x: device.empty("batch", [config.batch, h, w, dataset.channels])?,
@@ -103,6 +105,7 @@ impl Trainer {
             step_values: device.zeros("adam", [2])?,
             slices,
             places,
+            areas: areas.map(|slice| slice.mask.iter().map(|inside| u32::from(*inside)).sum()).collect(),
             batch,
             net,
             progress: Progress::default(),
@@ -156,22 +159,21 @@ impl Trainer {
         Ok((x, target))
     }
 
-    /// The samples of an epoch in their seeded order, flipped and turned if the settings say so.
+    /// The samples of an epoch in their seeded order, augmented as the settings say.
     pub fn epoch_samples(&self, epoch: usize, train: &[(usize, usize)]) -> Vec<Sample> {
-        let seed = self.config.seed;
-        let order = Stream::seeded(seed, &format!("order/{epoch}")).permutation(train.len());
-        let chance = Stream::seeded(seed, &format!("augment/{epoch}"));
-        let square = self.slices.size()[0] == self.slices.size()[1];
-        let samples = order.into_iter().map(|at| {
-            let mut sample = self.sample(train[at]);
-            if self.config.augment {
-                let draw = chance.below(at as u64, 16) as u32;
-                sample.flips = draw & 1; // the four turns of an image and of its mirror image are all there are
-                sample.turn = if square { draw >> 2 } else { (draw >> 2) & 2 };
-            }
+        let TrainConfig { seed, oversample, augment, .. } = &self.config;
+        let samples: Vec<Sample> = train.iter().map(|index| self.sample(*index)).collect();
+        let areas: Vec<u32> = samples.iter().map(|sample| self.areas.get(sample.slice).copied().unwrap_or(0)).collect();
+        let mut times = vec![0; train.len()];
+        let order = oversample.order(*seed, epoch, train, &areas);
+        let augmented = order.into_iter().map(|at| {
+            let mut sample = samples[at];
+            // A slice that comes again is another draw.
+            augment.apply(&mut sample, self.slices.size(), *seed, epoch, at + times[at] * train.len());
+            times[at] += 1;
             sample
         });
-        samples.collect()
+        augmented.collect()
     }
 
     /// Steps of an epoch.
