@@ -31,7 +31,7 @@ const MEMORY_BOUND: f64 = 10.0;
 /// What is timed, and how it is printed.
 #[derive(Debug, clap::Args)]
 pub struct Options {
-    /// Ops to time, or a network: unext [default: all ops]
+    /// Ops to time, or a network: unext, unet, resunet [default: all ops]
     #[arg(value_name = "OP", value_parser = PossibleValuesParser::new(names()), hide_possible_values = true)]
     ops: Vec<String>,
     /// auto, cpu, or part of an adapter's name
@@ -52,6 +52,9 @@ pub struct Options {
     /// Of a network: rows and columns of an image
     #[arg(long, default_value_t = 256)]
     size: usize,
+    /// Of U-Net and ResUNet: channels at full size
+    #[arg(long, default_value_t = 64)]
+    base: usize,
 }
 
 /// One result; the keys of `bench --json`.
@@ -220,7 +223,7 @@ pub fn run(options: &Options) -> Result<()> {
     let runs = options.runs as usize;
     let networks: Vec<Model> = options.ops.iter().filter_map(|name| name.parse().ok()).collect();
     for model in &networks {
-        let config = ModelConfig::new(*model);
+        let config = ModelConfig { base: options.base, ..ModelConfig::new(*model) };
         let line = models::time(&device, &config, options.train, options.batch, options.size, runs)?;
         let text = if options.json { serde_json::to_string(&line) } else { serde_json::to_string_pretty(&line) };
         println!("{}", text.map_err(|error| Error::Config(format!("JSON: {error}")))?);

@@ -11,6 +11,8 @@ use shadegrad::{Device, Result, Tape, Tensor};
 pub struct ModelLine {
     /// The network.
     pub model: &'static str,
+    /// Parameters.
+    pub parameters: usize,
     /// `train` or `infer`.
     pub mode: &'static str,
     /// Images of a step.
@@ -89,6 +91,7 @@ pub fn time(
     let median = times[times.len() / 2];
     Ok(ModelLine {
         model: config.model.name(),
+        parameters: net.parameters().count(),
         mode: if train { "train" } else { "infer" },
         batch,
         size,

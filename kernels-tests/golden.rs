@@ -229,7 +229,7 @@ impl Case<'_> {
                     let (shape, values) = permute(&shape, &values, &[2, 3, 0, 1]);
                     (shape[..3].to_vec(), values)
                 }
-                ("conv2d", 4) => permute(&shape, &values, &[2, 3, 1, 0]),
+                ("conv2d" | "conv_transpose2d", 4) => permute(&shape, &values, &[2, 3, 1, 0]),
                 ("linear", 2) => permute(&shape, &values, &[1, 0]),
                 _ => (shape, values),
             };
@@ -276,8 +276,10 @@ fn missing(case: &Case<'_>) -> Option<&'static str> {
         }
         "max_pool2d" => (case.size("kernel") != 2 || case.size("stride") != 2).then_some("pooling other than 2x2"),
         "upsample_bilinear2d" => (case.size("scale") != 2).then_some("scale other than 2"),
-        "add" | "adam" | "batch_norm2d" | "bce_dice" | "conv2d" | "gelu" | "layer_norm" | "linear" | "relu"
-        | "shift_tokens" | "sigmoid" => None,
+        "concat" => (case.attr("axis") != 1).then_some("concatenation along another axis than the channels"),
+        "softmax" => (case.attr("axis") != -1).then_some("softmax along another axis than the last"),
+        "add" | "adam" | "batch_norm2d" | "bce_dice" | "conv2d" | "conv_transpose2d" | "gelu" | "layer_norm"
+        | "linear" | "relu" | "shift_tokens" | "sigmoid" => None,
         _ => Some("no such op yet"),
     }
 }
@@ -358,6 +360,20 @@ fn run(case: &Case<'_>, version: Version) -> Result<Results> {
         "linear" => {
             let (x, w) = (x()?, weight()?);
             (ops::linear::forward(&x, &w, bias.as_ref(), version)?, vec![("grad_x", x), ("grad_weight", w)])
+        }
+        "concat" => {
+            let (a, b) = (watch("a")?, watch("b")?);
+            (ops::concat::forward(&a, &b, version)?, vec![("grad_a", a), ("grad_b", b)])
+        }
+        "softmax" => {
+            let x = x()?;
+            (ops::softmax::forward(&x, version)?, vec![("grad_x", x)])
+        }
+        "conv_transpose2d" => {
+            let (x, w) = (x()?, weight()?);
+            let [stride, padding, extra] = ["stride", "padding", "output_padding"].map(|key| case.size(key));
+            let y = ops::conv_transpose2d::forward(&x, &w, bias.as_ref(), stride, padding, extra, version)?;
+            (y, vec![("grad_x", x), ("grad_weight", w)])
         }
         "conv2d" if case.depthwise() => {
             let (x, w) = (x()?, weight()?);
@@ -487,7 +503,7 @@ fn compare(report: &mut Report, case: &Case<'_>, kernel: &str, results: Results)
         let (group, name) = (format!("{} {what}", case.op), format!("{} {kernel}", case.name));
         let (_, want) = case.get(what);
         let deviation = &case.about["deviation"][what];
-        let copies = matches!(case.op, "relu" | "shift_tokens" | "max_pool2d")
+        let copies = matches!(case.op, "concat" | "relu" | "shift_tokens" | "max_pool2d")
             || (case.op == "add" && what != "grad_b" && deviation["f32_max_abs"] == 0.0);
         if copies {
             report.equal(&group, &name, &got, &want);

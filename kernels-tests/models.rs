@@ -10,10 +10,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use safetensors::SafeTensors;
 use serde_json::Value;
-use shadegrad::models::{self, Model, ModelConfig, Network};
+use shadegrad::autograd::Operation;
+use shadegrad::models::{self, Model, ModelConfig, Network, Preset, Summary};
 use shadegrad::nn::{self, Module, Parameter, Visitor};
 use shadegrad::ops::{self, Adam, BceDice, Mode};
 use shadegrad::tensor::random::Stream;
+use shadegrad::train::TrainConfig;
 use shadegrad::{Device, Gradients, Result, Shape, Tape, Tensor};
 
 use crate::devices;
@@ -32,12 +34,18 @@ const LOOSE_LOSS: f64 = 3.0 * 3e-4;
 fn build(label: &str, settings: &Value, device: &Device) -> std::result::Result<Box<dyn Network>, String> {
     // `resunet_seed` and its like are one network; their settings say which form.
     let model: Model = label.split('_').next().unwrap_or(label).parse().map_err(|_| "no such network yet")?;
-    let mut config = ModelConfig::new(model);
+    // The goldens' own default is the published U-Net, with biases.
+    let mut config = ModelConfig { conv_bias: true, ..ModelConfig::new(model) };
     for (key, value) in settings.as_object().unwrap() {
         match key.as_str() {
             "in_channels" => config.in_channels = value.as_u64().unwrap() as usize,
             "num_classes" => config.num_classes = value.as_u64().unwrap() as usize,
             "widths" => config.widths = extents(value).try_into().unwrap(),
+            "base" => config.base = value.as_u64().unwrap() as usize,
+            "conv_bias" => config.conv_bias = value.as_bool().unwrap(),
+            "down" => config.down = Some(serde_json::from_value(value.clone()).unwrap()),
+            "up" => config.up = Some(serde_json::from_value(value.clone()).unwrap()),
+            "shortcut_norm" => config.shortcut_norm = value.as_bool(),
             _ => return Err(format!("setting {key} is not known")),
         }
     }
@@ -419,4 +427,163 @@ fn golden_layouts() {
         assert_eq!(layout.from_file(memory, &values), moved, "{layout:?}");
         assert_eq!(layout.to_file(memory, &moved), values, "{layout:?}");
     }
+}
+
+/// The table of the networks' page: parameters, entries of the state dict, multiply-adds (G) of a 256x256 image and the
+/// digits behind the point to which they are known.
+#[test]
+fn networks_have_the_published_sizes() {
+    let unext = |widths| ModelConfig { widths, ..ModelConfig::new(Model::Unext) };
+    let unet = |base, conv_bias| ModelConfig { base, conv_bias, ..ModelConfig::new(Model::Unet) };
+    let resunet = |base, preset| ModelConfig { base, preset, ..ModelConfig::new(Model::Resunet) };
+    let (published, seed) = (Preset::Published, Preset::Seed);
+    let table = [
+        (unext([16, 32, 128, 160, 256]), 1_471_921, 101, 0.562, 3),
+        (ModelConfig::unext_small(), 253_561, 101, 0.0992, 4),
+        (unext([32, 64, 128, 160, 256]), 1_580_961, 101, 1.176, 3),
+        (unet(64, true), 31_043_521, 136, 48.17, 2),
+        (unet(64, false), 31_037_633, 118, 48.17, 2),
+        (unet(32, true), 7_765_985, 136, 12.07, 2),
+        (unet(32, false), 7_763_041, 118, 12.07, 2), // Buda's, trained on LGG
+        (unet(16, true), 1_944_049, 136, 3.03, 2),
+        (unet(8, true), 487_289, 136, 0.765, 3),
+        (resunet(64, published), 8_220_993, 109, 45.23, 2),
+        (resunet(32, published), 2_058_401, 109, 11.34, 2),
+        (resunet(16, published), 516_177, 109, 2.85, 2),
+        (resunet(8, published), 129_833, 109, 0.721, 3),
+        (resunet(64, seed), 9_600_961, 150, 48.45, 2),
+        (resunet(32, seed), 2_404_321, 150, 12.14, 2),
+        (resunet(16, seed), 603_121, 150, 3.05, 2),
+        (resunet(8, seed), 151_801, 150, 0.771, 3),
+    ];
+    for (config, parameters, entries, giga, digits) in table {
+        let summary = Summary::new(&config, 256).unwrap();
+        assert_eq!(summary.parameters, parameters, "{config:?}");
+        let by_stage: usize = summary.stages.iter().map(|stage| stage.parameters).sum();
+        assert_eq!(by_stage, parameters, "{config:?}: stages");
+        let half = 0.5 * 0.1_f64.powi(digits) + 1e-9;
+        assert!((summary.macs as f64 * 1e-9 - giga).abs() <= half, "{config:?}: {} MACs, not {giga} G", summary.macs);
+        let mut net = models::build(&Device::cpu(), &config, 0).unwrap();
+        assert_eq!(nn::names(&mut net).unwrap().len(), entries, "{config:?}");
+    }
+}
+
+/// Stages of the tables in the model files.
+#[test]
+fn stages_have_the_published_sizes() {
+    let of = |config: ModelConfig| {
+        let stages = Summary::new(&config, 256).unwrap().stages;
+        stages.into_iter().map(|stage| (stage.name, stage.shape, stage.parameters)).collect::<Vec<_>>()
+    };
+    let want = |rows: &[(&str, usize, usize, usize)]| -> Vec<_> {
+        rows.iter().map(|(name, side, c, parameters)| ((*name).to_owned(), [*side, *side, *c], *parameters)).collect()
+    };
+    let unet = want(&[
+        ("e1", 256, 64, 38_848),
+        ("e2", 128, 128, 221_696),
+        ("e3", 64, 256, 885_760),
+        ("e4", 32, 512, 3_540_992),
+        ("b", 16, 1024, 14_159_872),
+        ("d1", 32, 512, 9_177_600),
+        ("d2", 64, 256, 2_295_040),
+        ("d3", 128, 128, 574_080),
+        ("d4", 256, 64, 143_680),
+        ("logits", 256, 1, 65),
+    ]);
+    assert_eq!(of(ModelConfig::new(Model::Unet)), unet);
+    let resunet = want(&[
+        ("e1", 256, 64, 39_232),
+        ("e2", 128, 128, 230_400),
+        ("e3", 64, 256, 919_552),
+        ("bridge", 32, 512, 3_674_112),
+        ("d1", 64, 256, 3_608_320),
+        ("d2", 128, 128, 903_040),
+        ("d3", 256, 64, 226_240),
+        ("logits", 256, 1, 65),
+    ]);
+    assert_eq!(of(ModelConfig { preset: Preset::Seed, ..ModelConfig::new(Model::Resunet) }), resunet);
+}
+
+/// What the summary scales up from the smallest image is what a large one has.
+#[test]
+fn summaries_grow_with_the_area() {
+    for model in Model::ALL {
+        let config = ModelConfig { base: 4, widths: [4, 6, 8, 10, 12], num_classes: 3, ..ModelConfig::new(model) };
+        let size = 2 * config.multiple();
+        let net = models::build(&Device::cpu(), &config, 0).unwrap();
+        let tape = Tape::new();
+        let image = Device::cpu().zeros("test", [1, size, size, 3]).unwrap();
+        let logits = net.forward(&tape.watch_input(&image), Mode::Eval).unwrap();
+        assert_eq!(logits.shape().dims(), [1, size, size, 3], "{model}");
+        let summary = Summary::new(&config, size).unwrap();
+        let sum = |of: fn(&Operation) -> u64| tape.operations().iter().map(of).sum::<u64>();
+        assert_eq!(summary.macs, sum(|operation| operation.macs), "{model}");
+        assert_eq!(summary.activation_bytes, sum(|operation| operation.output.len() as u64 * 4), "{model}");
+        assert_eq!(summary.parameters as u64, sum(|operation| operation.parameters as u64), "{model}");
+        assert!(net.diagram().lines().count() > 8, "{model} has no diagram");
+        let wrong = Summary::new(&config, size + 1).unwrap_err().to_string();
+        assert!(wrong.contains(&config.multiple().to_string()), "{wrong}");
+        let wrong = net.forward(&image.images(&(0..1)).reshape([1, size / 2, 2 * size, 3]).unwrap(), Mode::Eval);
+        assert!(wrong.is_ok(), "{model}: half the height still divides");
+        let wrong = net.forward(&Device::cpu().zeros("test", [1, size + 1, size, 3]).unwrap(), Mode::Eval);
+        assert!(wrong.unwrap_err().to_string().contains("divide by"), "{model}");
+    }
+}
+
+/// PyTorch's default start: the bound of a transposed convolution counts its output channels.
+#[test]
+fn networks_start_as_pytorch_does() {
+    struct Largest(BTreeMap<String, f32>);
+    impl Visitor for Largest {
+        fn param(&mut self, name: &str, parameter: &mut Parameter) -> Result<()> {
+            let values = parameter.tensor.to_vec()?;
+            self.0.insert(name.to_owned(), values.iter().fold(0.0, |most, value| most.max(value.abs())));
+            Ok(())
+        }
+    }
+    let of = |config: ModelConfig| {
+        let mut net = models::build(&Device::cpu(), &config, 5).unwrap();
+        let mut largest = Largest(BTreeMap::new());
+        net.visit("", &mut largest).unwrap();
+        largest.0
+    };
+    let near = |largest: f32, fan_in: usize, name: &str| {
+        let bound = 1.0 / (fan_in as f32).sqrt();
+        assert!(largest <= bound && largest > 0.6 * bound, "{name}: up to {largest}, bound {bound}");
+    };
+    let unet = of(ModelConfig { base: 8, conv_bias: true, ..ModelConfig::new(Model::Unet) });
+    near(unet["e1.conv.conv1.weight"], 27, "e1.conv.conv1.weight");
+    near(unet["e1.conv.conv2.bias"], 72, "e1.conv.conv2.bias");
+    near(unet["d1.up.weight"], 64 * 4, "d1.up.weight");
+    near(unet["d1.up.bias"], 64 * 4, "d1.up.bias");
+    near(unet["d1.conv.conv1.weight"], 128 * 9, "d1.conv.conv1.weight");
+    assert_eq!((unet["d1.conv.bn1.weight"], unet["d1.conv.bn1.bias"]), (1.0, 0.0));
+    let resunet = of(ModelConfig { base: 8, preset: Preset::Seed, ..ModelConfig::new(Model::Resunet) });
+    near(resunet["c13.weight"], 3, "c13.weight");
+    near(resunet["r2.s.bias"], 8, "r2.s.bias");
+    near(resunet["d3.upsample.weight"], 16 * 4, "d3.upsample.weight");
+    assert_eq!((resunet["r2.s_bn.weight"], resunet["br1.bn.bias"]), (1.0, 0.0));
+}
+
+/// A configuration survives its file, and a wrong key is named with its line.
+#[test]
+fn configurations_survive_their_file() {
+    let network = ModelConfig {
+        base: 24,
+        preset: Preset::Seed,
+        up: Some(models::Up::Bilinear),
+        in_channels: 4,
+        ..ModelConfig::new(Model::Resunet)
+    };
+    let mut config = TrainConfig::default();
+    config.set_network(&network);
+    let text = toml::to_string(&config).unwrap();
+    let read: TrainConfig = toml::from_str(&text).unwrap();
+    assert_eq!((read.network(), &read), (network, &config));
+    let old: TrainConfig = toml::from_str("model = \"unext\"\nwidths = [8, 16, 32, 64, 128]\n").unwrap();
+    assert_eq!(old.network(), ModelConfig::unext_small());
+    let wrong = toml::from_str::<TrainConfig>("model = \"unet\"\nbsae = 8\n").unwrap_err().to_string();
+    assert!(wrong.contains("bsae") && wrong.contains("line 2"), "{wrong}");
+    let wrong = toml::from_str::<TrainConfig>("model = \"vnet\"\n").unwrap_err().to_string();
+    assert!(wrong.contains("vnet") && wrong.contains("resunet"), "{wrong}");
 }

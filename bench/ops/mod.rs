@@ -4,7 +4,9 @@ mod adam;
 mod add;
 mod batch_norm;
 mod bce_dice;
+mod concat;
 mod conv2d;
+mod conv_transpose2d;
 mod depthwise_conv2d;
 mod gelu;
 mod layer_norm;
@@ -15,6 +17,7 @@ mod metric_counts;
 mod relu;
 mod shift;
 mod sigmoid;
+mod softmax;
 mod upsample_bilinear;
 
 use shadegrad::{Device, Result};
@@ -50,7 +53,9 @@ pub fn cases() -> Vec<BenchCase> {
     all.extend(add::cases());
     all.extend(batch_norm::cases());
     all.extend(bce_dice::cases());
+    all.extend(concat::cases());
     all.extend(conv2d::cases());
+    all.extend(conv_transpose2d::cases());
     all.extend(depthwise_conv2d::cases());
     all.extend(gelu::cases());
     all.extend(layer_norm::cases());
@@ -61,6 +66,7 @@ pub fn cases() -> Vec<BenchCase> {
     all.extend(relu::cases());
     all.extend(shift::cases());
     all.extend(sigmoid::cases());
+    all.extend(softmax::cases());
     all.extend(upsample_bilinear::cases());
     all
 }

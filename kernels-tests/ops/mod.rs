@@ -7,7 +7,9 @@ mod adam;
 mod add;
 mod batch_norm;
 mod bce_dice;
+mod concat;
 mod conv2d;
+mod conv_transpose2d;
 mod depthwise_conv2d;
 mod gelu;
 mod layer_norm;
@@ -18,6 +20,7 @@ mod metric_counts;
 mod relu;
 mod shift;
 mod sigmoid;
+mod softmax;
 mod upsample_bilinear;
 
 use shadegrad::tensor::random::Stream;
@@ -194,7 +197,9 @@ pub fn cases() -> Vec<Case> {
     all.extend(add::cases());
     all.extend(batch_norm::cases());
     all.extend(bce_dice::cases());
+    all.extend(concat::cases());
     all.extend(conv2d::cases());
+    all.extend(conv_transpose2d::cases());
     all.extend(depthwise_conv2d::cases());
     all.extend(gelu::cases());
     all.extend(layer_norm::cases());
@@ -205,6 +210,7 @@ pub fn cases() -> Vec<Case> {
     all.extend(relu::cases());
     all.extend(shift::cases());
     all.extend(sigmoid::cases());
+    all.extend(softmax::cases());
     all.extend(upsample_bilinear::cases());
     all
 }
@@ -216,7 +222,9 @@ pub fn gradients() -> Vec<GradientCase> {
     all.extend(add::gradients());
     all.extend(batch_norm::gradients());
     all.extend(bce_dice::gradients());
+    all.extend(concat::gradients());
     all.extend(conv2d::gradients());
+    all.extend(conv_transpose2d::gradients());
     all.extend(depthwise_conv2d::gradients());
     all.extend(gelu::gradients());
     all.extend(layer_norm::gradients());
@@ -225,6 +233,7 @@ pub fn gradients() -> Vec<GradientCase> {
     all.extend(relu::gradients());
     all.extend(shift::gradients());
     all.extend(sigmoid::gradients());
+    all.extend(softmax::gradients());
     all.extend(upsample_bilinear::gradients());
     all
 }

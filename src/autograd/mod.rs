@@ -28,7 +28,7 @@ use crate::tensor::{Device, Shape, Tensor};
 
 pub use gradients::Gradients;
 pub(crate) use tape::record;
-pub use tape::{Slot, Tape};
+pub use tape::{Operation, Slot, Tape};
 
 /// A trained parameter: its stable number, and the place where its gradient is written.
 #[derive(Debug)]
@@ -52,6 +52,11 @@ pub trait Backward: Debug + Send {
 
     /// The tensors kept for the gradient.
     fn saved(&self) -> Vec<&Tensor>;
+
+    /// Multiply-adds of the forward pass; 0 for what is no sum of products with weights.
+    fn macs(&self) -> u64 {
+        0
+    }
 }
 
 /// Which input gradients are wanted, and where to put them.

@@ -42,6 +42,21 @@ struct Inner {
     watched: Vec<usize>,
 }
 
+/// What one recorded operation did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Operation {
+    /// Its name.
+    pub op: &'static str,
+    /// Shape of its result.
+    pub output: Shape,
+    /// Multiply-adds of its forward pass, for what is a sum of products with weights.
+    pub macs: u64,
+    /// Numbers of the parameters that it takes.
+    pub parameters: usize,
+    /// Bytes kept for its gradient.
+    pub saved_bytes: u64,
+}
+
 fn lock(inner: &Mutex<Inner>) -> MutexGuard<'_, Inner> {
     // Nodes are pushed whole: a panic elsewhere leaves a shorter list, not a broken one.
     inner.lock().unwrap_or_else(PoisonError::into_inner)
@@ -90,6 +105,18 @@ impl Tape {
     /// Whether nothing is recorded.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// What was recorded, in order.
+    pub fn operations(&self) -> Vec<Operation> {
+        let of = |node: &Node| Operation {
+            op: node.op.name(),
+            output: node.shape,
+            macs: node.op.macs(),
+            parameters: node.inputs.iter().map(parameters).sum(),
+            saved_bytes: saved_bytes(node.op.as_ref()),
+        };
+        lock(&self.inner).nodes.iter().map(of).collect()
     }
 
     /// Bytes kept for the gradients. A tensor kept by several operations counts for each.
@@ -162,6 +189,14 @@ fn play(node: &Node, gy: &Tensor, wants: &[bool], grads: &Gradients) -> Result<V
     });
     let mut wanted = Wanted { device: gy.device(), needs, targets: targets.collect() };
     node.op.backward(gy, &mut wanted)
+}
+
+/// Numbers of an input that is a parameter.
+fn parameters(input: &Input) -> usize {
+    match input {
+        Input::Leaf(leaf) => leaf.grad.len(),
+        Input::Constant | Input::Value(_) => 0,
+    }
 }
 
 fn needed(input: &Input, wants: &[bool]) -> bool {

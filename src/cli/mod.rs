@@ -7,7 +7,9 @@ mod data;
 mod demo;
 mod devices;
 mod eval;
+mod network;
 mod predict;
+mod show;
 mod train;
 
 use std::error::Error as _;
@@ -55,6 +57,8 @@ enum Command {
     Bench(bench::BenchArgs),
     /// Look at a data set, or make a phantom one
     Data(data::DataArgs),
+    /// Show what a network is made of
+    Show(show::ShowArgs),
 }
 
 /// Parses the arguments, runs the command and turns its result into an exit code:
@@ -73,6 +77,7 @@ pub(crate) fn run() -> ExitCode {
         },
         Command::Bench(args) => bench::run(args),
         Command::Data(args) => data::run(args),
+        Command::Show(args) => show::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -11,6 +11,7 @@ use shadegrad::models::{Model, weights};
 use shadegrad::train::{EpochLog, TrainConfig, Trainer, load_state, save_state};
 use shadegrad::{Device, Error, Result};
 
+use super::network::NetworkFlags;
 use super::{bar, catch_interrupt, eval, interrupted, make_folder, write_text};
 
 /// Train a network on a folder of slices.
@@ -29,12 +30,11 @@ pub(crate) struct TrainArgs {
     /// Where everything is written [default: runs/unext]
     #[arg(long, value_name = "DIR", default_value = "runs/unext", env = "SHADEGRAD_OUT")]
     out: PathBuf,
-    /// Network: unext
+    /// Network: unext, unet or resunet
     #[arg(long, env = "SHADEGRAD_MODEL")]
     model: Option<Model>,
-    /// Channels of the five stages, e.g. 32,64,128,160,256
-    #[arg(long, value_delimiter = ',', num_args = 1, value_name = "W1,..,W5")]
-    widths: Option<Vec<usize>>,
+    #[command(flatten)]
+    network: NetworkFlags,
     /// A config.toml to start from (that of another run, for example)
     #[arg(long, value_name = "FILE")]
     recipe: Option<PathBuf>,
@@ -119,12 +119,11 @@ fn settings(args: &TrainArgs) -> Result<TrainConfig> {
         Some(path) => read_config(path)?,
         None => TrainConfig::default(),
     };
-    let TrainArgs { model, widths, epochs, steps, batch, lr, seed, .. } = args;
-    config.model = model.unwrap_or(config.model);
-    if let Some(widths) = widths {
-        let five = widths.as_slice().try_into();
-        config.widths = five.map_err(|_| Error::Config(format!("--widths needs five numbers, got {widths:?}")))?;
-    }
+    let TrainArgs { model, epochs, steps, batch, lr, seed, .. } = args;
+    let mut network = config.network();
+    network.model = model.unwrap_or(network.model);
+    args.network.apply(&mut network)?;
+    config.set_network(&network);
     config.epochs = epochs.unwrap_or(config.epochs);
     config.steps = steps.unwrap_or(config.steps);
     config.batch = batch.unwrap_or(config.batch);

@@ -9,7 +9,9 @@ pub mod adam;
 pub mod add;
 pub mod batch_norm;
 pub mod bce_dice;
+pub mod concat;
 pub mod conv2d;
+pub mod conv_transpose2d;
 pub mod depthwise_conv2d;
 pub mod gelu;
 pub mod layer_norm;
@@ -20,6 +22,7 @@ pub mod metric_counts;
 pub mod relu;
 pub mod shift;
 pub mod sigmoid;
+pub mod softmax;
 pub mod upsample_bilinear;
 
 use std::fmt::{Debug, Display};

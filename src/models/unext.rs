@@ -244,6 +244,10 @@ impl Network for Unext {
         self.parameters.as_ref().unwrap_or_else(|| unreachable!("gathered by new"))
     }
 
+    fn source(&self) -> &'static str {
+        include_str!("unext.rs")
+    }
+
     /// Stages: t1 to t4, bottleneck, d1_sum, d1, d2_sum, d2, d3, d4, d5.
     fn forward_stages(&self, x: &Tensor, mode: Mode, stage: &mut Stage<'_>) -> Result<Tensor> {
         check_images(&self.config, x)?;

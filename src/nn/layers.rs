@@ -7,27 +7,34 @@ use crate::Result;
 use crate::ops::{self, Mode, RunningStats};
 use crate::tensor::{Device, Tensor};
 
-/// Convolution with bias. Weight `[k, k, in, out]`.
+/// Convolution, with or without bias. Weight `[k, k, in, out]`.
 #[derive(Debug)]
 pub struct Conv2d {
     weight: Parameter,
-    bias: Parameter,
+    bias: Option<Parameter>,
     stride: usize,
     padding: usize,
 }
 
 impl Conv2d {
-    /// A square kernel; padding keeps the size at stride 1.
+    /// A square kernel with bias; padding keeps the size at stride 1.
     ///
     /// # Errors
     /// As [`Device::zeros`].
     pub fn new(device: &Device, input: usize, output: usize, kernel: usize, stride: usize) -> Result<Self> {
         Ok(Self {
-            weight: Parameter::new(device, [kernel, kernel, input, output], Layout::Conv)?,
-            bias: Parameter::new(device, [output], Layout::Plain)?,
-            stride,
-            padding: kernel / 2,
+            bias: Some(Parameter::new(device, [output], Layout::Plain)?),
+            ..Self::without_bias(device, input, output, kernel, stride)?
         })
+    }
+
+    /// As [`new`](Self::new) without a bias: before a batch norm it would have no effect.
+    ///
+    /// # Errors
+    /// As [`Device::zeros`].
+    pub fn without_bias(device: &Device, input: usize, output: usize, kernel: usize, stride: usize) -> Result<Self> {
+        let weight = Parameter::new(device, [kernel, kernel, input, output], Layout::Conv)?;
+        Ok(Self { weight, bias: None, stride, padding: kernel / 2 })
     }
 
     /// x `[N, H, W, in]` -> `[N, H/stride, W/stride, out]`.
@@ -35,13 +42,54 @@ impl Conv2d {
     /// # Errors
     /// As [`ops::conv2d()`].
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        ops::conv2d(x, &self.weight.tensor, Some(&self.bias.tensor), self.stride, self.padding)
+        let bias = self.bias.as_ref().map(|bias| &bias.tensor);
+        ops::conv2d(x, &self.weight.tensor, bias, self.stride, self.padding)
     }
 }
 
 impl Module for Conv2d {
     fn visit(&mut self, path: &str, v: &mut dyn Visitor) -> Result<()> {
         let Self { weight, bias, stride: _, padding: _ } = self;
+        v.param(&join(path, "weight"), weight)?;
+        match bias {
+            Some(bias) => v.param(&join(path, "bias"), bias),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Transposed convolution with bias that doubles height and width: 2x2, stride 2. Weight `[2, 2, out, in]`.
+#[derive(Debug)]
+pub struct UpConv2d {
+    weight: Parameter,
+    bias: Parameter,
+}
+
+impl UpConv2d {
+    /// From `input` to `output` channels.
+    ///
+    /// # Errors
+    /// As [`Device::zeros`].
+    pub fn new(device: &Device, input: usize, output: usize) -> Result<Self> {
+        Ok(Self {
+            // PyTorch's [in, out, 2, 2] is the layout of a convolution from out to in.
+            weight: Parameter::new(device, [2, 2, output, input], Layout::Conv)?,
+            bias: Parameter::new(device, [output], Layout::Plain)?,
+        })
+    }
+
+    /// x `[N, H, W, in]` -> `[N, 2H, 2W, out]`.
+    ///
+    /// # Errors
+    /// As [`ops::conv_transpose2d()`].
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        ops::conv_transpose2d(x, &self.weight.tensor, Some(&self.bias.tensor), 2, 0, 0)
+    }
+}
+
+impl Module for UpConv2d {
+    fn visit(&mut self, path: &str, v: &mut dyn Visitor) -> Result<()> {
+        let Self { weight, bias } = self;
         v.param(&join(path, "weight"), weight)?;
         v.param(&join(path, "bias"), bias)
     }

@@ -6,6 +6,6 @@ mod parameters;
 mod visit;
 
 pub use crate::ops::Mode;
-pub use layers::{BatchNorm2d, Conv2d, DepthwiseConv2d, LayerNorm, Linear};
+pub use layers::{BatchNorm2d, Conv2d, DepthwiseConv2d, LayerNorm, Linear, UpConv2d};
 pub use parameters::Parameters;
 pub use visit::{Layout, Module, Parameter, Values, Visitor, fill, names};

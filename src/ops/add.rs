@@ -193,7 +193,7 @@ impl Backward for AddBackward {
 }
 
 /// Sums gy over every axis along which g has extent 1.
-fn sum_to(gy: &Tensor, g: &Tensor) -> Result<()> {
+pub(super) fn sum_to(gy: &Tensor, g: &Tensor) -> Result<()> {
     let (gy, g) = (padded(gy)?, padded(g)?);
     let keeps_images = g.shape().dims()[0] == gy.shape().dims()[0];
     let split: &[&Tensor] = if keeps_images { &[&gy, &g] } else { &[&gy] };

@@ -41,7 +41,7 @@ pub fn conv2d(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, stride: usize,
 }
 
 /// The version for a result of that many channels.
-fn select(channels: usize) -> Version {
+pub(super) fn select(channels: usize) -> Version {
     if channels.is_multiple_of(8) { Version::V2 } else { Version::V1 }
 }
 
@@ -91,8 +91,8 @@ fn sizes(x: Shape, weight: Shape, bias: Option<Shape>, stride: usize, padding: u
     }
 }
 
-/// Launches the gather of forward and of the input gradient.
-fn gather(
+/// Launches the gather of forward and of the input gradient; also the input gradient of `conv_transpose2d`.
+pub(super) fn gather(
     p: &Conv2dParams,
     x: &Tensor,
     weight: &Tensor,
@@ -276,5 +276,10 @@ impl Backward for Conv2dBackward {
 
     fn saved(&self) -> Vec<&Tensor> {
         vec![&self.x, &self.weight]
+    }
+
+    fn macs(&self) -> u64 {
+        let p = &self.params;
+        [p.batch, p.out_h, p.out_w, p.out_c, p.kernel_h, p.kernel_w, p.in_c].into_iter().map(u64::from).product()
     }
 }

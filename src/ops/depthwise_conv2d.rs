@@ -225,4 +225,9 @@ impl Backward for DepthwiseConv2dBackward {
     fn saved(&self) -> Vec<&Tensor> {
         vec![&self.x, &self.weight]
     }
+
+    fn macs(&self) -> u64 {
+        let p = &self.params;
+        [p.batch, p.out_h, p.out_w, p.channels, p.kernel_h, p.kernel_w].into_iter().map(u64::from).product()
+    }
 }

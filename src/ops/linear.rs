@@ -219,4 +219,9 @@ impl Backward for LinearBackward {
     fn saved(&self) -> Vec<&Tensor> {
         vec![&self.x, &self.weight]
     }
+
+    fn macs(&self) -> u64 {
+        let p = &self.params;
+        [p.rows, p.inputs, p.outputs].into_iter().map(u64::from).product()
+    }
 }

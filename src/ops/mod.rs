@@ -9,7 +9,9 @@ pub mod adam;
 pub mod add;
 pub mod batch_norm;
 pub mod bce_dice;
+pub mod concat;
 pub mod conv2d;
+pub mod conv_transpose2d;
 pub mod depthwise_conv2d;
 pub mod gelu;
 pub mod layer_norm;
@@ -20,12 +22,15 @@ pub mod metric_counts;
 pub mod relu;
 pub mod shift;
 pub mod sigmoid;
+pub mod softmax;
 pub mod upsample_bilinear;
 
 pub use adam::{Adam, adam};
 pub use add::{add, add_assign};
 pub use batch_norm::{Mode, RunningStats, batch_norm};
 pub use bce_dice::{BceDice, Pooling, bce_dice};
+pub use concat::concat;
+pub use conv_transpose2d::conv_transpose2d;
 pub use conv2d::conv2d;
 pub use depthwise_conv2d::depthwise_conv2d;
 pub use gelu::gelu;
@@ -37,6 +42,7 @@ pub use metric_counts::metric_counts;
 pub use relu::relu;
 pub use shift::{Axis, shift};
 pub use sigmoid::sigmoid;
+pub use softmax::softmax;
 pub use upsample_bilinear::upsample_bilinear;
 
 use crate::gpu::{Context, Shader};
@@ -55,7 +61,9 @@ pub const SHADERS: &[Shader] = &[
     add::SHADER,
     batch_norm::SHADER,
     bce_dice::SHADER,
+    concat::SHADER,
     conv2d::SHADER,
+    conv_transpose2d::SHADER,
     depthwise_conv2d::SHADER,
     gelu::SHADER,
     layer_norm::SHADER,
@@ -66,6 +74,7 @@ pub const SHADERS: &[Shader] = &[
     relu::SHADER,
     shift::SHADER,
     sigmoid::SHADER,
+    softmax::SHADER,
     upsample_bilinear::SHADER,
 ];
 
@@ -79,7 +88,9 @@ pub const UNIFORMS: &[(&str, &str, Fields)] = &[
     ("add", "ReduceParams", crate::cpu::add::ReduceParams::FIELDS),
     ("batch_norm", "Params", crate::cpu::batch_norm::BatchNormParams::FIELDS),
     ("bce_dice", "Params", crate::cpu::bce_dice::BceDiceParams::FIELDS),
+    ("concat", "Params", crate::cpu::concat::ConcatParams::FIELDS),
     ("conv2d", "Params", crate::cpu::conv2d::Conv2dParams::FIELDS),
+    ("conv_transpose2d", "Params", crate::cpu::conv_transpose2d::ConvTranspose2dParams::FIELDS),
     ("depthwise_conv2d", "Params", crate::cpu::depthwise_conv2d::DepthwiseConv2dParams::FIELDS),
     ("layer_norm", "Params", crate::cpu::layer_norm::LayerNormParams::FIELDS),
     ("linear", "Params", crate::cpu::linear::LinearParams::FIELDS),
@@ -87,6 +98,7 @@ pub const UNIFORMS: &[(&str, &str, Fields)] = &[
     ("max_pool2d", "Params", crate::cpu::max_pool2d::MaxPool2dParams::FIELDS),
     ("metric_counts", "Params", crate::cpu::metric_counts::MetricCountsParams::FIELDS),
     ("shift", "Params", crate::cpu::shift::ShiftParams::FIELDS),
+    ("softmax", "Params", crate::cpu::softmax::SoftmaxParams::FIELDS),
     ("upsample_bilinear", "Params", crate::cpu::upsample_bilinear::UpsampleBilinearParams::FIELDS),
 ];
 

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Oversample;
 use crate::data::{AugmentConfig, Normalization, augment};
-use crate::models::{Model, ModelConfig};
+use crate::models::{Down, Model, ModelConfig, Preset, Up};
 use crate::ops::{Adam, BceDice};
 use crate::{Error, Result};
 
@@ -20,6 +20,21 @@ pub struct TrainConfig {
     pub num_classes: usize,
     /// As [`ModelConfig::widths`].
     pub widths: [usize; 5],
+    /// As [`ModelConfig::base`].
+    pub base: usize,
+    /// As [`ModelConfig::conv_bias`].
+    pub conv_bias: bool,
+    /// As [`ModelConfig::preset`].
+    pub preset: Preset,
+    /// As [`ModelConfig::down`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub down: Option<Down>,
+    /// As [`ModelConfig::up`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub up: Option<Up>,
+    /// As [`ModelConfig::shortcut_norm`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shortcut_norm: Option<bool>,
     /// Passes over the training slices.
     pub epochs: usize,
     /// Stop after this many steps; 0: no limit.
@@ -64,12 +79,19 @@ pub enum DicePooling {
 
 impl Default for TrainConfig {
     fn default() -> Self {
-        let ModelConfig { model, in_channels, num_classes, widths } = ModelConfig::default();
+        let ModelConfig { model, in_channels, num_classes, widths, base, conv_bias, preset, down, up, shortcut_norm } =
+            ModelConfig::default();
         Self {
             model,
             in_channels,
             num_classes,
             widths,
+            base,
+            conv_bias,
+            preset,
+            down,
+            up,
+            shortcut_norm,
             epochs: 20,
             steps: 0,
             batch: 8,
@@ -92,8 +114,28 @@ impl TrainConfig {
     /// The settings that make the network: those with the same names. They are fields here, not a table of their own,
     /// so that a file stays flat and a wrong key is reported with its line.
     pub fn network(&self) -> ModelConfig {
-        let Self { model, in_channels, num_classes, widths, .. } = *self;
-        ModelConfig { model, in_channels, num_classes, widths }
+        let Self { model, in_channels, num_classes, widths, base, conv_bias, preset, .. } = *self;
+        let Self { down, up, shortcut_norm, .. } = *self;
+        ModelConfig { model, in_channels, num_classes, widths, base, conv_bias, preset, down, up, shortcut_norm }
+    }
+
+    /// Takes over the settings that make the network.
+    pub fn set_network(&mut self, network: &ModelConfig) {
+        let ModelConfig { model, in_channels, num_classes, widths, base, conv_bias, preset, down, up, shortcut_norm } =
+            *network;
+        *self = Self {
+            model,
+            in_channels,
+            num_classes,
+            widths,
+            base,
+            conv_bias,
+            preset,
+            down,
+            up,
+            shortcut_norm,
+            ..self.clone()
+        };
     }
 
     /// The loss.

@@ -1,0 +1,119 @@
+//! Two tensors side by side along the channels.  `y[r,c] = a[r,c]`, then `b[r,c]`;  ga and gb are the two parts of gy.
+//!
+//! Shapes: a `[.., A]`, b `[.., B]`, equal but for the last axis -> y `[.., A + B]`.
+//! Versions: v1 (an element per invocation), v2 (four channels).  Launches: 1 forward, 1 backward.
+
+use super::Version;
+use crate::autograd::{Backward, Wanted, record};
+use crate::cpu::concat::{self as plain, ConcatParams};
+use crate::gpu::Shader;
+use crate::gpu::shader::shader;
+use crate::tensor::{Device, Shape, Tensor};
+use crate::{Error, Result};
+
+const OP: &str = "concat";
+pub(super) const SHADER: Shader = shader!("concat");
+
+/// The channels of a, then those of b: PyTorch's `torch.cat([a, b], 1)`, whose axis 1 is the last one here.
+///
+/// ```
+/// # fn main() -> shadegrad::Result<()> {
+/// let device = shadegrad::Device::cpu();
+/// let a = device.tensor("a", [2, 1], &[1.0, 2.0])?;
+/// let b = device.tensor("b", [2, 2], &[10.0, 11.0, 20.0, 21.0])?;
+/// assert_eq!(shadegrad::ops::concat(&a, &b)?.to_vec()?, [1.0, 10.0, 11.0, 2.0, 20.0, 21.0]);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+/// [`Error::Shape`] if another axis than the last differs, or if a tensor has no element.
+pub fn concat(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    forward(a, b, select(a.shape().last(), b.shape().last()))
+}
+
+/// Four channels at a time where they divide.
+fn select(a: usize, b: usize) -> Version {
+    if a.is_multiple_of(4) && b.is_multiple_of(4) { Version::V2 } else { Version::V1 }
+}
+
+/// As [`concat`], with the kernel named; the gradients use the same version.
+///
+/// # Errors
+/// As [`concat`]; [`Error::Shape`] for [`Version::V2`] if the channels of a or b do not divide by 4.
+pub fn forward(a: &Tensor, b: &Tensor, version: Version) -> Result<Tensor> {
+    let ((rows, ca), (_, cb)) = (a.shape().rows(OP)?, b.shape().rows(OP)?);
+    let mut dims = a.shape().dims().to_vec();
+    let last = dims.len() - 1;
+    if b.shape().rank() != dims.len() || b.shape().dims()[..last] != dims[..last] {
+        let message = format!("{} and {} may differ in the last axis only", a.shape(), b.shape());
+        return Err(Error::shape(OP, message));
+    }
+    if version == Version::V2 && select(ca, cb) != Version::V2 {
+        let message = format!("v2 needs channels that divide by 4, got {} and {}", a.shape(), b.shape());
+        return Err(Error::shape(OP, message));
+    }
+    dims[last] = ca + cb;
+    let params = ConcatParams { a_channels: ca as u32, b_channels: cb as u32 };
+    let y = a.device().empty(OP, Shape::new(&dims)?)?;
+    match a.device() {
+        Device::Gpu(_) => {
+            let (entry, lanes) = match version {
+                Version::V1 => ("forward_v1", 1),
+                Version::V2 => ("forward_v2", 4),
+            };
+            // As tables: tensors larger than one binding are cut between any two rows.
+            let (a, b, y) = (a.reshape([rows, ca])?, b.reshape([rows, cb])?, y.reshape([rows, ca + cb])?);
+            for part in a.device().image_ranges(OP, &[&a, &b, &y])? {
+                let (a, b, y) = (a.images(&part), b.images(&part), y.images(&part));
+                let invocations = y.len() / lanes;
+                SHADER.entry(entry).params(&params).reads([a, b]).writes([y]).over(invocations)?;
+            }
+        }
+        Device::Cpu(_) => plain::forward(&params, &a.f32s(), &b.f32s(), &mut y.f32s_mut()),
+    }
+    record(y, &[Some(a), Some(b)], || ConcatBackward { shapes: [a.shape(), b.shape()], params, version })
+}
+
+/// What the gradient needs: the shapes.
+#[derive(Debug)]
+struct ConcatBackward {
+    shapes: [Shape; 2],
+    params: ConcatParams,
+    version: Version,
+}
+
+impl Backward for ConcatBackward {
+    fn name(&self) -> &'static str {
+        OP
+    }
+
+    fn backward(&self, gy: &Tensor, wanted: &mut Wanted<'_>) -> Result<Vec<Option<Tensor>>> {
+        let Self { shapes, params, version } = self;
+        let ga = wanted.empty(OP, 0, shapes[0])?;
+        let gb = wanted.empty(OP, 1, shapes[1])?;
+        match gy.device() {
+            Device::Gpu(_) => {
+                let (entry, lanes) = match version {
+                    Version::V1 => ("backward_v1", 1),
+                    Version::V2 => ("backward_v2", 4),
+                };
+                let (rows, width) = gy.shape().rows(OP)?;
+                let gy = gy.reshape([rows, width])?;
+                let ga = ga.reshape([rows, shapes[0].last()])?;
+                let gb = gb.reshape([rows, shapes[1].last()])?;
+                for part in gy.device().image_ranges(OP, &[&gy, &ga, &gb])? {
+                    let (gy, ga, gb) = (gy.images(&part), ga.images(&part), gb.images(&part));
+                    let invocations = gy.len() / lanes;
+                    SHADER.entry(entry).params(params).reads([gy]).writes([ga, gb]).over(invocations)?;
+                }
+            }
+            Device::Cpu(_) => plain::backward(params, &gy.f32s(), &mut ga.f32s_mut(), &mut gb.f32s_mut()),
+        }
+        Ok(vec![wanted.needs(0).then_some(ga), wanted.needs(1).then_some(gb)])
+    }
+
+    fn saved(&self) -> Vec<&Tensor> {
+        Vec::new()
+    }
+}

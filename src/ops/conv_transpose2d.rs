@@ -1,0 +1,229 @@
+//! Transposed 2-D convolution, any kernel, stride and padding: each x pixel adds a scaled kernel to y.
+//!
+//! `y[n, iy*s+ky-p, ix*s+kx-p, co] = bias[co] + sum over ky,kx,ci of x[n,iy,ix,ci] * w[ky,kx,co,ci]`
+//!
+//! Shapes: x `[N, H, W, in]`, weight `[kh, kw, out, in]`, bias `[out]` -> y `[N, (H-1)s-2p+kh+op, (W-1)s-2p+kw+op, out]`,
+//! op the output padding: rows and columns at the end that no kernel may reach.
+//! It is the adjoint of a convolution from y to x, so gx is `conv2d` of gy and gw is `conv2d`'s with x and gy exchanged:
+//! the same kernels, launched from here. That is why the weight has the layout of that convolution.
+//!
+//! Versions: `v1` one element per invocation, any sizes; `v2` kernel = stride without padding (U-Net: 2x2, stride 2) as
+//! a matrix product, result channels that divide by 4.
+//! Launches: forward 1 (v2 2, the weight is transposed first); backward 1 for x, 3 for weight and bias, or more.
+
+use super::{Version, add, conv2d};
+use crate::autograd::{Backward, Wanted, record};
+use crate::cpu::conv_transpose2d::{self as plain, ConvTranspose2dParams};
+use crate::gpu::Shader;
+use crate::gpu::shader::shader;
+use crate::tensor::{Device, Shape, Tensor};
+use crate::{Error, Result};
+
+const OP: &str = "conv_transpose2d";
+pub(super) const SHADER: Shader = shader!("conv_transpose2d");
+
+/// Spreads each pixel of x over a kernel. PyTorch's `conv_transpose2d`; its weights `[in, out, kh, kw]` are permuted on
+/// loading.
+///
+/// ```
+/// # fn main() -> shadegrad::Result<()> {
+/// let device = shadegrad::Device::cpu();
+/// let x = device.tensor("x", [1, 1, 2, 1], &[1.0, 2.0])?;
+/// let weight = device.tensor("w", [1, 2, 1, 1], &[10.0, 1.0])?;
+/// assert_eq!(shadegrad::ops::conv_transpose2d(&x, &weight, None, 2, 0, 1)?.to_vec()?[..4], [10.0, 1.0, 20.0, 2.0]);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+/// [`Error::Shape`] if the channels differ, the output padding is not below the stride, or the padding leaves nothing.
+pub fn conv_transpose2d(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    stride: usize,
+    padding: usize,
+    output_padding: usize,
+) -> Result<Tensor> {
+    let params = sizes(x.shape(), weight.shape(), bias.map(Tensor::shape), [stride, padding, output_padding])?;
+    launch(x, weight, bias, params, select(&params))
+}
+
+/// The matrix product wherever it fits.
+fn select(p: &ConvTranspose2dParams) -> Version {
+    let columns = p.kernel_h * p.kernel_w * p.out_c;
+    if p.tiles() && p.out_c.is_multiple_of(4) && columns.is_multiple_of(8) { Version::V2 } else { Version::V1 }
+}
+
+/// [`conv_transpose2d`] with a chosen version.
+///
+/// # Errors
+/// As [`conv_transpose2d`], and if the version does not take these sizes.
+pub fn forward(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    stride: usize,
+    padding: usize,
+    output_padding: usize,
+    version: Version,
+) -> Result<Tensor> {
+    let params = sizes(x.shape(), weight.shape(), bias.map(Tensor::shape), [stride, padding, output_padding])?;
+    if version == Version::V2 && select(&params) != Version::V2 {
+        let message = format!(
+            "v2 needs kernel = stride, no padding and result channels that divide by 4, got weight {} and stride {stride}",
+            weight.shape()
+        );
+        return Err(Error::shape(OP, message));
+    }
+    launch(x, weight, bias, params, version)
+}
+
+fn launch(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    params: ConvTranspose2dParams,
+    version: Version,
+) -> Result<Tensor> {
+    let p = &params;
+    let y = x.device().empty(OP, [p.batch, p.out_h, p.out_w, p.out_c].map(|extent| extent as usize))?;
+    match x.device() {
+        Device::Gpu(_) => gather(p, x, weight, bias, &y, version)?,
+        Device::Cpu(_) => {
+            let bias = bias.map(Tensor::f32s);
+            plain::forward(p, &x.f32s(), &weight.f32s(), bias.as_deref(), &mut y.f32s_mut());
+        }
+    }
+    record(y, &[Some(x), Some(weight), bias], || ConvTranspose2dBackward {
+        x: x.detach(),
+        weight: weight.detach(),
+        params,
+    })
+}
+
+fn sizes(
+    x: Shape,
+    weight: Shape,
+    bias: Option<Shape>,
+    [stride, padding, output_padding]: [usize; 3],
+) -> Result<ConvTranspose2dParams> {
+    let [n, h, w, c] = x.nhwc(OP)?;
+    let [kh, kw, out, weight_in] = weight.nhwc(OP).map_err(|_| {
+        Error::shape(OP, format!("the weight must be [kernel height, kernel width, out, in], got {weight}"))
+    })?;
+    if weight_in != c {
+        return Err(Error::shape(OP, format!("x {x} has {c} channels but the weight {weight} takes {weight_in}")));
+    }
+    if output_padding >= stride {
+        let message = format!("the output padding {output_padding} must be smaller than the stride {stride}");
+        return Err(Error::shape(OP, message));
+    }
+    let extent = |extent: usize, kernel: usize| {
+        ((extent - 1) * stride + kernel + output_padding).checked_sub(2 * padding).filter(|out| *out > 0)
+    };
+    let (Some(out_h), Some(out_w)) = (extent(h, kh), extent(w, kw)) else {
+        return Err(Error::shape(OP, format!("padding {padding} leaves no result for x {x} and weight {weight}")));
+    };
+    if let Some(bias) = bias.filter(|bias| *bias != Shape::from([out])) {
+        return Err(Error::shape(OP, format!("the bias must be [{out}], got {bias}")));
+    }
+    Ok(ConvTranspose2dParams {
+        batch: n as u32,
+        in_h: h as u32,
+        in_w: w as u32,
+        in_c: c as u32,
+        out_h: out_h as u32,
+        out_w: out_w as u32,
+        out_c: out as u32,
+        kernel_h: kh as u32,
+        kernel_w: kw as u32,
+        stride: stride as u32,
+        padding: padding as u32,
+        has_bias: u32::from(bias.is_some()),
+    })
+}
+
+fn gather(
+    p: &ConvTranspose2dParams,
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    y: &Tensor,
+    version: Version,
+) -> Result<()> {
+    let weight = match version {
+        Version::V1 => weight.detach(),
+        Version::V2 => {
+            let transposed = x.device().empty(OP, weight.shape())?;
+            SHADER.entry("transpose_weight").params(p).reads([weight]).writes([&transposed]).over(weight.len())?;
+            transposed
+        }
+    };
+    let bias = bias.unwrap_or(&weight); // without a bias the binding is not read
+    for images in x.device().image_ranges(OP, &[x, y])? {
+        let (x, y) = (x.images(&images), y.images(&images));
+        let params = ConvTranspose2dParams { batch: images.len() as u32, ..*p };
+        let (entry, invocations) = match version {
+            Version::V1 => ("forward_v1", y.len()),
+            Version::V2 => {
+                let columns = (p.kernel_h * p.kernel_w * p.out_c) as usize;
+                ("forward_v2", (x.len() / p.in_c as usize).div_ceil(8) * (columns / 8))
+            }
+        };
+        SHADER.entry(entry).params(&params).reads([&x, &weight, bias]).writes([&y]).over(invocations)?;
+    }
+    Ok(())
+}
+
+/// What the gradient needs: x for the weight's, the weight for x's.
+#[derive(Debug)]
+struct ConvTranspose2dBackward {
+    x: Tensor,
+    weight: Tensor,
+    params: ConvTranspose2dParams,
+}
+
+impl Backward for ConvTranspose2dBackward {
+    fn name(&self) -> &'static str {
+        OP
+    }
+
+    fn backward(&self, gy: &Tensor, wanted: &mut Wanted<'_>) -> Result<Vec<Option<Tensor>>> {
+        let Self { x, weight, params } = self;
+        let p = params.adjoint(); // of the convolution whose input is gy
+        let mut gradients = vec![None, None, None];
+        if wanted.needs(0) {
+            let gx = wanted.empty(OP, 0, x.shape())?;
+            match gy.device() {
+                Device::Gpu(_) => conv2d::gather(&p, gy, weight, None, &gx, conv2d::select(x.shape().last()))?,
+                Device::Cpu(_) => plain::backward_input(params, &gy.f32s(), &weight.f32s(), &mut gx.f32s_mut()),
+            }
+            gradients[0] = Some(gx);
+        }
+        if wanted.needs(1) {
+            let gw = wanted.empty(OP, 1, weight.shape())?;
+            let kernel = conv2d::WeightKernel::select(p.in_c as usize, p.out_c as usize);
+            conv2d::backward_weight(&p, gy, x, &gw, None, kernel)?;
+            gradients[1] = Some(gw);
+        }
+        if wanted.needs(2) {
+            let gb = wanted.empty(OP, 2, [params.out_c as usize].into())?;
+            match gy.device() {
+                Device::Gpu(_) => add::sum_to(gy, &gb)?,
+                Device::Cpu(_) => crate::cpu::conv2d::column_sums(&gy.f32s(), &mut gb.f32s_mut()),
+            }
+            gradients[2] = Some(gb);
+        }
+        Ok(gradients)
+    }
+
+    fn saved(&self) -> Vec<&Tensor> {
+        vec![&self.x, &self.weight]
+    }
+
+    fn macs(&self) -> u64 {
+        let p = &self.params;
+        [p.batch, p.in_h, p.in_w, p.in_c, p.kernel_h, p.kernel_w, p.out_c].into_iter().map(u64::from).product()
+    }
+}
