@@ -74,7 +74,7 @@ fn tensors_larger_than_a_binding_are_split() {
     println!("{small} with bindings of 64 KiB: split {split:?}, refused {refused}");
     assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
     assert!(split.values().sum::<usize>() >= 8, "only {split:?} were split");
-    for op in ["conv2d", "linear", "load_batch"] {
+    for op in ["conv2d", "linear", "load_batch", "concat", "conv_transpose2d", "softmax"] {
         assert!(split.contains_key(op), "{op}: {split:?}");
     }
 }

@@ -18,7 +18,7 @@ const TWIN: Tolerance = Tolerance { nmse: 0.0, absolute: 1e-11 };
 type Sizes = ([usize; 4], [usize; 2], usize, [usize; 3], bool);
 
 pub fn cases() -> Vec<Case> {
-    let sizes: [Sizes; 18] = [
+    let sizes: [Sizes; 20] = [
         // 2x2, stride 2: the networks
         ([1, 1, 1, 1], [2, 2], 1, [2, 0, 0], true),
         ([1, 1, 1, 8], [2, 2], 4, [2, 0, 0], true),
@@ -40,6 +40,9 @@ pub fn cases() -> Vec<Case> {
         ([1, 4, 5, 8], [2, 2], 4, [3, 0, 0], true),
         ([1, 3, 4, 8], [2, 2], 4, [2, 0, 1], true),
         ([1, 1, 2, 3], [1, 1], 5, [4, 0, 3], false),
+        // Several images per binding
+        ([8, 16, 16, 16], [2, 2], 8, [2, 0, 0], true),
+        ([6, 16, 16, 3], [2, 2], 5, [2, 0, 0], false),
         // Padding that cuts most of it off
         ([1, 3, 3, 4], [3, 3], 4, [1, 2, 0], true),
     ];
