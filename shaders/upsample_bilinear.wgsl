@@ -15,6 +15,7 @@
 //        y  2i-2 2i-1 | 2i 2i+1 | 2i+2         y[2i+1] = 3/4 x[i] + 1/4 x[i+1]
 //
 //      gx[i] = 1/4 gy[2i-1] + 3/4 gy[2i] + 3/4 gy[2i+1] + 1/4 gy[2i+2]. Indices are clamped: that is the rule at edges.
+// _corners_v2  align_corners: as _v1, four channels at a time. The weights differ from pixel to pixel.
 // @include flat
 
 override WG: u32 = 64u;
@@ -123,6 +124,27 @@ fn forward_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgr
     y4[corner + (out_w + 1u) * quads] = 0.75 * odd[1] + 0.25 * odd[2];
 }
 
+@compute @workgroup_size(WG)
+fn forward_corners_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    let at = flat_index(gid, groups);
+    if at >= arrayLength(&y4) { return; }
+    let quads = params.channels / 4u;
+    let c = at % quads;
+    let pixel = at / quads; // (n, oy, ox)
+    let ox = pixel % (2u * params.in_w);
+    let row = pixel / (2u * params.in_w); // (n, oy)
+    let oy = row % (2u * params.in_h);
+    let n = row / (2u * params.in_h);
+
+    let v = position(oy, params.in_h);
+    let h = position(ox, params.in_w);
+    let top = (n * params.in_h + v.low) * params.in_w;
+    let bottom = (n * params.in_h + v.high) * params.in_w;
+    let upper = mix(x4[(top + h.low) * quads + c], x4[(top + h.high) * quads + c], h.fraction);
+    let lower = mix(x4[(bottom + h.low) * quads + c], x4[(bottom + h.high) * quads + c], h.fraction);
+    y4[at] = mix(upper, lower, v.fraction);
+}
+
 @group(0) @binding(1) var<storage, read> gy: array<f32>;
 @group(0) @binding(2) var<storage, read_write> gx: array<f32>;
 
@@ -174,6 +196,32 @@ fn backward_input_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num
         let middle = gy4[(start + 2u * ix) * quads + c] + gy4[(start + 2u * ix + 1u) * quads + c];
         let outside = gy4[(start + left) * quads + c] + gy4[(start + right) * quads + c];
         total += select(0.25, 0.75, k == 1u || k == 2u) * (0.75 * middle + 0.25 * outside);
+    }
+    gx4[at] = total;
+}
+
+@compute @workgroup_size(WG)
+fn backward_input_corners_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    let at = flat_index(gid, groups);
+    if at >= arrayLength(&gx4) { return; }
+    let quads = params.channels / 4u;
+    let c = at % quads;
+    let pixel = at / quads; // (n, iy, ix)
+    let ix = pixel % params.in_w;
+    let row = pixel / params.in_w; // (n, iy)
+    let iy = row % params.in_h;
+    let n = row / params.in_h;
+
+    let rows = readers(iy, params.in_h);
+    let columns = readers(ix, params.in_w);
+    var total = vec4(0.0);
+    for (var oy = rows.x; oy < rows.y; oy++) {
+        let start = (n * 2u * params.in_h + oy) * 2u * params.in_w;
+        var sum = vec4(0.0);
+        for (var ox = columns.x; ox < columns.y; ox++) {
+            sum += weight(position(ox, params.in_w), ix) * gy4[(start + ox) * quads + c];
+        }
+        total += weight(position(oy, params.in_h), iy) * sum;
     }
     gx4[at] = total;
 }

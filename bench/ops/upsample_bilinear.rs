@@ -13,7 +13,9 @@ pub fn cases() -> Vec<BenchCase> {
         }
     }
     for shape in [[8, 32, 32, 512], [8, 64, 64, 256], [8, 128, 128, 128]] {
-        cases.extend(both("resunet", shape, true, Version::V1));
+        for version in [Version::V1, Version::V2] {
+            cases.extend(both("resunet", shape, true, version));
+        }
     }
     cases
 }

@@ -48,6 +48,10 @@ const BATCH: usize = 8;
 
 pub(crate) fn run(args: &PredictArgs) -> Result<()> {
     let config = eval::config_of(&args.weights)?;
+    if config.num_classes != 1 {
+        let message = format!("has {} classes, but predict writes masks of one", config.num_classes);
+        return Err(Error::weights(&args.weights, message));
+    }
     let images = read_images(&args.input)?;
     let device = Device::open(&args.device)?;
     let mut net = models::build(&device, &config.network(), 0)?;

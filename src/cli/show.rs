@@ -14,11 +14,10 @@ pub(crate) struct ShowArgs {
 
 #[derive(Debug, clap::Subcommand)]
 enum What {
-    /// A network: its diagram, and shapes, parameters, multiply-adds and activation bytes of each stage
     Model(ModelArgs),
 }
 
-/// Show a network.
+/// A network: its diagram, and shapes, parameters, multiply-adds and activation bytes of each stage
 ///
 /// Examples:
 ///   shadegrad show model unet --size 256
@@ -56,6 +55,10 @@ pub(crate) fn run(args: &ShowArgs) -> Result<()> {
     }
     let smallest = ModelConfig { base: 1, widths: [1; 5], ..config.clone() };
     println!("{}", build(&Device::cpu(), &smallest, 0)?.diagram());
+    let published = ModelConfig::new(config.model);
+    if (config.base, config.widths, config.in_channels) != (published.base, published.widths, published.in_channels) {
+        println!("(channels in the diagram are the published ones, those in the table yours)\n");
+    }
     print!("{}", table(&summary));
     Ok(())
 }

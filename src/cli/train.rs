@@ -20,6 +20,7 @@ use super::{bar, catch_interrupt, eval, interrupted, make_folder, write_text};
 ///   shadegrad train --data lgg/kaggle_3m
 ///   shadegrad train --data lgg/kaggle_3m --out runs/a --epochs 40 --batch 16 --lr 2e-3
 ///   shadegrad train --data lgg/kaggle_3m --val TCGA_CS_6665_20010817,TCGA_HT_7879_19981009
+///   shadegrad train --data lgg/kaggle_3m --model unet --base 16
 ///   shadegrad train --data lgg/kaggle_3m --out runs/a --resume
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
@@ -27,9 +28,9 @@ pub(crate) struct TrainArgs {
     /// Folder in Kaggle's layout: one folder a patient, NAME_1.tif with NAME_1_mask.tif
     #[arg(long, value_name = "DIR", env = "SHADEGRAD_DATA")]
     data: PathBuf,
-    /// Where everything is written [default: runs/unext]
-    #[arg(long, value_name = "DIR", default_value = "runs/unext", env = "SHADEGRAD_OUT")]
-    out: PathBuf,
+    /// Where everything is written [default: runs/ and the model's name]
+    #[arg(long, value_name = "DIR", env = "SHADEGRAD_OUT")]
+    out: Option<PathBuf>,
     /// Network: unext, unet or resunet
     #[arg(long, env = "SHADEGRAD_MODEL")]
     model: Option<Model>,
@@ -103,12 +104,17 @@ pub(crate) fn run(args: &TrainArgs) -> Result<()> {
         return Ok(());
     }
     catch_interrupt();
-    session(&mut trainer, &dataset, &split, &args.out, args.resume, args.json).map(drop)
+    session(&mut trainer, &dataset, &split, &out_folder(args, config.model), args.resume, args.json).map(drop)
+}
+
+/// The run folder: `--out`, or one named after the model.
+fn out_folder(args: &TrainArgs, model: Model) -> PathBuf {
+    args.out.clone().unwrap_or_else(|| Path::new("runs").join(model.name()))
 }
 
 /// The settings: those of the run or recipe, changed by the flags.
 fn settings(args: &TrainArgs) -> Result<TrainConfig> {
-    let kept = args.out.join("config.toml");
+    let kept = out_folder(args, args.model.unwrap_or(TrainConfig::default().model)).join("config.toml");
     let start = match (&args.recipe, args.resume) {
         (Some(recipe), false) => Some(recipe.as_path()),
         (None, true) => Some(kept.as_path()),
@@ -180,7 +186,7 @@ pub(crate) fn read(folder: &Path, quiet: bool) -> Result<Dataset> {
 }
 
 fn split(args: &TrainArgs, dataset: &Dataset, config: &TrainConfig) -> Result<Split> {
-    let kept = args.out.join("split.csv");
+    let kept = out_folder(args, config.model).join("split.csv");
     if !args.val.is_empty() {
         return Split::by_names(dataset, &args.val);
     }

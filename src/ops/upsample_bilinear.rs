@@ -1,8 +1,8 @@
 //! Bilinear upsampling by 2.  y = the four x around each position, weighted by closeness;  gx gathers gy with the same
 //! weights.
 //!
-//! Shapes: x `[N, H, W, C]` -> y `[N, 2H, 2W, C]`.  Versions: v1 (an element per invocation, both rules), v2 (half-pixel
-//! rule, four channels of a 2x2 block).  Launches: 1 forward, 1 backward.
+//! Shapes: x `[N, H, W, C]` -> y `[N, 2H, 2W, C]`.  Versions: v1 (an element per invocation), v2 (four channels: of a
+//! 2x2 block by the half-pixel rule, of a pixel with corners on corners).  Launches: 1 forward, 1 backward.
 
 use super::Version;
 use crate::autograd::{Backward, Wanted, record};
@@ -31,24 +31,22 @@ pub(super) const SHADER: Shader = shader!("upsample_bilinear");
 /// [`Error::Shape`] if x is no image batch.
 pub fn upsample_bilinear(x: &Tensor, align_corners: bool) -> Result<Tensor> {
     let [_, _, _, c] = x.shape().nhwc(OP)?;
-    forward(x, align_corners, select(c, align_corners))
+    forward(x, align_corners, select(c))
 }
 
-/// Blocks with constant weights where the rule has them and four channels at a time divide.
-fn select(channels: usize, align_corners: bool) -> Version {
-    if channels.is_multiple_of(4) && !align_corners { Version::V2 } else { Version::V1 }
+/// Four channels at a time where they divide.
+fn select(channels: usize) -> Version {
+    if channels.is_multiple_of(4) { Version::V2 } else { Version::V1 }
 }
 
 /// As [`upsample_bilinear`], with the kernel named; its gradient uses the same version.
 ///
 /// # Errors
-/// As [`upsample_bilinear`]; [`Error::Shape`] for [`Version::V2`] with `align_corners`, or if the channels do not divide
-/// by 4.
+/// As [`upsample_bilinear`]; [`Error::Shape`] for [`Version::V2`] if the channels do not divide by 4.
 pub fn forward(x: &Tensor, align_corners: bool, version: Version) -> Result<Tensor> {
     let [n, h, w, c] = x.shape().nhwc(OP)?;
-    if version == Version::V2 && select(c, align_corners) != Version::V2 {
-        let message = format!("v2 needs 4n channels and no align_corners, got {}", x.shape());
-        return Err(Error::shape(OP, message));
+    if version == Version::V2 && select(c) != Version::V2 {
+        return Err(Error::shape(OP, format!("v2 needs channels that divide by 4, got {}", x.shape())));
     }
     let params = UpsampleBilinearParams {
         in_h: h as u32,
@@ -61,9 +59,10 @@ pub fn forward(x: &Tensor, align_corners: bool, version: Version) -> Result<Tens
         Device::Gpu(_) => {
             for images in x.device().image_ranges(OP, &[x, &y])? {
                 let (x, y) = (x.images(&images), y.images(&images));
-                let (entry, invocations) = match version {
-                    Version::V1 => ("forward_v1", y.len()),
-                    Version::V2 => ("forward_v2", x.len() / 4),
+                let (entry, invocations) = match (version, align_corners) {
+                    (Version::V1, _) => ("forward_v1", y.len()),
+                    (Version::V2, false) => ("forward_v2", x.len() / 4),
+                    (Version::V2, true) => ("forward_corners_v2", y.len() / 4),
                 };
                 SHADER.entry(entry).params(&params).reads([x]).writes([y]).over(invocations)?;
             }
@@ -91,9 +90,10 @@ impl Backward for UpsampleBilinearBackward {
         let gx = wanted.empty(OP, 0, [n, p.in_h as usize, p.in_w as usize, c].into())?;
         match gy.device() {
             Device::Gpu(_) => {
-                let (entry, lanes) = match self.version {
-                    Version::V1 => ("backward_input_v1", 1),
-                    Version::V2 => ("backward_input_v2", 4),
+                let (entry, lanes) = match (self.version, p.align_corners) {
+                    (Version::V1, _) => ("backward_input_v1", 1),
+                    (Version::V2, 0) => ("backward_input_v2", 4),
+                    (Version::V2, _) => ("backward_input_corners_v2", 4),
                 };
                 for images in gy.device().image_ranges(OP, &[gy, &gx])? {
                     let (gy, gx) = (gy.images(&images), gx.images(&images));
