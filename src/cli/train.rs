@@ -139,29 +139,24 @@ fn settings(args: &TrainArgs) -> Result<TrainConfig> {
     set(config, &args.set)
 }
 
-/// Applies `--set key=value`.
-pub(crate) fn set(config: TrainConfig, pairs: &[String]) -> Result<TrainConfig> {
-    if pairs.is_empty() {
-        return Ok(config);
-    }
+/// Applies `--set key=value`, one after the other: --set augment=strong --set augment.rotate=15
+pub(crate) fn set(mut config: TrainConfig, pairs: &[String]) -> Result<TrainConfig> {
     let wrong = |text: String| Error::Config(text);
-    let mut table = toml::Table::try_from(&config).map_err(|error| wrong(error.to_string()))?;
     for pair in pairs {
+        let mut table = toml::Table::try_from(&config).map_err(|error| wrong(error.to_string()))?;
         let (key, value) = pair.split_once('=').ok_or_else(|| wrong(format!("--set {pair}: write key=value")))?;
         // A bare word is a string: --set dice=sample
         let parsed = format!("v = {value}").parse::<toml::Table>().ok().and_then(|mut table| table.remove("v"));
         let value = parsed.unwrap_or_else(|| toml::Value::String(value.to_owned()));
-        // A key of a table: --set augment.rotate=15
-        let place = match key.trim().split_once('.') {
-            Some((outer, inner)) => {
-                table.get_mut(outer).and_then(toml::Value::as_table_mut).map(|table| (table, inner))
-            }
-            None => Some((&mut table, key.trim())),
+        let (outer, key) = key.trim().rsplit_once('.').map_or((None, key.trim()), |(outer, key)| (Some(outer), key));
+        let place = match outer {
+            Some(outer) => table.get_mut(outer).and_then(toml::Value::as_table_mut),
+            None => Some(&mut table),
         };
-        let (table, key) = place.ok_or_else(|| wrong(format!("--set {pair}: there is no such table")))?;
-        table.insert(key.to_owned(), value);
+        place.ok_or_else(|| wrong(format!("--set {pair}: there is no such table")))?.insert(key.to_owned(), value);
+        config = table.try_into().map_err(|error| wrong(format!("--set {pair}: {error}")))?;
     }
-    table.try_into().map_err(|error| wrong(format!("--set: {error}")))
+    Ok(config)
 }
 
 /// Reads a `config.toml`.

@@ -250,6 +250,27 @@ impl AugmentConfig {
         Some(a.map(|[x, y]| [x, y, -(x * right + y * down)]))
     }
 
+    /// Each kind that is on, alone and in every sample: to be looked at one by one.
+    pub fn kinds(&self) -> Vec<(&'static str, Self)> {
+        let Self { turns, rotate, scale, shift, shear, elastic, elastic_cells, .. } = *self;
+        let Self { noise, brightness, contrast, gamma, drop_p, drop_fill, .. } = *self;
+        let off = || Self { elastic_cells, drop_fill, ..Self::none() };
+        let all = [
+            ("turns", turns != Turns::None, Self { turns, ..off() }),
+            ("rotate", rotate > 0.0, Self { rotate, rotate_p: 1.0, ..off() }),
+            ("scale", scale > 0.0, Self { scale, scale_p: 1.0, ..off() }),
+            ("shift", shift > 0.0, Self { shift, shift_p: 1.0, ..off() }),
+            ("shear", shear > 0.0, Self { shear, shear_p: 1.0, ..off() }),
+            ("elastic", elastic > 0.0, Self { elastic, elastic_p: 1.0, ..off() }),
+            ("noise", noise > 0.0, Self { noise, noise_p: 1.0, ..off() }),
+            ("brightness", brightness > 0.0, Self { brightness, brightness_p: 1.0, ..off() }),
+            ("contrast", contrast > 0.0, Self { contrast, contrast_p: 1.0, ..off() }),
+            ("gamma", gamma > 0.0, Self { gamma, gamma_p: 1.0, ..off() }),
+            ("drop", drop_p > 0.0, Self { drop_p: 1.0, ..off() }),
+        ];
+        all.into_iter().filter(|(_, on, _)| *on).map(|(name, _, config)| (name, config)).collect()
+    }
+
     /// Refuses amounts and probabilities that make no sense.
     ///
     /// # Errors

@@ -71,6 +71,28 @@ pub fn overlay(rgb: &[u8], height: usize, width: usize, truth: Option<&[u8]>, pr
     Ok(Tile { height: rows, width: columns, rgb: picture })
 }
 
+/// Draws a picture in its colours: `rgb` `[H, W, 3]`, with the outline of `truth` `[H, W]`. The result is [`ZOOM`] times
+/// as large.
+///
+/// # Errors
+/// Sizes that do not fit together.
+pub fn outlined(rgb: &[u8], height: usize, width: usize, truth: &[u8]) -> Result<Tile> {
+    if rgb.len() != 3 * height * width || truth.len() != height * width {
+        let message = format!("{} and {} bytes do not fit {height}x{width} pixels", rgb.len(), truth.len());
+        return Err(Error::shape("outlined", message));
+    }
+    let (rows, columns) = (height * ZOOM, width * ZOOM);
+    let mut picture = Vec::with_capacity(rows * columns * 3);
+    for y in 0..rows {
+        for x in 0..columns {
+            let at = 3 * (y / ZOOM * width + x / ZOOM);
+            let inside = on_border(truth, height, width, y, x, true);
+            picture.extend_from_slice(if inside { &TRUTH } else { &rgb[at..at + 3] });
+        }
+    }
+    Ok(Tile { height: rows, width: columns, rgb: picture })
+}
+
 /// [`overlay`], written to a PNG file.
 ///
 /// # Errors
