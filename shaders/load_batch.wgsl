@@ -8,7 +8,8 @@
 //           nearest; 0 outside of the slice.
 //   tone    noise, brightness, contrast, gamma, in nnU-Net's order, between the patient's black (low) and white (high).
 //
-// A sample says in `changes` which of these it needs; without any, a pixel is one byte, copied.
+// A sample says in `changes` which of these it needs. Samples without any have an entry point of their own: software
+// Vulkan pays for a branch that it does not take.
 //
 // Pixels are bytes packed four to a word: `images` [slice, y, x, c], `masks` [slice, y, x]. A set larger than one
 // binding lies in several buffers: a launch fills the images of `rows` samples from `first_row` on, whose slices are in
@@ -60,6 +61,7 @@ struct Sample {
 @group(0) @binding(5) var<storage, read_write> x: array<f32>;
 @group(0) @binding(6) var<storage, read_write> target_out: array<f32>;
 
+// A sample that is only flipped and turned: a pixel is one byte a channel, copied.
 @compute @workgroup_size(WG)
 fn gather(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
     let flat = flat_index(gid, groups); // (row of samples, y, x)
@@ -67,46 +69,51 @@ fn gather(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups
     let px = flat % params.width;
     let py = (flat / params.width) % params.height;
     let sample = &samples[params.first_row + flat / (params.width * params.height)];
-    let slice = (*sample).slice;
-    let changes = (*sample).changes;
-
-    // Undo the turn (only square images are turned by odd quarters), then the flips.
-    let turn = (*sample).turn;
-    let flips = (*sample).flips;
-    var sy = py;
-    var sx = px;
-    if turn == 1u { sy = px; sx = params.width - 1u - py; }
-    if turn == 2u { sy = params.height - 1u - py; sx = params.width - 1u - px; }
-    if turn == 3u { sy = params.height - 1u - px; sx = py; }
-    if (flips & 1u) != 0u { sx = params.width - 1u - sx; }
-    if (flips & 2u) != 0u { sy = params.height - 1u - sy; }
+    let first_rescale = (*sample).group * params.channels;
+    let source = undo(py, px, (*sample).turn, (*sample).flips);
 
     let at = ((*sample).image * params.height + py) * params.width + px; // (n, y, x)
-    var place = vec2<i32>(0);
-    if (changes & WARP) == 0u {
-        target_out[at] = f32(mask_byte(slice, i32(sy), i32(sx)));
-    } else {
-        let half = vec2<i32>(2 * i32(sx) - i32(params.width - 1u), 2 * i32(sy) - i32(params.height - 1u));
+    let pixel = ((*sample).slice * params.height + source.y) * params.width + source.x;
+    for (var c = 0u; c < params.channels; c++) {
+        let byte = pixel * params.source_channels + channel_of_file(c);
+        let value = f32((images[byte / 4u] >> (8u * (byte % 4u))) & 0xffu);
+        let r = rescale[first_rescale + c];
+        x[at * params.channels + c] = clamp(value, r.x, r.y) * r.z + r.w;
+    }
+    target_out[at] = f32((masks[pixel / 4u] >> (8u * (pixel % 4u))) & 0xffu);
+}
+
+// A sample with any of the `changes`, or with channels that show others.
+@compute @workgroup_size(WG)
+fn augment(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    let flat = flat_index(gid, groups); // (row of samples, y, x)
+    if flat >= params.rows * params.height * params.width { return; }
+    let px = flat % params.width;
+    let py = (flat / params.width) % params.height;
+    let sample = &samples[params.first_row + flat / (params.width * params.height)];
+    let slice = (*sample).slice;
+    let changes = (*sample).changes;
+    let source = vec2<i32>(undo(py, px, (*sample).turn, (*sample).flips));
+
+    // In 1/65536 pixel; without a warp, the middle of the pixel.
+    var place = source << vec2<u32>(16u);
+    if (changes & WARP) != 0u {
+        let half = 2 * source - vec2<i32>(i32(params.width) - 1, i32(params.height) - 1); // half pixels from the centre
         let to_x = (*sample).to_x;
         let to_y = (*sample).to_y;
         place = vec2<i32>(to_x.x * half.x + to_x.y * half.y + to_x.z, to_y.x * half.x + to_y.y * half.y + to_y.z);
-        if (changes & ELASTIC) != 0u {
-            let field = displacement(i32(sy), i32(sx), (*sample).cell, (*sample).seed); // 1/2^22, up to 255
-            place += ((field >> vec2<u32>(15u)) * (*sample).reach) >> vec2<u32>(8u);
-        }
-        let nearest = (place + 32768) >> vec2<u32>(16u);
-        target_out[at] = f32(mask_byte(slice, nearest.y, nearest.x));
     }
+    if (changes & ELASTIC) != 0u {
+        let field = displacement(source, (*sample).cell, (*sample).seed); // in 1/2^22, up to 255
+        place += ((field >> vec2<u32>(15u)) * (*sample).reach) >> vec2<u32>(8u);
+    }
+
+    let at = ((*sample).image * params.height + py) * params.width + px; // (n, y, x)
+    target_out[at] = f32(mask_byte(slice, (place + 32768) >> vec2<u32>(16u)));
     for (var c = 0u; c < params.channels; c++) {
         let shown = ((*sample).shows >> (2u * c)) & 3u;
-        let order = select(select(params.order2, params.order1, shown == 1u), params.order0, shown == 0u);
         let r = rescale[(*sample).group * params.channels + min(shown, 2u)];
-        var value: f32;
-        if (changes & WARP) != 0u {
-            value = bilinear(slice, place, order);
-        } else {
-            value = f32(image_byte(slice, i32(sy), i32(sx), order));
-        }
+        var value = bilinear(slice, place, channel_of_file(shown));
         if (changes & TONE) != 0u {
             let tone = (*sample).tones[c];
             var grain = 0.0;
@@ -117,20 +124,36 @@ fn gather(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups
     }
 }
 
-fn outside(y: i32, x: i32) -> bool {
-    // A negative number is a huge unsigned one.
-    return u32(y) >= params.height || u32(x) >= params.width;
+// Column and row of a pixel before the turn (only square images are turned by odd quarters) and the flips.
+fn undo(py: u32, px: u32, turn: u32, flips: u32) -> vec2<u32> {
+    var y = py;
+    var x = px;
+    if turn == 1u { y = px; x = params.width - 1u - py; }
+    if turn == 2u { y = params.height - 1u - py; x = params.width - 1u - px; }
+    if turn == 3u { y = params.height - 1u - px; x = py; }
+    if (flips & 1u) != 0u { x = params.width - 1u - x; }
+    if (flips & 2u) != 0u { y = params.height - 1u - y; }
+    return vec2<u32>(x, y);
 }
 
-fn mask_byte(slice: u32, y: i32, x: i32) -> u32 {
-    if outside(y, x) { return 0u; }
-    let pixel = (slice * params.height + u32(y)) * params.width + u32(x);
+fn channel_of_file(c: u32) -> u32 {
+    return select(select(params.order2, params.order1, c == 1u), params.order0, c == 0u);
+}
+
+fn outside(at: vec2<i32>) -> bool {
+    // A negative number is a huge unsigned one.
+    return u32(at.x) >= params.width || u32(at.y) >= params.height;
+}
+
+fn mask_byte(slice: u32, at: vec2<i32>) -> u32 {
+    if outside(at) { return 0u; }
+    let pixel = (slice * params.height + u32(at.y)) * params.width + u32(at.x);
     return (masks[pixel / 4u] >> (8u * (pixel % 4u))) & 0xffu;
 }
 
-fn image_byte(slice: u32, y: i32, x: i32, channel: u32) -> u32 {
-    if outside(y, x) { return 0u; }
-    let byte = ((slice * params.height + u32(y)) * params.width + u32(x)) * params.source_channels + channel;
+fn image_byte(slice: u32, at: vec2<i32>, channel: u32) -> u32 {
+    if outside(at) { return 0u; }
+    let byte = ((slice * params.height + u32(at.y)) * params.width + u32(at.x)) * params.source_channels + channel;
     return (images[byte / 4u] >> (8u * (byte % 4u))) & 0xffu;
 }
 
@@ -142,15 +165,15 @@ fn bilinear(slice: u32, place: vec2<i32>, channel: u32) -> f32 {
     var sum = 0u;
     for (var k = 0u; k < 4u; k++) {
         let weight = select(256u - below, below, k >= 2u) * select(256u - right, right, k % 2u == 1u);
-        sum += weight * image_byte(slice, corner.y + i32(k / 2u), corner.x + i32(k % 2u), channel);
+        sum += weight * image_byte(slice, corner + vec2<i32>(i32(k % 2u), i32(k / 2u)), channel);
     }
     return f32(sum) / 65536.0;
 }
 
 // A smooth random field: control points on a coarse grid, each with two random numbers -255..255 (odd), joined by cubic
 // B-splines. x and y in 1/2^22.
-fn displacement(y: i32, x: i32, cell: i32, seed: u32) -> vec2<i32> {
-    let on_grid = vec2<i32>(x * cell, y * cell) >> vec2<u32>(10u);
+fn displacement(pixel: vec2<i32>, cell: i32, seed: u32) -> vec2<i32> {
+    let on_grid = (pixel * cell) >> vec2<u32>(10u); // in 1/1024 cell
     let first = vec2<u32>(on_grid >> vec2<u32>(10u));
     let across = spline(on_grid.x & 1023);
     let down = spline(on_grid.y & 1023);

@@ -1,4 +1,5 @@
-//! Loading a batch of 8 slices of 256x256: each flipped and turned in its own way, and with every augmentation at once.
+//! Loading a batch of 8 slices of 256x256: each flipped and turned in its own way, with the draws of `strong`, and with
+//! every augmentation in every sample.
 
 use shadegrad::data::AugmentConfig;
 use shadegrad::ops::{self, Sample, Slices};
@@ -15,15 +16,19 @@ pub fn cases() -> Vec<BenchCase> {
         gamma_p: 1.0,
         ..AugmentConfig::strong()
     };
-    vec![case("flips and turns", AugmentConfig::default()), case("every augmentation", always)]
+    vec![
+        case("flips and turns", "gather", AugmentConfig::default()),
+        case("preset strong", "augment", AugmentConfig::strong()),
+        case("every augmentation", "augment", always),
+    ]
 }
 
-fn case(name: &str, augment: AugmentConfig) -> BenchCase {
+fn case(name: &str, entry: &'static str, augment: AugmentConfig) -> BenchCase {
     let (n, h, w) = (8, 256, 256);
     let pixels = (n * h * w) as f64;
     BenchCase {
         op: "load_batch",
-        entry: "gather",
+        entry,
         version: "v1",
         case: format!("[{n}, {h}, {w}, 3] {name}"),
         flops: pixels * 6.0,

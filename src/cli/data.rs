@@ -311,6 +311,8 @@ fn in_words(sample: &Sample) -> String {
         words.push(format!("turned by {}", 90 * sample.turn));
     }
     if let Some([[xx, xy, x], [yx, yy, y]]) = sample.affine {
+        // Adding 0 takes the sign off a zero.
+        let [xx, xy, x, yx, yy, y] = [xx, xy, x, yx, yy, y].map(|value| value + 0.0);
         words.push(format!("map [{xx:.2} {xy:.2} {x:.1}; {yx:.2} {yy:.2} {y:.1}]"));
     }
     if let Some(elastic) = sample.elastic {

@@ -38,6 +38,9 @@ pub const ELASTIC: u32 = 2;
 /// Bit of [`SampleRow::changes`]: the grey values change.
 pub const TONE: u32 = 4;
 
+/// [`SampleRow::shows`] of a sample whose channels are its own.
+pub const SHOWS_ITSELF: u32 = 0b10_01_00;
+
 /// A sample of a batch: the twin of the WGSL `Sample`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]

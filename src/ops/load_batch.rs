@@ -296,15 +296,17 @@ fn fixed_point(map: [f64; 3], side: usize, [w, h]: [usize; 2]) -> Result<[i32; 3
     Ok(result.map(|value| value.round() as i32))
 }
 
-/// Samples of one shard whose images lie in one range: one launch.
+/// Samples of one shard whose images lie in one range, for one entry point: one launch.
 struct Part {
     shard: usize,
+    entry: &'static str,
     images: Range<usize>,
     rows: Range<usize>,
 }
 
 /// Fills x `[N, H, W, 3]` and target `[N, H, W, 1]` with the samples. `table` comes from [`Slices::table`] and is
-/// overwritten. One launch for each shard that holds samples, and range of images that fits a binding.
+/// overwritten. One launch for each shard that holds samples, with
+/// and without augmentation, and range of images that fits a binding.
 ///
 /// # Errors
 /// [`Error::Shape`] if a slice does not exist, or a slice that is not square is turned by an odd quarter, or an
@@ -322,16 +324,20 @@ pub fn load_batch(slices: &Slices, samples: &[Sample], table: &Tensor, x: &Tenso
     let (mut rows, mut parts) = (Vec::with_capacity(samples.len()), Vec::new());
     for images in x.device().image_ranges(OP, &[x, target])? {
         for shard in 0..slices.shards.len() {
-            let first = rows.len();
-            for (image, at) in images.clone().enumerate() {
-                if samples[at].slice / slices.per_shard == shard {
-                    let slice = (samples[at].slice % slices.per_shard) as u32;
-                    rows.push(SampleRow { slice, image: image as u32, ..known[at] });
+            for (entry, changed) in [("gather", false), ("augment", true)] {
+                let first = rows.len();
+                for (image, at) in images.clone().enumerate() {
+                    let row = known[at];
+                    let is_changed = row.changes != 0 || row.shows != plain::SHOWS_ITSELF;
+                    if samples[at].slice / slices.per_shard == shard && is_changed == changed {
+                        let slice = (samples[at].slice % slices.per_shard) as u32;
+                        rows.push(SampleRow { slice, image: image as u32, ..row });
+                    }
                 }
-            }
-            let rows = first..rows.len();
-            if !rows.is_empty() {
-                parts.push(Part { shard, images: images.clone(), rows });
+                let rows = first..rows.len();
+                if !rows.is_empty() {
+                    parts.push(Part { shard, entry, images: images.clone(), rows });
+                }
             }
         }
     }
@@ -356,7 +362,7 @@ fn launch(slices: &Slices, part: &Part, table: &Tensor, x: &Tensor, target: &Ten
     let (x, target) = (x.images(&part.images), target.images(&part.images));
     match x.device() {
         Device::Gpu(_) => SHADER
-            .entry("gather")
+            .entry(part.entry)
             .params(&params)
             .reads([images, masks, &slices.rescale, table])
             .writes([&x, &target])
