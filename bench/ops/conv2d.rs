@@ -1,4 +1,5 @@
-//! The convolutions of UNeXt (batch 8 at 256x256), U-Net's 64 -> 64 at 128x128, and a layer of its decoder.
+//! The convolutions of UNeXt (batch 8 at 256x256), U-Net's 64 -> 64 at 128x128, a layer of its decoder,
+//! and a strided shortcut of ResUNet.
 
 use shadegrad::cpu::conv2d::Conv2dParams;
 use shadegrad::ops;
@@ -27,6 +28,7 @@ const LAYERS: &[Layer] = &[
     Layer("unext final", [8, 256, 256, 16], 1, 1, 1, 0),
     Layer("unet e1.conv2 at half size", [2, 128, 128, 64], 3, 64, 1, 1),
     Layer("unet d3.conv1", [1, 128, 128, 256], 3, 128, 1, 1),
+    Layer("resunet r3.s, base 16", [8, 128, 128, 32], 1, 64, 2, 0),
 ];
 
 pub fn cases() -> Vec<BenchCase> {
