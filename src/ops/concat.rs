@@ -37,10 +37,10 @@ fn select(a: usize, b: usize) -> Version {
     if a.is_multiple_of(4) && b.is_multiple_of(4) { Version::V2 } else { Version::V1 }
 }
 
-/// As [`concat`], with the kernel named; the gradients use the same version.
+/// As [`concat()`], with the kernel named; the gradients use the same version.
 ///
 /// # Errors
-/// As [`concat`]; [`Error::Shape`] for [`Version::V2`] if the channels of a or b do not divide by 4.
+/// As [`concat()`]; [`Error::Shape`] for [`Version::V2`] if the channels of a or b do not divide by 4.
 pub fn forward(a: &Tensor, b: &Tensor, version: Version) -> Result<Tensor> {
     let ((rows, ca), (_, cb)) = (a.shape().rows(OP)?, b.shape().rows(OP)?);
     let mut dims = a.shape().dims().to_vec();
