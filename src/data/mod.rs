@@ -1,7 +1,8 @@
 //! The data set: reading slices ([`kaggle`]), dividing patients into training and validation ([`split`]), bringing
-//! brightness to one scale ([`normalize`]), changing samples at random ([`augment`]) and making a synthetic set that needs no download ([`phantom`]).
+//! brightness to one scale ([`normalize`]), changing samples at random ([`augment`]) and making a synthetic set that
+//! needs no download ([`phantom`]).
 //!
-//! Slices stay bytes (`height * width * 3`, interleaved) until the device loads a batch. This file holds what the four
+//! Slices stay bytes (`height * width * 3`, interleaved) until the device loads a batch. This file holds what they
 //! share: decoding one picture, and writing one file so that a killed run never leaves half of it.
 
 pub mod augment;
