@@ -3,7 +3,7 @@
 //! Reading order: a [`Tensor`] is a handle to numbers on a [`Device`]; an op ([`ops`]) is a
 //! kernel, its plain-Rust twin ([`cpu`]) and its gradient; the [`Tape`] plays gradients backwards ([`autograd`]);
 //! layers ([`nn`]) hold parameters and call ops; a network ([`models`]) is a struct of layers; [`train`] puts slices
-//! ([`data`]) in and weights out; [`eval`] says how good they are. [`gpu`] is the only place that talks to wgpu.
+//! ([`data`]) in and weights out; [`eval`] says how good they are and [`report`] shows it. [`gpu`] is the only place that talks to wgpu.
 //!
 //! ```
 //! use shadegrad::models::{self, ModelConfig};
@@ -35,6 +35,7 @@ pub mod gpu;
 pub mod models;
 pub mod nn;
 pub mod ops;
+pub mod report;
 pub mod tensor;
 pub mod train;
 

@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use shadegrad::data::{Dataset, Split};
-use shadegrad::eval::{Headline, JudgeOptions, Judgement, Metrics, PatientMetrics, overlay};
+use shadegrad::eval::{Headline, JudgeOptions, Judgement, Metrics, PatientMetrics, SliceCounts, overlay};
 use shadegrad::models::weights;
-use shadegrad::train::{TrainConfig, Trainer};
+use shadegrad::train::{EventWriter, TrainConfig, Trainer};
 use shadegrad::{Device, Error, Result};
 
 use super::{make_folder, train};
@@ -202,15 +202,56 @@ pub(crate) fn draw_overlays(
         .collect();
     let mut tiles = Vec::new();
     let step = shown.len().div_ceil(OVERLAYS).max(1);
-    for (index, mask) in shown.iter().step_by(step) {
-        let slice = dataset.slice(**index);
-        let (h, w) = (dataset.height, dataset.width);
-        let name = format!("{}_{}.png", dataset.patients[index.0].name, slice.number);
-        overlay::write_overlay(&folder.join(name), &slice.image, h, w, Some(&slice.mask), mask)?;
-        tiles.push(overlay::overlay(&slice.image, h, w, Some(&slice.mask), mask)?);
+    for (&index, mask) in shown.into_iter().step_by(step) {
+        let tile = picture(dataset, index, mask)?;
+        let name = format!("{}_{}.png", dataset.patients[index.0].name, dataset.slice(index).number);
+        overlay::contact_sheet(&folder.join(name), std::slice::from_ref(&tile), 1)?;
+        tiles.push(tile);
     }
     if !tiles.is_empty() {
         overlay::contact_sheet(&folder.join("sheet.png"), &tiles, 4)?;
+    }
+    Ok(())
+}
+
+/// One slice with both outlines, its name, its score and the legend.
+fn picture(dataset: &Dataset, index: (usize, usize), mask: &[u8]) -> Result<overlay::Tile> {
+    let slice = dataset.slice(index);
+    let tile = overlay::overlay(&slice.image, dataset.height, dataset.width, Some(&slice.mask), mask)?;
+    let name = format!("{} {}", dataset.patients[index.0].name, slice.number);
+    let counts = SliceCounts::from_masks(index.0, mask, &slice.mask);
+    let score = match counts.target {
+        0 => format!("  {} false px", counts.predicted),
+        _ => format!("  Dice {:.3}", counts.dice()),
+    };
+    let legend = [("true ", overlay::TRUTH), ("predicted", overlay::PREDICTED), (&score, overlay::TEXT)];
+    Ok(tile.captioned(&[&[(&name, overlay::TEXT)], &legend]))
+}
+
+/// Validation slices that TensorBoard shows.
+const PICTURES: usize = 4;
+
+/// Puts a few validation slices with tumour, as they are predicted now, into the event file: about ten times a run.
+pub(crate) fn log_pictures(
+    events: &mut EventWriter,
+    trainer: &Trainer,
+    dataset: &Dataset,
+    part: &[(usize, usize)],
+) -> Result<()> {
+    if !trainer.progress.epoch.is_multiple_of((trainer.config.epochs / 10).max(1)) {
+        return Ok(());
+    }
+    let tumour: Vec<_> = part.iter().copied().filter(|index| dataset.slice(*index).mask.contains(&1)).collect();
+    let step = tumour.len().div_ceil(PICTURES).max(1);
+    let shown: Vec<_> = tumour.into_iter().skip(step / 2).step_by(step).collect();
+    if shown.is_empty() {
+        return Ok(());
+    }
+    let (judgement, _) = trainer.judge(dataset, &shown, JudgeOptions::new(trainer.config.batch), false)?;
+    for (&index, mask) in shown.iter().zip(&judgement.masks) {
+        let tile = picture(dataset, index, mask)?;
+        let tag = format!("validation/{}_{}", dataset.patients[index.0].name, dataset.slice(index).number);
+        events.image(trainer.progress.step, &tag, tile.png()?, tile.height, tile.width)?;
     }
     Ok(())
 }

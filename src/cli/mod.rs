@@ -9,6 +9,7 @@ mod devices;
 mod eval;
 mod network;
 mod predict;
+mod report;
 mod show;
 mod train;
 
@@ -51,6 +52,8 @@ enum Command {
     Eval(eval::EvalArgs),
     /// Write masks for images
     Predict(predict::PredictArgs),
+    /// Write one page about a run: curves, metrics, slices, calibration, settings
+    Report(report::ReportArgs),
     /// Compare every kernel with the f64 reference on this device
     Check(check::CheckArgs),
     /// Time the kernels
@@ -70,6 +73,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Train(args) => train::run(&args),
         Command::Eval(args) => eval::run(&args),
         Command::Predict(args) => predict::run(&args),
+        Command::Report(args) => report::run(&args),
         Command::Check(args) => match check::run(args) {
             Ok(true) => Ok(()),
             Ok(false) => return ExitCode::FAILURE,

@@ -5,14 +5,15 @@ use std::fs::{File, OpenOptions};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
+use indicatif::ProgressBar;
 use shadegrad::data::{Dataset, Split};
 use shadegrad::eval::{JudgeOptions, Judgement};
 use shadegrad::models::{Model, weights};
-use shadegrad::train::{EpochLog, TrainConfig, Trainer, load_state, save_state};
+use shadegrad::train::{EpochLog, EventWriter, TrainConfig, Trainer, load_state, save_state};
 use shadegrad::{Device, Error, Result};
 
 use super::network::NetworkFlags;
-use super::{bar, catch_interrupt, eval, interrupted, make_folder, write_text};
+use super::{bar, catch_interrupt, eval, interrupted, make_folder, report, write_text};
 
 /// Train a network on a folder of slices.
 ///
@@ -245,16 +246,16 @@ pub(crate) fn session(
     });
     write_text(&out.join("env.json"), &format!("{environment:#}\n"))?;
     let mut log = Log::open(&out.join("log.jsonl"), json)?;
+    let mut events = EventWriter::create(out, trainer.progress.step)?;
     while trainer.progress.epoch < config.epochs {
         let bar = bar("training", json);
-        bar.set_message(format!("epoch {}/{}", trainer.progress.epoch + 1, config.epochs));
+        let epoch = format!("epoch {}/{}", trainer.progress.epoch + 1, config.epochs);
         let result = trainer.epoch(split, dataset, &mut |step, steps, loss| {
-            bar.set_length(steps as u64);
-            bar.set_position(step as u64);
-            bar.set_message(format!("{}  loss {loss:.4}", bar.message().split("  loss").next().unwrap_or_default()));
+            show_step(&bar, &epoch, (step, steps), loss, config.batch);
             !interrupted()
         });
         bar.finish_and_clear();
+        events.losses(&trainer.take_losses())?;
         let line = match result {
             Ok(line) => line,
             Err(Error::Interrupted) => {
@@ -269,6 +270,8 @@ pub(crate) fn session(
         }
         weights::save(&mut trainer.net, &out.join("last.safetensors"), &about(&config)?)?;
         log.write(&line, best)?;
+        events.epoch(trainer.progress.step, &line)?;
+        eval::log_pictures(&mut events, trainer, dataset, &split.val)?;
         save_state(trainer, best, &state)?;
         if config.steps > 0 && trainer.progress.step >= config.steps as u64 {
             break;
@@ -280,12 +283,28 @@ pub(crate) fn session(
     }
     let (judgement, loss) = trainer.judge(dataset, &split.val, JudgeOptions::new(config.batch), false)?;
     eval::draw_overlays(dataset, &split.val, &judgement.masks, &out.join("overlays"))?;
+    let page = report::write(out, dataset, split, &judgement, loss)?;
     if !json {
         println!("best mean volume Dice {best:.4}; everything is in {}", out.display());
+        println!("open {} in a browser; curves also with `tensorboard --logdir {}`", page.display(), out.display());
         let memory = trainer.device().memory();
         println!("peak memory on the device {:.1} MiB", memory.peak as f64 / 1048576.0);
     }
     Ok((judgement, loss))
+}
+
+/// The step on the bar, with the latest loss known (0 until the first arrives) and the images a second.
+fn show_step(bar: &ProgressBar, epoch: &str, (step, steps): (usize, usize), loss: f64, batch: usize) {
+    bar.set_length(steps as u64);
+    bar.set_position(step as u64);
+    if step == steps {
+        bar.set_message(format!("{epoch}  validating"));
+    } else if loss > 0.0 {
+        let speed = bar.per_sec() * batch as f64;
+        bar.set_message(format!("{epoch}  loss {loss:.4}  {speed:.1} images/s"));
+    } else {
+        bar.set_message(epoch.to_owned());
+    }
 }
 
 /// Drops log lines of epochs that will be run again.

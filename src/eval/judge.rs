@@ -8,7 +8,6 @@ use super::components;
 use super::distance::hausdorff_95;
 use super::metrics::{Metrics, PatientMetrics, SliceCounts, mean};
 use super::thresholds::{Calibration, Histogram, ThresholdPoint, threshold_curve};
-use crate::cpu::bce_dice::{self, BceDiceParams};
 use crate::data::Dataset;
 use crate::{Error, Result};
 
@@ -230,29 +229,25 @@ impl<'a> Judge<'a> {
 
 /// The two losses of one batch, in f64 from the logits: per sample with smooth 1e-5, and pooled with smooth 1.
 fn losses(logits: &[f32], wanted: &[&[u8]], pixels: usize) -> [f64; 2] {
-    let images = wanted.len();
-    let x: Vec<f64> = logits.iter().map(|&logit| f64::from(logit)).collect();
-    let inside = |&pixel: &u8| f64::from(u8::from(pixel != 0));
-    let target: Vec<f64> = wanted.iter().flat_map(|mask| mask.iter().map(inside)).collect();
-    let params = BceDiceParams {
-        images: images as u32,
-        image_len: pixels as u32,
-        groups: images as u32,
-        group_images: 1,
-        smoothing: 1.0,
-        // The sum of the cross-entropies comes back by itself; Dice follows from I, P and T of each sample.
-        bce_scale: 1.0,
-        dice_scale: 0.0,
-        chunk: 0,
-        image_chunks: 0,
-        first_image: 0,
-    };
-    let (mut entropy, mut samples) = ([0.0], vec![0.0; 3 * images]);
-    bce_dice::forward(&params, &x, &target, &mut entropy, &mut samples);
-    let entropy = entropy[0] / logits.len() as f64;
-    let dice_loss = |[i, p, t]: [f64; 3], smooth: f64| 1.0 - (2.0 * i + smooth) / (p + t + smooth);
-    let samples = samples.chunks_exact(3).map(|sums| [sums[0], sums[1], sums[2]]);
-    let per_sample: f64 = samples.clone().map(|sums| dice_loss(sums, 1e-5)).sum();
-    let pooled = samples.fold([0.0; 3], |total, sums| std::array::from_fn(|at| total[at] + sums[at]));
-    [0.5 * entropy + per_sample / images as f64, 0.5 * entropy + dice_loss(pooled, 1.0)]
+    // Of each slice: sum(p * t), sum(p), sum(t) and the sum of the cross-entropies.
+    let slices: Vec<[f64; 4]> = logits.par_chunks_exact(pixels).zip(wanted).map(|(x, mask)| sums(x, mask)).collect();
+    let total = slices.iter().fold([0.0; 4], |total, sums| std::array::from_fn(|at| total[at] + sums[at]));
+    let dice_loss = |[i, p, t, _]: [f64; 4], smooth: f64| 1.0 - (2.0 * i + smooth) / (p + t + smooth);
+    let entropy = 0.5 * total[3] / logits.len() as f64;
+    let per_sample: f64 = slices.iter().map(|sums| dice_loss(*sums, 1e-5)).sum();
+    [entropy + per_sample / slices.len() as f64, entropy + dice_loss(total, 1.0)]
+}
+
+fn sums(logits: &[f32], mask: &[u8]) -> [f64; 4] {
+    let mut sums = [0.0; 4];
+    for (&logit, &inside) in logits.iter().zip(mask) {
+        let x = f64::from(logit);
+        let target = f64::from(u8::from(inside != 0));
+        let p = 1.0 / (1.0 + (-x).exp());
+        let entropy = x.max(0.0) - x * target + (-x.abs()).exp().ln_1p();
+        for (sum, term) in sums.iter_mut().zip([p * target, p, target, entropy]) {
+            *sum += term;
+        }
+    }
+    sums
 }

@@ -1,6 +1,6 @@
 //! Pictures of predictions: the FLAIR slice in grey at twice its size, the true outline in green, the predicted one in
 //! magenta. The true outline runs along the inside of its border and the predicted one along the outside, so both stay
-//! visible where they agree.
+//! visible where they agree. [`Tile::captioned`] writes below a picture what it shows.
 
 use std::io::Cursor;
 use std::path::Path;
@@ -30,6 +30,57 @@ pub struct Tile {
     pub width: usize,
     /// `height * width * 3` bytes.
     pub rgb: Vec<u8>,
+}
+
+/// Rows and columns of a letter, before it is enlarged.
+const LETTER: usize = 8;
+/// Columns of a picture for which letters have their original size; in one of twice as many they are twice as large.
+const LETTER_AT: usize = 256;
+/// Colour of plain captions.
+pub const TEXT: [u8; 3] = [226, 228, 232];
+
+impl Tile {
+    /// The picture with lines of text in a strip below, each a row of pieces in their colours. Letters that do not fit
+    /// are cut off; characters beyond ASCII become `?`.
+    pub fn captioned(mut self, lines: &[&[(&str, [u8; 3])]]) -> Self {
+        let scale = (self.width / LETTER_AT).max(1);
+        let line_height = (LETTER + 3) * scale;
+        let strip = lines.len() * line_height + 3 * scale;
+        let (top, stride) = (self.height, 3 * self.width);
+        self.height += strip;
+        self.rgb.extend(std::iter::repeat_n(GAP_COLOR.0, strip * self.width).flatten());
+        for (at, line) in lines.iter().enumerate() {
+            let mut left = 2 * scale;
+            let letters = line.iter().flat_map(|(text, color)| text.chars().map(move |letter| (letter, *color)));
+            for (letter, color) in letters {
+                if left + LETTER * scale > self.width {
+                    break;
+                }
+                let index = if letter.is_ascii() { letter as usize } else { '?' as usize };
+                let rows = font8x8::legacy::BASIC_LEGACY[index];
+                for (y, x) in (0..LETTER * scale).flat_map(|y| (0..LETTER * scale).map(move |x| (y, x))) {
+                    if (rows[y / scale] >> (x / scale)) & 1 == 1 {
+                        let to = (top + 3 * scale + at * line_height + y) * stride + 3 * (left + x);
+                        self.rgb[to..to + 3].copy_from_slice(&color);
+                    }
+                }
+                left += LETTER * scale;
+            }
+        }
+        self
+    }
+
+    /// The bytes of a PNG file.
+    ///
+    /// # Errors
+    /// A tile whose bytes do not fit its size.
+    pub fn png(&self) -> Result<Vec<u8>> {
+        let picture = RgbImage::from_raw(self.width as u32, self.height as u32, self.rgb.clone())
+            .filter(|_| self.rgb.len() == self.width * self.height * 3);
+        let wrong =
+            || Error::shape("overlay", format!("{} bytes for {}x{} pixels", self.rgb.len(), self.height, self.width));
+        png(&picture.ok_or_else(wrong)?.into())
+    }
 }
 
 /// Draws one slice: `rgb` `[H, W, 3]`, `truth` and `predicted` `[H, W]` with values other than 0 inside. The result is [`ZOOM`] times as large.
@@ -62,8 +113,7 @@ pub fn overlay(rgb: &[u8], height: usize, width: usize, truth: Option<&[u8]>, pr
             } else if on_border(predicted, height, width, y, x, false) {
                 PREDICTED
             } else {
-                let grey = f32::from(flair[y / ZOOM * width + x / ZOOM]) / white * 255.0;
-                [grey.min(255.0) as u8; 3]
+                [shade(flair[y / ZOOM * width + x / ZOOM], white); 3]
             };
             picture.extend(color);
         }
@@ -161,11 +211,36 @@ fn write_grey(path: &Path, grey: Vec<u8>, height: usize, width: usize) -> Result
 
 /// Encodes in memory first, so that the file is complete or not there.
 fn write_png(path: &Path, picture: &image::DynamicImage) -> Result<()> {
+    write_atomically(path, &png(picture)?)
+}
+
+/// The bytes of a PNG file.
+fn png(picture: &image::DynamicImage) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     picture
         .write_to(&mut Cursor::new(&mut bytes), ImageFormat::Png)
-        .map_err(|source| Error::io("encode", path)(std::io::Error::other(source)))?;
-    write_atomically(path, &bytes)
+        .map_err(|source| Error::io("encode", "a picture")(std::io::Error::other(source)))?;
+    Ok(bytes)
+}
+
+/// The FLAIR channel of `rgb` `[H, W, 3]` as a grey PNG file's bytes, brightened as in the overlays.
+///
+/// # Errors
+/// Sizes that do not fit together.
+pub fn grey_png(rgb: &[u8], height: usize, width: usize) -> Result<Vec<u8>> {
+    let flair: Vec<u8> = rgb.iter().copied().skip(FLAIR).step_by(CHANNELS).collect();
+    let white = display_white(&flair);
+    let grey = flair.iter().map(|&value| shade(value, white)).collect();
+    let picture =
+        GrayImage::from_raw(width as u32, height as u32, grey).filter(|_| rgb.len() == height * width * CHANNELS);
+    let picture =
+        picture.ok_or_else(|| Error::shape("grey_png", format!("{} bytes for {height}x{width} pixels", rgb.len())))?;
+    png(&picture.into())
+}
+
+/// A FLAIR value as a grey, where `white` and above are white.
+fn shade(value: u8, white: f32) -> u8 {
+    (f32::from(value) / white * 255.0).min(255.0) as u8
 }
 
 /// Whether the zoomed pixel `(y, x)` lies on the mask's border, just inside or just outside of it.

@@ -5,11 +5,13 @@
 
 mod checkpoint;
 mod config;
+mod events;
 mod judge;
 mod sampling;
 mod trainer;
 
 pub use checkpoint::{Progress, load_state, save_state};
 pub use config::{DicePooling, TrainConfig};
+pub use events::EventWriter;
 pub use sampling::{Oversample, Weighted};
 pub use trainer::{EpochLog, Evaluation, Trainer};

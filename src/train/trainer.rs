@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::TrainConfig;
 use super::checkpoint::Progress;
@@ -15,7 +15,7 @@ use crate::tensor::{Device, Pending, Tensor};
 use crate::{Error, Result, Tape};
 
 /// A line of `log.jsonl`.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct EpochLog {
     /// From 0.
     pub epoch: usize,
@@ -66,6 +66,8 @@ pub struct Trainer {
     /// Pixels of tumour of the slice at each place.
     areas: Vec<u32>,
     batch: Batch,
+    /// (step, loss) of this epoch's steps that nobody has taken yet.
+    losses: Vec<(u64, f64)>,
     device: Device,
 }
 
@@ -107,6 +109,7 @@ impl Trainer {
             places,
             areas: areas.map(|slice| slice.mask.iter().map(|inside| u32::from(*inside)).sum()).collect(),
             batch,
+            losses: Vec::new(),
             net,
             progress: Progress::default(),
             config: config.clone(),
@@ -117,6 +120,12 @@ impl Trainer {
     /// Where everything is.
     pub fn device(&self) -> &Device {
         &self.device
+    }
+
+    /// The losses that have arrived since the last call, each with the number of its step (from 1). What is not taken
+    /// by the start of the next epoch is forgotten.
+    pub fn take_losses(&mut self) -> Vec<(u64, f64)> {
+        std::mem::take(&mut self.losses)
     }
 
     /// The sample that shows a slice as it is.
@@ -195,6 +204,7 @@ impl Trainer {
     ) -> Result<EpochLog> {
         let begin = Instant::now();
         let epoch = self.progress.epoch;
+        self.losses.clear();
         let samples = self.epoch_samples(epoch, &split.train);
         let steps = self.steps_per_epoch(samples.len());
         let mut pending: VecDeque<(Pending, usize)> = VecDeque::new();
@@ -245,6 +255,7 @@ impl Trainer {
                 )));
             }
             self.progress.add(loss, slices);
+            self.losses.push((self.progress.step - pending.len() as u64, loss));
         }
         Ok(self.progress.last_loss)
     }
