@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 use shadegrad::data::normalize::normalize_slice;
 use shadegrad::data::phantom::{PhantomSettings, best_threshold, phantom_dataset, phantom_patient, write_phantom};
-use shadegrad::data::{Dataset, Normalization, Patient, Slice, Split, read_images};
+use shadegrad::data::{Dataset, Normalization, Patient, Slice, Split};
 use shadegrad::eval::overlay::{
     PREDICTED, TRUTH, Tile, contact_sheet, overlay, write_mask, write_overlay, write_probability,
 };
@@ -269,44 +269,6 @@ fn inspect_collects_every_problem() -> Outcome {
     for key in ["patients", "slices", "tumour_slices", "tumour_pixels", "problems"] {
         assert!(json.get(key).is_some(), "{key}");
     }
-    Ok(())
-}
-
-#[test]
-fn images_to_predict() -> Outcome {
-    let (folder, root, patient, name) = small_set()?;
-    let set = read(&root)?;
-    let all = read_images(folder.path())?;
-    assert_eq!(all.len(), 12);
-    assert_eq!((&all[4].patient, &all[4].name), (&set.patients[1].name, &format!("{}_1", set.patients[1].name)));
-    for (image, at) in all.iter().zip(set.indices()) {
-        assert_eq!((&image.rgb, image.mask.as_ref()), (&set.slice(at).image, Some(&set.slice(at).mask)));
-    }
-    let one = read_images(&patient.join(format!("{name}_2.tif")))?;
-    assert_eq!((one.len(), one[0].height, one[0].width, &one[0].name), (1, 32, 32, &format!("{name}_2")));
-
-    let png = folder.path().join("picture.png");
-    image::RgbImage::from_fn(5, 3, |x, y| image::Rgb([x as u8, y as u8, 9])).save(&png)?;
-    let picture = &read_images(&png)?[0];
-    fs::create_dir_all(folder.path().join("other"))?;
-    fs::copy(&png, folder.path().join("other/slice_3.png"))?;
-    assert_eq!(read_images(&folder.path().join("other"))?[0].patient, "other_slice");
-    assert_eq!((picture.height, picture.width, picture.mask.is_none()), (3, 5, true));
-    assert_eq!(picture.rgb[..6], [0, 0, 9, 1, 0, 9]);
-
-    let failed = |path: &Path| read_images(path).err().map(|error| error.to_string()).unwrap_or_default();
-    assert!(failed(&patient.join(format!("{name}_2_mask.tif"))).contains("this is a mask"));
-    assert!(failed(&folder.path().join("nothing")).contains("no such file"));
-    let text = folder.path().join("text.txt");
-    fs::write(&text, "no picture")?;
-    assert!(failed(&text).contains("neither .tif nor .png"));
-    let empty = tempfile::tempdir()?;
-    assert!(failed(empty.path()).contains("no .tif or .png"));
-    let grey = folder.path().join("grey.png");
-    image::GrayImage::new(4, 4).save(&grey)?;
-    assert!(failed(&grey).contains("RGB"));
-    fs::write(&grey, "no PNG")?;
-    assert!(failed(&grey).contains("damaged or cut off"));
     Ok(())
 }
 

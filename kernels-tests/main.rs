@@ -10,6 +10,7 @@ mod data;
 mod devices;
 mod eval;
 mod events;
+mod formats;
 mod golden;
 mod gradients;
 mod kernels;

@@ -50,7 +50,7 @@ enum Command {
     Train(train::TrainArgs),
     /// Judge trained weights: honest metrics side by side
     Eval(eval::EvalArgs),
-    /// Write masks for images
+    // No doc comment: it would hide the one of `PredictArgs`, with its examples.
     Predict(predict::PredictArgs),
     /// Write one page about a run: curves, metrics, slices, calibration, settings
     Report(report::ReportArgs),

@@ -1,50 +1,98 @@
-//! `shadegrad predict`: masks for images.
+//! `shadegrad predict`: masks for pictures, NIfTI volumes and DICOM series.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
 
-use shadegrad::data::{ImageFile, read_images};
+use shadegrad::data::{Format, Volume, VolumeSource, find_volumes, nifti};
+use shadegrad::eval::predict::{PredictOptions, Prediction, check, predict};
 use shadegrad::eval::{SliceCounts, overlay};
-use shadegrad::models::{self, Network, weights};
-use shadegrad::ops::{Mode, Sample, Slices, load_batch};
-use shadegrad::train::TrainConfig;
+use shadegrad::models::{self, weights};
 use shadegrad::{Device, Error, Result};
 
 use super::{bar, eval, make_folder};
 
-/// Write a mask for each image.
+/// Write a mask for each image or volume.
+///
+/// Reads 8-bit .tif and .png (RGB or grey), NIfTI-1 (.nii, .nii.gz) and DICOM series. A folder may hold the slices of
+/// one patient or many patients, volumes or series. The slices of a patient are normalised together, as in training,
+/// so give all of them.
+///
+/// Slices of a NIfTI volume lie along its third axis as stored (first axis = column, second = row); its mask has the
+/// same shape and affine. A fourth axis holds channels. One channel fills all that the network reads. Volumes whose
+/// values are not whole numbers from 0 to 255 are mapped there from their percentiles 0.1 to 99.9.
 ///
 /// Examples:
-///   shadegrad predict --weights runs/unext/best.safetensors --input lgg/kaggle_3m/TCGA_CS_4944_20010208 --out masks
-///   shadegrad predict --weights best.safetensors --input slice.tif --out masks --overlay --probability
+///   a patient's slices           shadegrad predict --weights best.safetensors --input lgg/kaggle_3m/TCGA_CS_4944_20010208 --out masks
+///   one slice, with pictures     shadegrad predict --weights best.safetensors --input slice.tif --out masks --overlay --probability
+///   all patients                 shadegrad predict --weights best.safetensors --input lgg/kaggle_3m --out masks --json
+///   a NIfTI volume               shadegrad predict --weights best.safetensors --input brain.nii.gz --out masks
+///   three volumes as channels    shadegrad predict --weights best.safetensors --input t1.nii.gz flair.nii.gz t1gd.nii.gz --out masks
+///   a DICOM series               shadegrad predict --weights best.safetensors --input series/ --out masks
+///   a volume of TIFF slices      shadegrad predict --weights best.safetensors --input patient/ --out masks --format nifti
+///   fewer false specks           shadegrad predict --weights best.safetensors --input patient/ --out masks --largest-component --tta
+///   a more careful mask          shadegrad predict --weights best.safetensors --input patient/ --out masks --threshold 0.7
+///   on another device            shadegrad predict --weights best.safetensors --input patient/ --out masks --device cpu
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct PredictArgs {
     /// A weight file (safetensors)
     #[arg(long, value_name = "FILE")]
     weights: PathBuf,
-    /// An image (.tif, .png), the folder of a patient, or a folder of such folders
-    #[arg(long, value_name = "FILE|DIR")]
-    input: PathBuf,
-    /// Where the masks go
+    /// An image, a volume, the folder of a patient or series, or a folder of such; several volumes are the channels of one
+    #[arg(long, value_name = "FILE|DIR", num_args = 1.., required = true)]
+    input: Vec<PathBuf>,
+    /// Where the masks go: NAME_mask.png, .tif or .nii.gz
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Also draw the outline on the image (and the true one, where there is a _mask.tif)
+    /// File format of masks and probabilities [default: the input's; nifti for DICOM]
+    #[arg(long, value_name = "FORMAT")]
+    format: Option<FormatName>,
+    /// Also draw the outline on each slice, as PNG (and the true one in green, where there is a NAME_mask file)
     #[arg(long)]
     overlay: bool,
-    /// Also write the probability as a grey picture
+    /// Also write NAME_probability: grey in PNG, 32-bit floats in TIFF and NIfTI
     #[arg(long)]
     probability: bool,
+    /// The mask is where the probability is above this
+    #[arg(long, default_value_t = 0.5, value_name = "P")]
+    threshold: f64,
+    /// Keep only the largest connected piece of a patient's or volume's mask (3D, 26 neighbours)
+    #[arg(long)]
+    largest_component: bool,
+    /// Average the logits over the four flips (test-time augmentation; four times the work)
+    #[arg(long)]
+    tta: bool,
+    /// Slices computed together; less needs less memory
+    #[arg(long, default_value_t = 8, value_name = "N")]
+    batch: usize,
     /// auto, cpu, or part of an adapter's name
     #[arg(long, default_value = "auto", env = "SHADEGRAD_DEVICE")]
     device: String,
-    /// One JSON line an image
+    /// One JSON line an image or volume: image, patient, mask, slices, predicted_pixels, predicted_ml, dice, mapped
     #[arg(long)]
     json: bool,
 }
 
-/// Slices computed together.
-const BATCH: usize = 8;
+/// The formats that can be written.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum FormatName {
+    /// 8-bit grey, 0 and 255, a file a slice
+    Png,
+    /// 8-bit grey, 0 and 255, a file a slice, as Kaggle's masks
+    Tiff,
+    /// Bytes 0 and 1, a compressed file a volume, with the affine of the input
+    Nifti,
+}
+
+impl From<FormatName> for Format {
+    fn from(name: FormatName) -> Self {
+        match name {
+            FormatName::Png => Self::Png,
+            FormatName::Tiff => Self::Tiff,
+            FormatName::Nifti => Self::Nifti,
+        }
+    }
+}
 
 pub(crate) fn run(args: &PredictArgs) -> Result<()> {
     let config = eval::config_of(&args.weights)?;
@@ -52,89 +100,140 @@ pub(crate) fn run(args: &PredictArgs) -> Result<()> {
         let message = format!("has {} classes, but predict writes masks of one", config.num_classes);
         return Err(Error::weights(&args.weights, message));
     }
-    let images = read_images(&args.input)?;
+    let sources = find_volumes(&args.input)?;
     let device = Device::open(&args.device)?;
     let mut net = models::build(&device, &config.network(), 0)?;
     weights::load(&mut net, &args.weights)?;
-    make_folder(&args.out)?;
-    // Normalisation is that of the patient's volume: images are taken patient by patient, and size by size.
-    let mut volumes: BTreeMap<(&str, usize, usize), Vec<&ImageFile>> = BTreeMap::new();
-    for image in &images {
-        volumes.entry((&image.patient, image.height, image.width)).or_default().push(image);
-    }
+    let folders = output_folders(args, &sources)?;
+    let options = PredictOptions {
+        threshold: args.threshold,
+        largest_component: args.largest_component,
+        flips: args.tta,
+        batch: args.batch,
+    };
     let progress = bar("predicting", args.json);
-    progress.set_length(images.len() as u64);
-    for volume in volumes.values() {
-        let logits = predict(&device, net.as_ref(), &config, volume)?;
-        for (image, logits) in volume.iter().zip(logits) {
-            write(args, image, &logits)?;
-            progress.inc(1);
-        }
+    let mut masks = 0;
+    // One volume at a time is in memory.
+    for (source, folder) in sources.iter().zip(&folders) {
+        let volume = source.read()?;
+        // Refused before anything is written; and a folder that cannot be written before anything is computed.
+        check(net.config(), &volume, &options)?;
+        make_folder(folder)?;
+        progress.inc_length(volume.size[0] as u64);
+        let mut done = |slices| progress.inc(slices as u64);
+        let prediction = predict(&device, net.as_ref(), config.normalize, &volume, &options, &mut done)
+            .map_err(|error| about(&volume.path, error))?;
+        masks += write(args, source, &volume, &prediction, folder)?;
     }
     progress.finish_and_clear();
     if !args.json {
-        println!("{} masks are in {}", images.len(), args.out.display());
+        println!("{masks} masks are in {}", args.out.display());
     }
     Ok(())
 }
 
-/// Logits of each image of one volume. Sides that do not divide by what the network needs are padded with black and
-/// cut off again.
-fn predict(device: &Device, net: &dyn Network, config: &TrainConfig, volume: &[&ImageFile]) -> Result<Vec<Vec<f32>>> {
-    let (h, w) = (volume[0].height, volume[0].width);
-    let multiple = net.config().multiple();
-    let (full_h, full_w) = (h.next_multiple_of(multiple), w.next_multiple_of(multiple));
-    let mut bytes = vec![0; volume.len() * full_h * full_w * 3];
-    for (image, place) in volume.iter().zip(bytes.chunks_exact_mut(full_h * full_w * 3)) {
-        for (row, place) in image.rgb.chunks_exact(3 * w).zip(place.chunks_exact_mut(3 * full_w)) {
-            place[..3 * w].copy_from_slice(row);
+/// Names the volume in an error that does not.
+fn about(path: &Path, error: Error) -> Error {
+    match error {
+        Error::NonFinite(message) => Error::data(path, message),
+        other => other,
+    }
+}
+
+/// Where each source's files go: all into `--out`, or one folder a patient where their names would meet.
+fn output_folders(args: &PredictArgs, sources: &[VolumeSource]) -> Result<Vec<PathBuf>> {
+    // A mask beside its image would take the place of the true one, and pass for it the next time.
+    let canonical =
+        |path: &Path| std::fs::canonicalize(if path.as_os_str().is_empty() { Path::new(".") } else { path }).ok();
+    let out = canonical(&args.out);
+    let beside = |file: &&Path| out.is_some() && file.parent().and_then(canonical) == out;
+    if let Some(file) = sources.iter().flat_map(VolumeSource::files).find(beside) {
+        let message = "lies in the folder named by --out, where masks would pass for true ones; give another --out";
+        return Err(Error::data(file, message));
+    }
+    let mut seen = HashSet::new();
+    if sources.iter().flat_map(VolumeSource::names).all(|name| seen.insert(name)) {
+        return Ok(vec![args.out.clone(); sources.len()]);
+    }
+    let mut patients = HashSet::new();
+    for source in sources {
+        let mut names = HashSet::new();
+        let unique = source.names().into_iter().all(|name| names.insert(name));
+        if !patients.insert(&source.name) || !unique {
+            let message = format!("a second input is named {}; predict the folders one by one", source.name);
+            return Err(Error::data(&source.path, message));
         }
     }
-    let rows = config.normalize.rescale_volume(volume.iter().map(|image| image.rgb.as_slice()), 3);
-    let rescale: Vec<_> = rows.iter().map(|row| [row.low, row.high, row.scale, row.shift]).collect();
-    let masks = vec![0; volume.len() * full_h * full_w];
-    let order = config.normalize.channel_order();
-    let slices = Slices::upload(device, [full_h, full_w], &bytes, &masks, &rescale, order)?;
-    let mut out = Vec::with_capacity(volume.len());
-    let all: Vec<usize> = (0..volume.len()).collect();
-    for batch in all.chunks(BATCH) {
-        let n = batch.len();
-        let table = slices.table(n)?;
-        let x = device.empty("predict", [n, full_h, full_w, 3])?;
-        let target = device.empty("predict", [n, full_h, full_w, 1])?;
-        let samples: Vec<_> = batch.iter().map(|slice| Sample::plain(*slice, 0)).collect();
-        load_batch(&slices, &samples, &table, &x, &target)?;
-        let logits = net.forward(&x, Mode::Eval)?.to_vec()?;
-        out.extend(
-            logits.chunks_exact(full_h * full_w).map(|image| {
-                image.chunks_exact(full_w).take(h).flat_map(|row| row[..w].to_vec()).collect::<Vec<f32>>()
-            }),
-        );
-    }
-    Ok(out)
+    Ok(sources.iter().map(|source| args.out.join(&source.name)).collect())
 }
 
-fn write(args: &PredictArgs, image: &ImageFile, logits: &[f32]) -> Result<()> {
-    if let Some(at) = logits.iter().position(|logit| !logit.is_finite()) {
-        let message = format!("the network's output is {} at pixel {at} of this image", logits[at]);
-        return Err(Error::data(&image.path, message));
+/// Writes a volume's files and its JSON lines; returns how many masks that were.
+fn write(
+    args: &PredictArgs,
+    source: &VolumeSource,
+    volume: &Volume,
+    prediction: &Prediction,
+    folder: &Path,
+) -> Result<usize> {
+    let [depth, height, width] = volume.size;
+    let plane = height * width;
+    let format = args.format.map(Format::from).or(source.format()).unwrap_or(Format::Nifti);
+    let probability = if args.probability { prediction.probability() } else { Vec::new() };
+    let masks: Vec<&[u8]> = prediction.mask.chunks_exact(plane).collect();
+    let mut written = Vec::new();
+    if format == Format::Nifti {
+        // An uncompressed volume stays one.
+        let plain =
+            source.format() == Some(Format::Nifti) && source.path.extension().is_some_and(|ending| ending == "nii");
+        let ending = if plain { "nii" } else { "nii.gz" };
+        let path = folder.join(format!("{}_mask.{ending}", source.name));
+        nifti::write_mask(&path, &prediction.mask, volume.size, &volume.geometry)?;
+        if args.probability {
+            let path = folder.join(format!("{}_probability.{ending}", source.name));
+            nifti::write_probability(&path, &probability, volume.size, &volume.geometry)?;
+        }
+        written.push(path);
     }
-    let (h, w) = (image.height, image.width);
-    let mask: Vec<u8> = logits.iter().map(|logit| u8::from(*logit > 0.0)).collect();
-    overlay::write_mask(&args.out.join(format!("{}_mask.png", image.name)), &mask, h, w)?;
-    if args.overlay {
-        let path = args.out.join(format!("{}_overlay.png", image.name));
-        overlay::write_overlay(&path, &image.rgb, h, w, image.mask.as_deref(), &mask)?;
+    for (z, (slice, mask)) in volume.slices.iter().zip(&masks).enumerate() {
+        let name = &slice.name;
+        if format != Format::Nifti {
+            let ending = if format == Format::Tiff { "tif" } else { "png" };
+            let path = folder.join(format!("{name}_mask.{ending}"));
+            overlay::write_mask(&path, mask, height, width)?;
+            if args.probability {
+                let path = folder.join(format!("{name}_probability.{ending}"));
+                overlay::write_probability(&path, &probability[z * plane..(z + 1) * plane], height, width)?;
+            }
+            written.push(path);
+        }
+        if args.overlay {
+            let path = folder.join(format!("{name}_overlay.png"));
+            overlay::write_overlay(&path, &volume.rgb(z), height, width, slice.truth.as_deref(), mask)?;
+        }
     }
-    if args.probability {
-        let path = args.out.join(format!("{}_probability.png", image.name));
-        let probability: Vec<f32> = logits.iter().map(|logit| 1.0 / (1.0 + (-logit).exp())).collect();
-        overlay::write_probability(&path, &probability, h, w)?;
+    if args.json && source.is_pictures() {
+        for (z, (slice, mask)) in volume.slices.iter().zip(&masks).enumerate() {
+            let file = written.get(z).unwrap_or(&written[0]);
+            print_line(source, volume, &slice.path, file, mask, slice.truth.as_deref());
+        }
+    } else if args.json {
+        let file = if written.len() == depth && format != Format::Nifti { folder } else { &written[0] };
+        print_line(source, volume, &volume.path, file, &prediction.mask, volume.truth().as_deref());
     }
-    if args.json {
-        let predicted = mask.iter().filter(|pixel| **pixel > 0).count();
-        let dice = image.mask.as_ref().map(|truth| SliceCounts::from_masks(0, &mask, truth).dice());
-        println!("{}", serde_json::json!({ "image": image.path, "predicted_pixels": predicted, "dice": dice }));
-    }
-    Ok(())
+    Ok(written.len())
+}
+
+fn print_line(source: &VolumeSource, volume: &Volume, image: &Path, file: &Path, mask: &[u8], truth: Option<&[u8]>) {
+    let predicted = mask.iter().filter(|pixel| **pixel > 0).count();
+    let line = serde_json::json!({
+        "image": image,
+        "patient": source.name,
+        "mask": file,
+        "slices": mask.len() / (volume.size[1] * volume.size[2]),
+        "predicted_pixels": predicted,
+        "predicted_ml": volume.geometry.voxel_ml().map(|ml| ml * predicted as f64),
+        "dice": truth.map(|truth| SliceCounts::from_masks(0, mask, truth).dice()),
+        "mapped": volume.mapped,
+    });
+    println!("{line}");
 }

@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use rayon::prelude::*;
 use serde::Serialize;
 
-use super::{CHANNELS, Picture, decode_image, decode_mask};
+use super::{CHANNELS, decode_image, decode_mask};
 use crate::{Error, Result};
 
 /// One axial slice of a patient with its mask.
@@ -87,25 +87,6 @@ pub struct PatientRow {
     pub tumour_slices: usize,
     /// Mask pixels.
     pub tumour_pixels: u64,
-}
-
-/// An image to predict, with its mask if one lies beside it.
-#[derive(Debug, Clone)]
-pub struct ImageFile {
-    /// The image's file.
-    pub path: PathBuf,
-    /// The file's name without its ending; names the output.
-    pub name: String,
-    /// The patient it belongs to: slices of one patient are normalised together.
-    pub patient: String,
-    /// Rows.
-    pub height: usize,
-    /// Columns.
-    pub width: usize,
-    /// `height * width * 3` bytes, interleaved.
-    pub rgb: Vec<u8>,
-    /// `height * width` bytes, 0 or 1.
-    pub mask: Option<Vec<u8>>,
 }
 
 impl Dataset {
@@ -248,51 +229,8 @@ impl Dataset {
     }
 }
 
-/// Reads one image, or every image of a patient's folder or of a folder of patients; masks are not images, but are
-/// attached to theirs. Sorted by patient and slice number.
-///
-/// # Errors
-/// Nothing there, a mask named as the image, or a file that cannot be decoded as 8-bit RGB.
-pub fn read_images(path: &Path) -> Result<Vec<ImageFile>> {
-    let files = if path.is_dir() {
-        let mut files = Vec::new();
-        walk(&holding_folder(path), 0, &mut files)?;
-        files
-    } else if path.exists() {
-        let Some(stem) = Stem::parse(path) else {
-            return Err(Error::data(
-                path,
-                "this is neither .tif nor .png nor a folder; name an image or a folder of images",
-            ));
-        };
-        if stem.mask {
-            return Err(Error::data(path, "this is a mask; name the image beside it (without _mask)"));
-        }
-        vec![(path.to_owned(), stem)]
-    } else {
-        return Err(Error::data(path, "there is no such file or folder; check the path"));
-    };
-    let mut images: Vec<_> = files.into_iter().filter(|(_, stem)| !stem.mask).collect();
-    if images.is_empty() {
-        return Err(Error::data(path, "no .tif or .png image found here; name an image or a folder of images"));
-    }
-    images.sort_by_cached_key(|(path, stem)| (stem.patient(path), stem.number.unwrap_or(u32::MAX), path.clone()));
-    images.into_par_iter().map(|(path, stem)| read_image(path, &stem)).collect()
-}
-
-/// Decodes one image for `predict`, and the mask beside it.
-fn read_image(path: PathBuf, stem: &Stem) -> Result<ImageFile> {
-    let Picture { height, width, bytes } = decode_image(&path)?;
-    let beside = ["tif", "tiff", "png"].map(|ending| path.with_file_name(format!("{}_mask.{ending}", stem.name)));
-    let mask = match beside.iter().find(|candidate| candidate.is_file()) {
-        Some(file) => Some(mask_for(&path, (height, width), file)?),
-        None => None,
-    };
-    Ok(ImageFile { name: stem.name.clone(), patient: stem.patient(&path), height, width, rgb: bytes, mask, path })
-}
-
 /// Decodes the mask in `file` and checks that it has its image's size.
-fn mask_for(image: &Path, size: (usize, usize), file: &Path) -> Result<Vec<u8>> {
+pub(super) fn mask_for(image: &Path, size: (usize, usize), file: &Path) -> Result<Vec<u8>> {
     let mask = decode_mask(file)?;
     if (mask.height, mask.width) != size {
         return Err(other_size(file, (mask.height, mask.width), image, size));
@@ -347,7 +285,7 @@ fn scan(root: &Path) -> Result<Scan> {
     }
     let root = holding_folder(root);
     let mut files = Vec::new();
-    walk(&root, 0, &mut files)?;
+    walk(&root, &mut files)?;
 
     // (folder, prefix) -> slice number -> [images, masks]. A folder holds one patient, or several told apart by prefix.
     let mut groups: BTreeMap<(PathBuf, String), BTreeMap<u32, ImagesAndMasks>> = BTreeMap::new();
@@ -433,13 +371,21 @@ fn identity(name: &str) -> String {
 }
 
 /// `root/kaggle_3m` if there is one, else `root`. Kaggle's archive holds the set twice, the second time deeper: this takes the first.
-fn holding_folder(root: &Path) -> PathBuf {
+pub(super) fn holding_folder(root: &Path) -> PathBuf {
     let inner = root.join("kaggle_3m");
     if inner.is_dir() { inner } else { root.to_owned() }
 }
 
 /// Collects the pictures of `folder` and the folders below it, in the order of their names.
-fn walk(folder: &Path, depth: usize, files: &mut Vec<(PathBuf, Stem)>) -> Result<()> {
+fn walk(folder: &Path, files: &mut Vec<(PathBuf, Stem)>) -> Result<()> {
+    walk_files(folder, 0, &mut |path| {
+        files.extend(Stem::parse(&path).map(|stem| (path, stem)));
+        Ok(())
+    })
+}
+
+/// Shows `found` every file of `folder` and the folders below it, in the order of their names; hidden ones are left out.
+pub(super) fn walk_files(folder: &Path, depth: usize, found: &mut dyn FnMut(PathBuf) -> Result<()>) -> Result<()> {
     let entries = fs::read_dir(folder).and_then(|entries| entries.collect::<std::io::Result<Vec<_>>>());
     let mut entries: Vec<_> =
         entries.map_err(Error::io("read", folder))?.into_iter().map(|entry| entry.path()).collect();
@@ -452,10 +398,10 @@ fn walk(folder: &Path, depth: usize, files: &mut Vec<(PathBuf, Stem)>) -> Result
         }
         if path.is_dir() {
             if depth < MAX_DEPTH {
-                walk(&path, depth + 1, files)?;
+                walk_files(&path, depth + 1, found)?;
             }
-        } else if let Some(stem) = Stem::parse(&path) {
-            files.push((path, stem));
+        } else {
+            found(path)?;
         }
     }
     Ok(())
@@ -465,18 +411,19 @@ fn walk(folder: &Path, depth: usize, files: &mut Vec<(PathBuf, Stem)>) -> Result
 const MAX_DEPTH: usize = 4;
 
 /// What a picture's file name says: `<prefix>_<number>[_mask].tif`.
-struct Stem {
+#[derive(Debug, Clone)]
+pub(super) struct Stem {
     /// The name without ending and without `_mask`.
-    name: String,
+    pub(super) name: String,
     /// The name before `_<number>`; the whole name if it has no number.
     prefix: String,
-    number: Option<u32>,
-    mask: bool,
+    pub(super) number: Option<u32>,
+    pub(super) mask: bool,
 }
 
 impl Stem {
     /// `None` if the file is no picture.
-    fn parse(path: &Path) -> Option<Self> {
+    pub(super) fn parse(path: &Path) -> Option<Self> {
         let ending = path.extension()?.to_string_lossy().to_ascii_lowercase();
         if !["tif", "tiff", "png"].contains(&ending.as_str()) {
             return None;
@@ -495,7 +442,7 @@ impl Stem {
     }
 
     /// The patient of an image to predict: as in a data set, but told apart by folder and prefix together elsewhere.
-    fn patient(&self, path: &Path) -> String {
+    pub(super) fn patient(&self, path: &Path) -> String {
         let folder = folder_name(path.parent().unwrap_or(path));
         let kaggle = self.prefix == folder || self.prefix.to_ascii_lowercase().starts_with("tcga_");
         match self.number {
@@ -511,7 +458,7 @@ fn is_png(path: &Path) -> bool {
 }
 
 /// The last part of a folder's path, also for `.`.
-fn folder_name(folder: &Path) -> String {
+pub(super) fn folder_name(folder: &Path) -> String {
     // A file named without a folder lies in this one.
     let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
     let absolute = fs::canonicalize(folder).unwrap_or_else(|_| folder.to_owned());
@@ -528,7 +475,7 @@ fn no_pairs(root: &Path) -> Error {
     )
 }
 
-fn other_size(path: &Path, here: (usize, usize), first: &Path, expected: (usize, usize)) -> Error {
+pub(super) fn other_size(path: &Path, here: (usize, usize), first: &Path, expected: (usize, usize)) -> Error {
     Error::data(
         path,
         format!(

@@ -1,20 +1,26 @@
 //! The data set: reading slices ([`kaggle`]), dividing patients into training and validation ([`split`]), bringing
-//! brightness to one scale ([`normalize`]), changing samples at random ([`augment`]) and making a synthetic set that
-//! needs no download ([`phantom`]).
+//! brightness to one scale ([`normalize`]), changing samples at random ([`augment`]) and making a synthetic set that needs
+//! no download ([`phantom`]). What is only predicted may come in more formats: [`volume`] finds and reads pictures, NIfTI
+//! ([`nifti`]) and DICOM ([`dicom`]).
 //!
-//! Slices stay bytes (`height * width * 3`, interleaved) until the device loads a batch. This file holds what they
-//! share: decoding one picture, and writing one file so that a killed run never leaves half of it.
+//! Slices stay bytes (`height * width * 3`, interleaved) until the device loads a batch. This file holds what all of
+//! them share: decoding one picture, and writing one file so that a killed run never leaves half of it.
 
 pub mod augment;
+pub mod dicom;
 pub mod kaggle;
+pub mod nifti;
 pub mod normalize;
 pub mod phantom;
 pub mod split;
+pub mod volume;
 
 pub use augment::AugmentConfig;
-pub use kaggle::{Dataset, ImageFile, Inspection, Patient, PatientRow, Slice, read_images};
+pub use kaggle::{Dataset, Inspection, Patient, PatientRow, Slice};
+pub use nifti::Geometry;
 pub use normalize::{Normalization, Rescale};
 pub use split::Split;
+pub use volume::{Format, Volume, VolumeSource, find_volumes};
 
 use std::fs;
 use std::io::{Cursor, Write};
@@ -37,18 +43,25 @@ pub(crate) struct Picture {
     pub(crate) height: usize,
     /// Columns.
     pub(crate) width: usize,
+    /// 1 (grey) or 3 (RGB).
+    pub(crate) channels: usize,
     /// The bytes.
     pub(crate) bytes: Vec<u8>,
 }
 
 /// Decodes an RGB slice, `.tif` or `.png`.
 pub(crate) fn decode_image(path: &Path) -> Result<Picture> {
-    decode(path, CHANNELS)
+    decode(path, &[CHANNELS])
+}
+
+/// Decodes an image to predict, RGB or grey, `.tif` or `.png`.
+pub(crate) fn decode_any(path: &Path) -> Result<Picture> {
+    decode(path, &[1, CHANNELS])
 }
 
 /// Decodes a mask, `.tif` or `.png`, to bytes 0 (background) and 1 (tumour); the file has 0 and 255, or 0 and 1.
 pub(crate) fn decode_mask(path: &Path) -> Result<Picture> {
-    let mut mask = decode(path, 1)?;
+    let mut mask = decode(path, &[1])?;
     let full = if mask.bytes.contains(&255) { 255 } else { 1 };
     if let Some(at) = mask.bytes.iter().position(|&value| value != 0 && value != full) {
         return Err(Error::data(
@@ -68,19 +81,20 @@ pub(crate) fn decode_mask(path: &Path) -> Result<Picture> {
     Ok(mask)
 }
 
-/// Decodes an 8-bit picture that must have `channels` (1 or 3) channels.
-fn decode(path: &Path, channels: usize) -> Result<Picture> {
+/// Decodes an 8-bit picture whose number of channels (1 or 3) must be among `allowed`.
+fn decode(path: &Path, allowed: &[usize]) -> Result<Picture> {
     let file = fs::read(path).map_err(Error::io("read", path))?;
     let is_png = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("png"));
-    let picture = if is_png { decode_png(path, &file, channels)? } else { decode_tiff(path, file, channels)? };
-    if picture.bytes.is_empty() || picture.bytes.len() != picture.height * picture.width * channels {
+    let picture = if is_png { decode_png(path, &file, allowed)? } else { decode_tiff(path, file, allowed)? };
+    if picture.bytes.is_empty() || picture.bytes.len() != picture.height * picture.width * picture.channels {
         return Err(Error::data(
             path,
             format!(
-                "{} bytes for {}x{} pixels of {channels} channels; save it with interleaved channels",
+                "{} bytes for {}x{} pixels of {} channels; save it with interleaved channels",
                 picture.bytes.len(),
                 picture.height,
-                picture.width
+                picture.width,
+                picture.channels
             ),
         ));
     }
@@ -88,7 +102,7 @@ fn decode(path: &Path, channels: usize) -> Result<Picture> {
 }
 
 /// Decodes a TIFF in either of the data set's encodings (strips of 11 rows with an over-long last one; one deflated strip).
-fn decode_tiff(path: &Path, file: Vec<u8>, channels: usize) -> Result<Picture> {
+fn decode_tiff(path: &Path, file: Vec<u8>, allowed: &[usize]) -> Result<Picture> {
     let damaged = |source: tiff::TiffError| {
         Error::data(path, format!("the TIFF cannot be decoded ({source}); it is damaged or cut off: copy it again"))
     };
@@ -99,21 +113,25 @@ fn decode_tiff(path: &Path, file: Vec<u8>, channels: usize) -> Result<Picture> {
     if bits != 8 {
         return Err(wrong_depth(path, bits));
     }
-    match (layout, channels) {
-        (ColorType::RGB(_), 3) | (ColorType::Gray(_), 1) => {}
-        _ => return Err(wrong_channels(path, &format!("{layout:?}"), channels)),
+    let channels = match layout {
+        ColorType::RGB(_) => 3,
+        ColorType::Gray(_) => 1,
+        _ => 0,
+    };
+    if !allowed.contains(&channels) {
+        return Err(wrong_channels(path, &format!("{layout:?}"), allowed));
     }
     if decoder.more_images() {
         return Err(Error::data(path, "the TIFF holds several pages; save each slice as a file of its own"));
     }
     match decoder.read_image().map_err(damaged)? {
-        DecodingResult::U8(bytes) => Ok(Picture { height: height as usize, width: width as usize, bytes }),
+        DecodingResult::U8(bytes) => Ok(Picture { height: height as usize, width: width as usize, channels, bytes }),
         _ => Err(Error::data(path, "the samples are not unsigned bytes; convert them to 8 bits, 0 to 255")),
     }
 }
 
 /// Decodes a PNG.
-fn decode_png(path: &Path, file: &[u8], channels: usize) -> Result<Picture> {
+fn decode_png(path: &Path, file: &[u8], allowed: &[usize]) -> Result<Picture> {
     let decoded = image::load_from_memory_with_format(file, image::ImageFormat::Png).map_err(|source| {
         Error::data(path, format!("the PNG cannot be decoded ({source}); it is damaged or cut off: copy it again"))
     })?;
@@ -123,11 +141,15 @@ fn decode_png(path: &Path, file: &[u8], channels: usize) -> Result<Picture> {
         return Err(wrong_depth(path, bits));
     }
     let (height, width) = (decoded.height() as usize, decoded.width() as usize);
-    match (decoded, channels) {
-        (image::DynamicImage::ImageRgb8(pixels), 3) => Ok(Picture { height, width, bytes: pixels.into_raw() }),
-        (image::DynamicImage::ImageLuma8(pixels), 1) => Ok(Picture { height, width, bytes: pixels.into_raw() }),
-        _ => Err(wrong_channels(path, &format!("{layout:?}"), channels)),
+    let (channels, bytes) = match decoded {
+        image::DynamicImage::ImageRgb8(pixels) => (3, pixels.into_raw()),
+        image::DynamicImage::ImageLuma8(pixels) => (1, pixels.into_raw()),
+        _ => (0, Vec::new()),
+    };
+    if !allowed.contains(&channels) {
+        return Err(wrong_channels(path, &format!("{layout:?}"), allowed));
     }
+    Ok(Picture { height, width, channels, bytes })
 }
 
 /// The error for samples that are not bytes.
@@ -136,11 +158,13 @@ fn wrong_depth(path: &Path, bits: u8) -> Error {
 }
 
 /// The error for a picture with another number of channels.
-fn wrong_channels(path: &Path, layout: &str, channels: usize) -> Error {
-    let wanted = if channels == 1 {
-        "a mask has one grey channel; save it as 8-bit grey"
-    } else {
-        "a slice is RGB (pre-contrast, FLAIR, post-contrast); save it as 8-bit RGB, with FLAIR in place of a missing sequence"
+fn wrong_channels(path: &Path, layout: &str, allowed: &[usize]) -> Error {
+    let wanted = match allowed {
+        [1] => "a mask has one grey channel; save it as 8-bit grey",
+        [_] => {
+            "a slice is RGB (pre-contrast, FLAIR, post-contrast); save it as 8-bit RGB, with FLAIR in place of a missing sequence"
+        }
+        _ => "an image to predict is RGB or grey; save it as 8-bit RGB or 8-bit grey, without transparency",
     };
     Error::data(path, format!("the picture is {layout}, but {wanted}"))
 }

@@ -6,6 +6,8 @@ use std::io::Cursor;
 use std::path::Path;
 
 use image::{GrayImage, ImageFormat, Rgb, RgbImage};
+use tiff::encoder::colortype::{ColorType, Gray8, Gray32Float};
+use tiff::encoder::{TiffEncoder, TiffValue};
 
 use crate::data::{CHANNELS, FLAIR, write_atomically};
 use crate::{Error, Result};
@@ -158,21 +160,46 @@ pub fn write_overlay(
     contact_sheet(path, &[overlay(rgb, height, width, truth, predicted)?], 1)
 }
 
-/// Writes a mask `[H, W]` as a grey PNG: 255 where it is not 0.
+/// Writes a mask `[H, W]` as a grey picture: 255 where it is not 0. TIFF, as Kaggle's masks, where `path` ends with `.tif`;
+/// else PNG.
 ///
 /// # Errors
 /// Sizes that do not fit together, or a file that cannot be written.
 pub fn write_mask(path: &Path, mask: &[u8], height: usize, width: usize) -> Result<()> {
-    write_grey(path, mask.iter().map(|&inside| if inside == 0 { 0 } else { 255 }).collect(), height, width)
+    let grey: Vec<u8> = mask.iter().map(|&inside| if inside == 0 { 0 } else { 255 }).collect();
+    if is_tiff(path) { write_tiff::<Gray8>(path, &grey, height, width) } else { write_grey(path, grey, height, width) }
 }
 
-/// Writes probabilities `[H, W]` as a grey PNG: 0 is black, 1 is white.
+/// Writes probabilities `[H, W]`: as they are (32-bit float TIFF) where `path` ends with `.tif`, else as a grey PNG in which
+/// 0 is black and 1 is white.
 ///
 /// # Errors
 /// Sizes that do not fit together, or a file that cannot be written.
 pub fn write_probability(path: &Path, probability: &[f32], height: usize, width: usize) -> Result<()> {
+    if is_tiff(path) {
+        return write_tiff::<Gray32Float>(path, probability, height, width);
+    }
     let grey = probability.iter().map(|&p| (p.clamp(0.0, 1.0) * 255.0).round() as u8).collect();
     write_grey(path, grey, height, width)
+}
+
+fn is_tiff(path: &Path) -> bool {
+    path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("tif") || ending.eq_ignore_ascii_case("tiff"))
+}
+
+/// Encodes in memory first, as [`write_png`].
+fn write_tiff<C: ColorType>(path: &Path, values: &[C::Inner], height: usize, width: usize) -> Result<()>
+where
+    [C::Inner]: TiffValue,
+{
+    if values.is_empty() || values.len() != height * width {
+        return Err(Error::shape("write_mask", format!("{} values for {height}x{width} pixels", values.len())));
+    }
+    let mut bytes = Cursor::new(Vec::new());
+    TiffEncoder::new(&mut bytes)
+        .and_then(|mut encoder| encoder.write_image::<C>(width as u32, height as u32, values))
+        .map_err(|source| Error::io("encode", path)(std::io::Error::other(source)))?;
+    write_atomically(path, &bytes.into_inner())
 }
 
 /// Writes several tiles as one PNG with small gaps, `columns` in a row; a single tile has no frame.
