@@ -13,25 +13,25 @@ use super::{bar, eval, make_folder};
 
 /// Write a mask for each image or volume.
 ///
-/// Reads 8-bit .tif and .png (RGB or grey), NIfTI-1 (.nii, .nii.gz) and DICOM series. A folder may hold the slices of
-/// one patient or many patients, volumes or series. The slices of a patient are normalised together, as in training,
-/// so give all of them.
+/// Reads 8-bit .tif and .png (RGB or grey), NIfTI-1 (.nii, .nii.gz) and DICOM series. A folder may
+/// hold the slices of one patient or of many, volumes or series. The slices of a patient are
+/// normalised together, as in training, so give all of them.
 ///
-/// Slices of a NIfTI volume lie along its third axis as stored (first axis = column, second = row); its mask has the
-/// same shape and affine. A fourth axis holds channels. One channel fills all that the network reads. Volumes whose
-/// values are not whole numbers from 0 to 255 are mapped there from their percentiles 0.1 to 99.9.
+/// Slices of a NIfTI volume lie along its third axis as stored (first axis = column, second = row);
+/// its mask has the same shape and affine. A fourth axis holds channels. One channel fills all that
+/// the network reads. Values that are not whole numbers from 0 to 255 are mapped there from the
+/// volume's percentiles 0.1 to 99.9.
 ///
-/// Examples:
-///   a patient's slices           shadegrad predict --weights best.safetensors --input lgg/kaggle_3m/TCGA_CS_4944_20010208 --out masks
-///   one slice, with pictures     shadegrad predict --weights best.safetensors --input slice.tif --out masks --overlay --probability
-///   all patients                 shadegrad predict --weights best.safetensors --input lgg/kaggle_3m --out masks --json
-///   a NIfTI volume               shadegrad predict --weights best.safetensors --input brain.nii.gz --out masks
-///   three volumes as channels    shadegrad predict --weights best.safetensors --input t1.nii.gz flair.nii.gz t1gd.nii.gz --out masks
-///   a DICOM series               shadegrad predict --weights best.safetensors --input series/ --out masks
-///   a volume of TIFF slices      shadegrad predict --weights best.safetensors --input patient/ --out masks --format nifti
-///   fewer false specks           shadegrad predict --weights best.safetensors --input patient/ --out masks --largest-component --tta
-///   a more careful mask          shadegrad predict --weights best.safetensors --input patient/ --out masks --threshold 0.7
-///   on another device            shadegrad predict --weights best.safetensors --input patient/ --out masks --device cpu
+/// Examples (each goes on with --weights best.safetensors --out masks):
+///   shadegrad predict --input lgg/kaggle_3m/TCGA_CS_4944_20010208        a patient's slices
+///   shadegrad predict --input slice.tif --overlay --probability          one slice, with pictures
+///   shadegrad predict --input lgg/kaggle_3m --json                       all patients
+///   shadegrad predict --input brain.nii.gz                               a NIfTI volume
+///   shadegrad predict --input t1.nii.gz flair.nii.gz t1gd.nii.gz         three files as channels
+///   shadegrad predict --input series/ --batch 2                          a DICOM series
+///   shadegrad predict --input patient/ --format nifti                    slices to a volume
+///   shadegrad predict --input patient/ --largest-component --tta         fewer false specks
+///   shadegrad predict --input patient/ --threshold 0.7 --device cpu      a more careful mask
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct PredictArgs {
