@@ -27,7 +27,7 @@ use crate::Result;
 use crate::tensor::{Device, Shape, Tensor};
 
 pub use gradients::Gradients;
-pub(crate) use tape::record;
+pub(crate) use tape::{Input, Node, record};
 pub use tape::{Operation, Slot, Tape};
 
 /// A trained parameter: its stable number, and the place where its gradient is written.
@@ -57,6 +57,20 @@ pub trait Backward: Debug + Send {
     fn macs(&self) -> u64 {
         0
     }
+
+    /// What the forward op was told beyond its recorded inputs, by name: for exporters.
+    fn settings(&self) -> Vec<(&'static str, Setting<'_>)> {
+        Vec::new()
+    }
+}
+
+/// A setting of a recorded op.
+#[derive(Debug, Clone, Copy)]
+pub enum Setting<'a> {
+    /// A count, a switch (0 or 1) or a constant.
+    Number(f64),
+    /// A tensor that is not differentiated.
+    Tensor(&'a Tensor),
 }
 
 /// Which input gradients are wanted, and where to put them.

@@ -13,24 +13,35 @@ use crate::{Error, Result};
 pub struct Slot {
     /// Weak: a tensor that outlives its tape keeps nothing of it.
     tape: Weak<Mutex<Inner>>,
-    pub(super) index: usize,
+    pub(crate) index: usize,
 }
 
 /// An input of a node.
 #[derive(Debug, Clone)]
-enum Input {
+pub(crate) enum Input {
     /// Not differentiated.
     Constant,
+    /// A slot: a watched tensor or a node's output.
     Value(usize),
+    /// A parameter.
     Leaf(Arc<Leaf>),
 }
 
+/// A recorded operation.
 #[derive(Debug)]
-struct Node {
-    op: Box<dyn Backward>,
-    inputs: Vec<Input>,
-    output: usize,
+pub(crate) struct Node {
+    pub(crate) op: Box<dyn Backward>,
+    pub(crate) inputs: Vec<Input>,
+    /// The slot of its output.
+    pub(crate) output: usize,
     shape: Shape,
+}
+
+impl Node {
+    /// Channels of its output.
+    pub(crate) fn channels(&self) -> usize {
+        self.shape.last()
+    }
 }
 
 #[derive(Debug, Default)]
@@ -122,6 +133,11 @@ impl Tape {
     /// Bytes kept for the gradients. A tensor kept by several operations counts for each.
     pub fn saved_bytes(&self) -> u64 {
         lock(&self.inner).nodes.iter().map(|node| saved_bytes(node.op.as_ref())).sum()
+    }
+
+    /// What was recorded, in the order of execution: for exporters.
+    pub(crate) fn into_nodes(self) -> Vec<Node> {
+        std::mem::take(&mut *lock(&self.inner)).nodes
     }
 
     /// The gradients of a scalar with respect to every parameter and watched input that it depends on.

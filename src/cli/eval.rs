@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 
 use shadegrad::data::{Dataset, Split};
 use shadegrad::eval::{Headline, JudgeOptions, Judgement, Metrics, PatientMetrics, SliceCounts, overlay};
-use shadegrad::models::weights;
-use shadegrad::train::{EventWriter, TrainConfig, Trainer};
+use shadegrad::models::weights::load_dict;
+use shadegrad::train::{EventWriter, Trainer};
 use shadegrad::{Device, Error, Result};
 
-use super::{make_folder, train};
+use super::{make_folder, train, weights};
 
 /// Judge trained weights on a data set.
 ///
@@ -16,15 +16,18 @@ use super::{make_folder, train};
 ///   shadegrad eval --run runs/unext --data lgg/kaggle_3m
 ///   shadegrad eval --weights best.safetensors --data lgg/kaggle_3m --val TCGA_CS_6665_20010817
 ///   shadegrad eval --run runs/unext --data lgg/kaggle_3m --tta --largest-component
+///   shadegrad eval --weights unext.pth --normalize unext --data lgg/kaggle_3m
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct EvalArgs {
     /// A run folder: its best weights, settings and split
     #[arg(long, value_name = "DIR", required_unless_present = "weights", conflicts_with = "weights")]
     run: Option<PathBuf>,
-    /// A weight file (safetensors with PyTorch's names)
+    /// A weight file: .safetensors of a run, or PyTorch's .pth
     #[arg(long, value_name = "FILE")]
     weights: Option<PathBuf>,
+    #[command(flatten)]
+    foreign: weights::Foreign,
     /// Folder in Kaggle's layout
     #[arg(long, value_name = "DIR", env = "SHADEGRAD_DATA")]
     data: PathBuf,
@@ -57,7 +60,7 @@ pub(crate) fn run(args: &EvalArgs) -> Result<()> {
         (None, Some(file)) => file.clone(),
         (None, None) => return Err(Error::Config("give --run or --weights".into())),
     };
-    let config = config_of(&file)?;
+    let weights::Weights { config, dict } = weights::open(&file, Some(&args.foreign))?;
     let options = JudgeOptions::new(config.batch);
     let device = Device::open(&args.device)?;
     let dataset = train::read(&args.data, args.json)?;
@@ -68,21 +71,13 @@ pub(crate) fn run(args: &EvalArgs) -> Result<()> {
         (names, _) => Split::by_names(&dataset, names)?.val,
     };
     let mut trainer = Trainer::new(&device, &dataset, &config)?;
-    weights::load(&mut trainer.net, &file)?;
+    load_dict(&mut trainer.net, &dict)?;
     let options = JudgeOptions { largest_component: args.largest_component, threshold: args.threshold, ..options };
     let (judgement, loss) = trainer.judge(&dataset, &part, options, args.tta)?;
     if let Some(folder) = &args.overlays {
         draw_overlays(&dataset, &part, &judgement.masks, folder)?;
     }
     print(&judgement, loss, args.json)
-}
-
-/// The settings that a weight file carries; those of the defaults for files of others.
-pub(crate) fn config_of(file: &Path) -> Result<TrainConfig> {
-    match weights::about(file)?.get("config") {
-        Some(text) => toml::from_str(text).map_err(|error| Error::Config(format!("{}: {error}", file.display()))),
-        None => Ok(TrainConfig::default()),
-    }
 }
 
 /// What `eval --json` prints: the metrics, and the losses.

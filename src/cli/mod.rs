@@ -3,15 +3,19 @@
 
 mod bench;
 mod check;
+mod completions;
 mod data;
 mod demo;
 mod devices;
 mod eval;
+mod export;
+mod import;
 mod network;
 mod predict;
 mod report;
 mod show;
 mod train;
+mod weights;
 
 use std::error::Error as _;
 use std::path::Path;
@@ -62,6 +66,12 @@ enum Command {
     Data(data::DataArgs),
     /// Show what a network is made of
     Show(show::ShowArgs),
+    /// Turn PyTorch weights (.pth) into a weight file
+    Import(import::ImportArgs),
+    /// Write trained weights as ONNX or safetensors
+    Export(export::ExportArgs),
+    /// Print a shell's completion script
+    Completions(completions::CompletionsArgs),
 }
 
 /// Parses the arguments, runs the command and turns its result into an exit code:
@@ -82,6 +92,9 @@ pub(crate) fn run() -> ExitCode {
         Command::Bench(args) => bench::run(args),
         Command::Data(args) => data::run(args),
         Command::Show(args) => show::run(&args),
+        Command::Import(args) => import::run(&args),
+        Command::Export(args) => export::run(&args),
+        Command::Completions(args) => completions::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

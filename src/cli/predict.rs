@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use shadegrad::data::{Format, Volume, VolumeSource, find_volumes, nifti};
 use shadegrad::eval::predict::{PredictOptions, Prediction, check, predict};
 use shadegrad::eval::{SliceCounts, overlay};
-use shadegrad::models::{self, weights};
+use shadegrad::models::weights::load_dict;
+use shadegrad::models;
 use shadegrad::{Device, Error, Result};
 
-use super::{bar, eval, make_folder};
+use super::{bar, make_folder, weights};
 
 /// Write a mask for each image or volume.
 ///
@@ -35,9 +36,11 @@ use super::{bar, eval, make_folder};
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct PredictArgs {
-    /// A weight file (safetensors)
+    /// A weight file: .safetensors of a run, or PyTorch's .pth
     #[arg(long, value_name = "FILE")]
     weights: PathBuf,
+    #[command(flatten)]
+    foreign: weights::Foreign,
     /// An image, a volume, the folder of a patient or series, or a folder of such; several volumes are the channels of one
     #[arg(long, value_name = "FILE|DIR", num_args = 1.., required = true)]
     input: Vec<PathBuf>,
@@ -95,7 +98,7 @@ impl From<FormatName> for Format {
 }
 
 pub(crate) fn run(args: &PredictArgs) -> Result<()> {
-    let config = eval::config_of(&args.weights)?;
+    let weights::Weights { config, dict } = weights::open(&args.weights, Some(&args.foreign))?;
     if config.num_classes != 1 {
         let message = format!("has {} classes, but predict writes masks of one", config.num_classes);
         return Err(Error::weights(&args.weights, message));
@@ -103,7 +106,7 @@ pub(crate) fn run(args: &PredictArgs) -> Result<()> {
     let sources = find_volumes(&args.input)?;
     let device = Device::open(&args.device)?;
     let mut net = models::build(&device, &config.network(), 0)?;
-    weights::load(&mut net, &args.weights)?;
+    load_dict(&mut net, &dict)?;
     let folders = output_folders(args, &sources)?;
     let options = PredictOptions {
         threshold: args.threshold,

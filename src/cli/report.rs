@@ -10,7 +10,8 @@ use shadegrad::report::{Report, Verdict};
 use shadegrad::train::{EpochLog, Trainer};
 use shadegrad::{Device, Error, Result};
 
-use super::{eval, train};
+use super::train;
+use super::weights::{Weights, open};
 
 /// Write report.html of a run: curves, metrics, every patient, best and worst slices, thresholds, calibration, settings.
 ///
@@ -44,12 +45,12 @@ pub(crate) fn run(args: &ReportArgs) -> Result<()> {
         return Ok(());
     };
     let file = args.run.join("best.safetensors");
-    let config = eval::config_of(&file)?;
+    let Weights { config, dict } = open(&file, None)?;
     let device = Device::open(&args.device)?;
     let dataset = train::read(&folder, false)?;
     let split = Split::read_csv(&dataset, &args.run.join("split.csv"))?;
     let mut trainer = Trainer::new(&device, &dataset, &config)?;
-    weights::load(&mut trainer.net, &file)?;
+    weights::load_dict(&mut trainer.net, &dict)?;
     let (judgement, loss) = trainer.judge(&dataset, &split.val, JudgeOptions::new(config.batch), false)?;
     run.report(Some((&dataset, &split, &judgement, loss)))?.write(&path)?;
     println!("{}", path.display());

@@ -13,6 +13,7 @@ use shadegrad::train::{EpochLog, EventWriter, TrainConfig, Trainer, load_state, 
 use shadegrad::{Device, Error, Result};
 
 use super::network::NetworkFlags;
+use super::weights::{Weights, open};
 use super::{bar, catch_interrupt, eval, interrupted, make_folder, report, write_text};
 
 /// Train a network on a folder of slices.
@@ -23,6 +24,7 @@ use super::{bar, catch_interrupt, eval, interrupted, make_folder, report, write_
 ///   shadegrad train --data lgg/kaggle_3m --val TCGA_CS_6665_20010817,TCGA_HT_7879_19981009
 ///   shadegrad train --data lgg/kaggle_3m --model unet --base 16
 ///   shadegrad train --data lgg/kaggle_3m --out runs/a --resume
+///   shadegrad train --data lgg/kaggle_3m --out runs/b --weights unext.pth
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct TrainArgs {
@@ -37,6 +39,9 @@ pub(crate) struct TrainArgs {
     model: Option<Model>,
     #[command(flatten)]
     network: NetworkFlags,
+    /// Start from these weights (.safetensors, or PyTorch's .pth) instead of random ones; the network is theirs
+    #[arg(long, value_name = "FILE", conflicts_with = "resume")]
+    weights: Option<PathBuf>,
     /// A config.toml to start from (that of another run, for example)
     #[arg(long, value_name = "FILE")]
     recipe: Option<PathBuf>,
@@ -79,12 +84,16 @@ pub(crate) struct TrainArgs {
 }
 
 pub(crate) fn run(args: &TrainArgs) -> Result<()> {
-    let config = settings(args)?;
+    let start = args.weights.as_ref().map(|file| open(file, None)).transpose()?;
+    let config = settings(args, start.as_ref())?;
     config.check()?;
     let device = Device::open(&args.device)?;
     let dataset = read(&args.data, args.json)?;
     let split = split(args, &dataset, &config)?;
     let mut trainer = Trainer::new(&device, &dataset, &config)?;
+    if let Some(start) = &start {
+        weights::load_dict(&mut trainer.net, &start.dict)?;
+    }
     if !args.json {
         let parameters = trainer.net.parameters().count();
         println!("{} on {device}: {parameters} parameters", config.model);
@@ -114,7 +123,7 @@ fn out_folder(args: &TrainArgs, model: Model) -> PathBuf {
 }
 
 /// The settings: those of the run or recipe, changed by the flags.
-fn settings(args: &TrainArgs) -> Result<TrainConfig> {
+fn settings(args: &TrainArgs, weights: Option<&Weights>) -> Result<TrainConfig> {
     let kept = out_folder(args, args.model.unwrap_or(TrainConfig::default().model)).join("config.toml");
     let start = match (&args.recipe, args.resume) {
         (Some(recipe), false) => Some(recipe.as_path()),
@@ -127,7 +136,7 @@ fn settings(args: &TrainArgs) -> Result<TrainConfig> {
         None => TrainConfig::default(),
     };
     let TrainArgs { model, epochs, steps, batch, lr, seed, .. } = args;
-    let mut network = config.network();
+    let mut network = weights.map_or(config.network(), |weights| weights.config.network());
     network.model = model.unwrap_or(network.model);
     args.network.apply(&mut network)?;
     config.set_network(&network);
@@ -197,7 +206,7 @@ fn split(args: &TrainArgs, dataset: &Dataset, config: &TrainConfig) -> Result<Sp
 }
 
 /// What goes into the metadata of a weight file: enough to build the network again.
-fn about(config: &TrainConfig) -> Result<HashMap<String, String>> {
+pub(crate) fn about(config: &TrainConfig) -> Result<HashMap<String, String>> {
     Ok(HashMap::from([("config".to_owned(), toml_text(config)?)]))
 }
 

@@ -3,6 +3,8 @@
 //! [`build`] makes any of them from a [`ModelConfig`]; training, evaluation and prediction know only [`Network`].
 
 mod config;
+pub mod onnx;
+mod onnx_messages;
 pub mod resunet;
 mod summary;
 pub mod unet;

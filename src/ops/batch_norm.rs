@@ -9,7 +9,7 @@
 use std::ops::Range;
 
 use super::Version;
-use crate::autograd::{Backward, Wanted, record};
+use crate::autograd::{Backward, Setting, Wanted, record};
 use crate::cpu::batch_norm::{self as plain, BatchNormParams};
 use crate::gpu::Shader;
 use crate::gpu::shader::shader;
@@ -355,5 +355,13 @@ impl Backward for BatchNormBackward {
 
     fn saved(&self) -> Vec<&Tensor> {
         vec![&self.x, &self.weight, &self.mean, &self.variance]
+    }
+
+    fn settings(&self) -> Vec<(&'static str, Setting<'_>)> {
+        vec![
+            ("mean", Setting::Tensor(&self.mean)),
+            ("variance", Setting::Tensor(&self.variance)),
+            ("eps", Setting::Number(self.params.eps.into())),
+        ]
     }
 }

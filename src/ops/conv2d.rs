@@ -12,7 +12,7 @@
 use std::ops::Range;
 
 use super::{Version, chunks_with_room};
-use crate::autograd::{Backward, Wanted, record};
+use crate::autograd::{Backward, Setting, Wanted, record};
 use crate::cpu::conv2d::{self as plain, Conv2dParams};
 use crate::gpu::Shader;
 use crate::gpu::shader::shader;
@@ -281,5 +281,12 @@ impl Backward for Conv2dBackward {
     fn macs(&self) -> u64 {
         let p = &self.params;
         [p.batch, p.out_h, p.out_w, p.out_c, p.kernel_h, p.kernel_w, p.in_c].into_iter().map(u64::from).product()
+    }
+
+    fn settings(&self) -> Vec<(&'static str, Setting<'_>)> {
+        vec![
+            ("stride", Setting::Number(self.params.multiply.into())),
+            ("padding", Setting::Number(self.params.pad_h.into())),
+        ]
     }
 }

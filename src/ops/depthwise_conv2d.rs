@@ -8,7 +8,7 @@
 use std::ops::Range;
 
 use super::Version;
-use crate::autograd::{Backward, Wanted, record};
+use crate::autograd::{Backward, Setting, Wanted, record};
 use crate::cpu::depthwise_conv2d::{self as plain, DepthwiseConv2dParams};
 use crate::gpu::Shader;
 use crate::gpu::shader::shader;
@@ -229,5 +229,9 @@ impl Backward for DepthwiseConv2dBackward {
     fn macs(&self) -> u64 {
         let p = &self.params;
         [p.batch, p.out_h, p.out_w, p.channels, p.kernel_h, p.kernel_w].into_iter().map(u64::from).product()
+    }
+
+    fn settings(&self) -> Vec<(&'static str, Setting<'_>)> {
+        vec![("padding", Setting::Number(self.params.padding.into()))]
     }
 }

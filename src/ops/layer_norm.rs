@@ -8,7 +8,7 @@
 use std::ops::Range;
 
 use super::Version;
-use crate::autograd::{Backward, Wanted, record};
+use crate::autograd::{Backward, Setting, Wanted, record};
 use crate::cpu::layer_norm::{self as plain, LayerNormParams};
 use crate::gpu::Shader;
 use crate::gpu::shader::shader;
@@ -254,5 +254,9 @@ impl Backward for LayerNormBackward {
 
     fn saved(&self) -> Vec<&Tensor> {
         vec![&self.x, &self.weight, &self.statistics]
+    }
+
+    fn settings(&self) -> Vec<(&'static str, Setting<'_>)> {
+        vec![("eps", Setting::Number(self.params.eps.into()))]
     }
 }

@@ -4,7 +4,7 @@
 //! there can be fewer than five.  Versions: v1 (an element per invocation), v2 (four channels).
 
 use super::Version;
-use crate::autograd::{Backward, Wanted, record};
+use crate::autograd::{Backward, Setting, Wanted, record};
 use crate::cpu::shift::{self as plain, ShiftParams};
 use crate::gpu::Shader;
 use crate::gpu::shader::shader;
@@ -69,7 +69,7 @@ pub fn forward(x: &Tensor, axis: Axis, version: Version) -> Result<Tensor> {
     };
     let y = x.device().empty(OP, x.shape())?;
     run(&params, version, x, &y)?;
-    record(y, &[Some(x)], || ShiftBackward { params, version })
+    record(y, &[Some(x)], || ShiftBackward { params, axis, version })
 }
 
 fn run(params: &ShiftParams, version: Version, x: &Tensor, y: &Tensor) -> Result<()> {
@@ -94,6 +94,7 @@ fn run(params: &ShiftParams, version: Version, x: &Tensor, y: &Tensor) -> Result
 #[derive(Debug)]
 struct ShiftBackward {
     params: ShiftParams,
+    axis: Axis,
     version: Version,
 }
 
@@ -110,5 +111,9 @@ impl Backward for ShiftBackward {
 
     fn saved(&self) -> Vec<&Tensor> {
         Vec::new()
+    }
+
+    fn settings(&self) -> Vec<(&'static str, Setting<'_>)> {
+        vec![("axis", Setting::Number(f64::from(self.axis as u8)))]
     }
 }

@@ -5,7 +5,7 @@
 //! 2x2 block by the half-pixel rule, of a pixel with corners on corners).  Launches: 1 forward, 1 backward.
 
 use super::Version;
-use crate::autograd::{Backward, Wanted, record};
+use crate::autograd::{Backward, Setting, Wanted, record};
 use crate::cpu::upsample_bilinear::{self as plain, UpsampleBilinearParams};
 use crate::gpu::Shader;
 use crate::gpu::shader::shader;
@@ -108,5 +108,9 @@ impl Backward for UpsampleBilinearBackward {
 
     fn saved(&self) -> Vec<&Tensor> {
         Vec::new()
+    }
+
+    fn settings(&self) -> Vec<(&'static str, Setting<'_>)> {
+        vec![("align_corners", Setting::Number(self.params.align_corners.into()))]
     }
 }

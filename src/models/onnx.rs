@@ -1,0 +1,338 @@
+//! A network as an ONNX file (opset 17): `image` `[N, C, H, W]` -> `logits` `[N, classes, H, W]`, any N, H and W.
+//!
+//! The graph is the tape of an evaluation forward: each recorded op becomes its ONNX operators, so the file cannot drift
+//! from what the network computes, and a new network needs nothing here. An op that ONNX is not told about is an
+//! error that names it.
+//!
+//! Our tensors are `[N, H, W, C]`, ONNX's `[N, C, H, W]`; weights keep PyTorch's names and layouts.
+//!
+//! | ours | ONNX |
+//! | --- | --- |
+//! | conv2d, depthwise_conv2d | Conv |
+//! | linear (over channels) | Unsqueeze of the weight, Conv 1x1 |
+//! | batch_norm | BatchNormalization |
+//! | layer_norm | Transpose, LayerNormalization, Transpose |
+//! | max_pool2d, upsample_bilinear | MaxPool, Resize |
+//! | shift | Pad by two zeros, a Slice a channel group, Concat |
+//! | relu, sigmoid, add | Relu, Sigmoid, Add |
+//! | gelu | Div, Erf, Add, Mul, Mul (Gelu is opset 20) |
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::Path;
+
+use prost::Message as _;
+
+use super::onnx_messages::{
+    Attribute, Dimension, Entry, Graph, Model, Node, OperatorSet, TensorShape, TensorType, Type, ValueInfo, kind,
+};
+use super::{Network, onnx_messages as messages};
+use crate::autograd::{self, Input, Setting};
+use crate::nn::{Mode, Parameter, Visitor};
+use crate::tensor::Tensor;
+use crate::{Error, Result, Tape};
+
+/// Operators of this version are in every runtime since 2022.
+const OPSET: i64 = 17;
+/// The file format that came with it.
+const IR_VERSION: i64 = 8;
+/// Protobuf's limit.
+const MAX_BYTES: usize = 1 << 31;
+
+/// The file's bytes. `about` goes into its metadata: what has to be done to an image before.
+///
+/// # Errors
+/// [`Error::Config`] naming an op that has no ONNX form, or for 2 GiB of weights; else as the forward pass.
+pub fn to_bytes(net: &mut dyn Network, about: &BTreeMap<String, String>) -> Result<Vec<u8>> {
+    let config = net.config().clone();
+    let mut builder = Builder::new(net)?;
+    let device = net.parameters().values.device().clone();
+    // The sizes of this pass are in no node: each works on whatever comes.
+    let side = 64;
+    let image = device.zeros("onnx", [1, side, side, config.in_channels])?;
+    let tape = Tape::new();
+    let image = tape.watch_input(&image);
+    let start = slot(&image);
+    let logits = net.forward(&image, Mode::Eval)?;
+    let end = slot(&logits);
+    let name = |slot: usize| match Some(slot) {
+        slot if slot == start => "image".to_owned(),
+        slot if slot == end => "logits".to_owned(),
+        _ => format!("v{slot}"),
+    };
+    for node in tape.into_nodes() {
+        builder.node(&node, &name)?;
+    }
+    let side = |axis: &str| Dimension { dim_param: Some(axis.to_owned()), dim_value: None };
+    let value = |name: &str, channels: usize| {
+        let channels = Dimension { dim_value: Some(channels as i64), dim_param: None };
+        let shape = TensorShape { dim: vec![side("batch"), channels, side("height"), side("width")] };
+        let tensor_type = TensorType { elem_type: kind::TENSOR_FLOAT, shape: Some(shape) };
+        ValueInfo { name: name.to_owned(), kind: Some(Type { tensor_type: Some(tensor_type) }) }
+    };
+    let graph = Graph {
+        node: builder.nodes,
+        name: "shadegrad".to_owned(),
+        initializer: builder.initializers,
+        input: vec![value("image", config.in_channels)],
+        output: vec![value("logits", config.num_classes)],
+    };
+    let model = Model {
+        ir_version: IR_VERSION,
+        producer_name: "shadegrad".to_owned(),
+        producer_version: env!("CARGO_PKG_VERSION").to_owned(),
+        doc_string: "image: normalised as metadata_props says; logits: a sigmoid turns them into probabilities"
+            .to_owned(),
+        graph: Some(graph),
+        opset_import: vec![OperatorSet { domain: String::new(), version: OPSET }],
+        metadata_props: about.iter().map(|(key, value)| Entry { key: key.clone(), value: value.clone() }).collect(),
+    };
+    if model.encoded_len() >= MAX_BYTES {
+        return Err(Error::Config("an ONNX file holds less than 2 GiB, and these weights are more".to_owned()));
+    }
+    Ok(model.encode_to_vec())
+}
+
+/// A tensor's place on its tape.
+fn slot(tensor: &Tensor) -> Option<usize> {
+    tensor.slot.as_ref().map(|slot| slot.index)
+}
+
+/// Writes the file.
+///
+/// # Errors
+/// As [`to_bytes`], and [`Error::Io`]; the previous file stays.
+pub fn save(net: &mut dyn Network, path: &Path, about: &BTreeMap<String, String>) -> Result<()> {
+    crate::data::write_atomically(path, &to_bytes(net, about)?)
+}
+
+/// Parameters in the order of their stable numbers, and buffers.
+#[derive(Default)]
+struct Collect {
+    parameters: Vec<messages::Tensor>,
+    buffers: Vec<(Tensor, messages::Tensor)>,
+}
+
+impl Visitor for Collect {
+    fn param(&mut self, name: &str, parameter: &mut Parameter) -> Result<()> {
+        let (shape, layout) = (parameter.tensor.shape(), parameter.layout);
+        let values = layout.to_file(shape, &parameter.tensor.to_vec()?);
+        self.parameters.push(floats(name, &layout.file_shape(shape), &values));
+        Ok(())
+    }
+    fn buffer(&mut self, name: &str, tensor: &mut Tensor) -> Result<()> {
+        self.buffers.push((tensor.detach(), floats(name, tensor.shape().dims(), &tensor.to_vec()?)));
+        Ok(())
+    }
+}
+
+fn floats(name: &str, shape: &[usize], values: &[f32]) -> messages::Tensor {
+    messages::Tensor {
+        dims: shape.iter().map(|extent| *extent as i64).collect(),
+        data_type: kind::TENSOR_FLOAT,
+        name: name.to_owned(),
+        raw_data: values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+    }
+}
+
+/// The graph so far.
+struct Builder {
+    weights: Collect,
+    nodes: Vec<Node>,
+    initializers: Vec<messages::Tensor>,
+    /// Names of the initializers.
+    written: HashSet<String>,
+    /// How often each kind of node occurred: its names end in this.
+    counts: HashMap<String, usize>,
+}
+
+impl Builder {
+    fn new(net: &mut dyn Network) -> Result<Self> {
+        let mut weights = Collect::default();
+        net.visit("", &mut weights)?;
+        let (nodes, initializers) = (Vec::new(), Vec::new());
+        Ok(Self { weights, nodes, initializers, written: HashSet::new(), counts: HashMap::new() })
+    }
+
+    /// Adds a recorded op.
+    fn node(&mut self, node: &autograd::Node, name: &dyn Fn(usize) -> String) -> Result<()> {
+        let op = node.op.name();
+        let settings: HashMap<&str, Setting<'_>> = node.op.settings().into_iter().collect();
+        let number = |key: &str| match settings.get(key) {
+            Some(Setting::Number(value)) => Ok(*value),
+            _ => Err(Error::Config(format!("{op} does not say its {key}, which ONNX needs"))),
+        };
+        let mut inputs = Vec::new();
+        for input in &node.inputs {
+            match input {
+                Input::Value(slot) => inputs.push(name(*slot)),
+                Input::Leaf(leaf) => inputs.push(self.parameter(leaf.id)?),
+                Input::Constant => {}
+            }
+        }
+        let y = name(node.output);
+        let shape = |this: &Self, name: &str| -> Result<Vec<i64>> {
+            let found = this.initializers.iter().find(|tensor| tensor.name == name);
+            found.map(|tensor| tensor.dims.clone()).ok_or_else(|| Error::Config(format!("{op} has no weight")))
+        };
+        match op {
+            "conv2d" => {
+                let weight = shape(self, &inputs[1])?;
+                self.conv(inputs, y, &weight, 1, number("stride")? as i64, number("padding")? as i64);
+            }
+            "depthwise_conv2d" => {
+                let weight = shape(self, &inputs[1])?;
+                self.conv(inputs, y, &weight, weight[0], 1, number("padding")? as i64);
+            }
+            "linear" => {
+                let [output, input] = shape(self, &inputs[1])?[..] else { return Err(no_form(op)) };
+                let axes = self.integers("axes_2_3", &[2, 3]);
+                let kernel = format!("{}_1x1", inputs[1]);
+                self.add("Unsqueeze", vec![std::mem::replace(&mut inputs[1], kernel.clone()), axes], kernel, vec![]);
+                self.conv(inputs, y, &[output, input, 1, 1], 1, 1, 0);
+            }
+            "batch_norm" => {
+                for key in ["mean", "variance"] {
+                    let Some(Setting::Tensor(tensor)) = settings.get(key) else { return Err(no_form(op)) };
+                    inputs.push(self.buffer(tensor)?);
+                }
+                self.add("BatchNormalization", inputs, y, vec![float("epsilon", number("eps")? as f32)]);
+            }
+            "layer_norm" => {
+                let (last, normed) = (format!("{y}_channels_last"), format!("{y}_normed"));
+                let x = std::mem::replace(&mut inputs[0], last.clone());
+                self.add("Transpose", vec![x], last, vec![ints("perm", &[0, 2, 3, 1])]);
+                let attributes = vec![int("axis", -1), float("epsilon", number("eps")? as f32)];
+                self.add("LayerNormalization", inputs, normed.clone(), attributes);
+                self.add("Transpose", vec![normed], y, vec![ints("perm", &[0, 3, 1, 2])]);
+            }
+            "max_pool2d" => {
+                self.add("MaxPool", inputs, y, vec![ints("kernel_shape", &[2, 2]), ints("strides", &[2, 2])]);
+            }
+            "upsample_bilinear" => {
+                let rule = if number("align_corners")? == 0.0 { "half_pixel" } else { "align_corners" };
+                // An empty name: no region of interest.
+                inputs.push(String::new());
+                inputs.push(self.constant(floats("twice", &[4], &[1.0, 1.0, 2.0, 2.0])));
+                self.add(
+                    "Resize",
+                    inputs,
+                    y,
+                    vec![string("mode", "linear"), string("coordinate_transformation_mode", rule)],
+                );
+            }
+            "shift" => self.shift(&inputs[0], y, number("axis")? as usize, node.channels() as i64),
+            "gelu" => {
+                let x = inputs[0].clone();
+                let [scaled, erf, sum, half] = ["scaled", "erf", "sum", "half"].map(|part| format!("{y}_{part}"));
+                let root = self.constant(floats("sqrt_2", &[], &[std::f32::consts::SQRT_2]));
+                let one = self.constant(floats("one", &[], &[1.0]));
+                let point_five = self.constant(floats("one_half", &[], &[0.5]));
+                self.add("Div", vec![x.clone(), root], scaled.clone(), vec![]);
+                self.add("Erf", vec![scaled], erf.clone(), vec![]);
+                self.add("Add", vec![erf, one], sum.clone(), vec![]);
+                self.add("Mul", vec![x, point_five], half.clone(), vec![]);
+                self.add("Mul", vec![half, sum], y, vec![]);
+            }
+            "relu" => self.add("Relu", inputs, y, vec![]),
+            "sigmoid" => self.add("Sigmoid", inputs, y, vec![]),
+            "add" if inputs.len() == 2 => self.add("Add", inputs, y, vec![]),
+            _ => return Err(no_form(op)),
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, op: &str, input: Vec<String>, output: String, attribute: Vec<Attribute>) {
+        let count = self.counts.entry(op.to_owned()).or_default();
+        *count += 1;
+        let name = format!("{op}_{count}");
+        self.nodes.push(Node { input, output: vec![output], name, op_type: op.to_owned(), attribute });
+    }
+
+    /// A square-padded convolution.
+    fn conv(&mut self, inputs: Vec<String>, y: String, weight: &[i64], group: i64, stride: i64, padding: i64) {
+        let attributes = vec![
+            ints("kernel_shape", &weight[2..]),
+            ints("strides", &[stride, stride]),
+            ints("pads", &[padding; 4]),
+            int("group", group),
+        ];
+        self.add("Conv", inputs, y, attributes);
+    }
+
+    /// `out[c, i] = in[c, i - s]`, s = -2..2 by the channel's group, zeros from outside; axis 0 is H, 1 is W.
+    fn shift(&mut self, x: &str, y: String, axis: usize, channels: i64) {
+        let (axis, other) = (axis as i64 + 2, "padded");
+        let padded = format!("{y}_{other}");
+        let mut amounts = [0; 8]; // two zeros before and behind
+        amounts[axis as usize] = 2;
+        amounts[axis as usize + 4] = 2;
+        let amounts = self.integers(&format!("pad_axis_{axis}"), &amounts);
+        self.add("Pad", vec![x.to_owned(), amounts], padded.clone(), vec![]);
+        let axes = self.integers(&format!("axes_1_{axis}"), &[1, axis]);
+        let chunk = (channels + 4) / 5;
+        let mut parts = Vec::new();
+        for (group, first) in (0..channels).step_by(chunk as usize).enumerate() {
+            let s = group as i64 - 2;
+            // In the padded tensor position i - s is i - s + 2; a negative end counts from behind.
+            let end = if s == -2 { i64::MAX } else { -(2 + s) };
+            let last = (first + chunk).min(channels);
+            let starts = self.integers(&format!("from_{first}_{}", 2 - s), &[first, 2 - s]);
+            let ends = self.integers(&format!("to_{last}_{}", 2 + s), &[last, end]);
+            let part = format!("{y}_group_{group}");
+            self.add("Slice", vec![padded.clone(), starts, ends, axes.clone()], part.clone(), vec![]);
+            parts.push(part);
+        }
+        self.add("Concat", parts, y, vec![int("axis", 1)]);
+    }
+
+    fn parameter(&mut self, id: usize) -> Result<String> {
+        let tensor = self.weights.parameters.get(id).cloned();
+        let tensor = tensor.ok_or_else(|| Error::Config(format!("the network has no parameter {id}")))?;
+        Ok(self.constant(tensor))
+    }
+
+    /// A running statistic, found by its place in memory.
+    fn buffer(&mut self, tensor: &Tensor) -> Result<String> {
+        let found = self.weights.buffers.iter().find(|(own, _)| own.same_place(tensor));
+        let found = found.map(|(_, message)| message.clone());
+        Ok(self.constant(found.ok_or_else(|| Error::Config("a running statistic is not the network's".to_owned()))?))
+    }
+
+    fn constant(&mut self, tensor: messages::Tensor) -> String {
+        let name = tensor.name.clone();
+        if self.written.insert(name.clone()) {
+            self.initializers.push(tensor);
+        }
+        name
+    }
+
+    fn integers(&mut self, name: &str, values: &[i64]) -> String {
+        self.constant(messages::Tensor {
+            dims: vec![values.len() as i64],
+            data_type: kind::TENSOR_INT64,
+            name: name.to_owned(),
+            raw_data: values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+        })
+    }
+}
+
+fn no_form(op: &str) -> Error {
+    Error::Config(format!("the op {op} has no ONNX form yet: add it to src/models/onnx.rs"))
+}
+
+fn int(name: &str, value: i64) -> Attribute {
+    Attribute { name: name.to_owned(), i: Some(value), kind: kind::ATTRIBUTE_INT, ..Attribute::default() }
+}
+
+fn ints(name: &str, values: &[i64]) -> Attribute {
+    Attribute { name: name.to_owned(), ints: values.to_vec(), kind: kind::ATTRIBUTE_INTS, ..Attribute::default() }
+}
+
+fn float(name: &str, value: f32) -> Attribute {
+    Attribute { name: name.to_owned(), f: Some(value), kind: kind::ATTRIBUTE_FLOAT, ..Attribute::default() }
+}
+
+fn string(name: &str, value: &str) -> Attribute {
+    let s = Some(value.as_bytes().to_vec());
+    Attribute { name: name.to_owned(), s, kind: kind::ATTRIBUTE_STRING, ..Attribute::default() }
+}
