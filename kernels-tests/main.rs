@@ -13,6 +13,7 @@ mod events;
 mod formats;
 mod golden;
 mod gradients;
+mod interchange;
 mod kernels;
 mod models;
 mod report;

@@ -53,7 +53,7 @@ fn build(label: &str, settings: &Value, device: &Device) -> std::result::Result<
 }
 
 /// The formula's value of a tensor of the state dict, in PyTorch's order. f32 arithmetic, one rounding at most.
-fn parameter(salt: &str, name: &str, shape: &[usize]) -> Vec<f32> {
+pub(crate) fn parameter(salt: &str, name: &str, shape: &[usize]) -> Vec<f32> {
     let stream = Stream::named(salt, name);
     let count = shape.iter().product::<usize>() as u64;
     let fan: usize = shape.iter().skip(1).product();

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use shadegrad::models::{self, Network as _, onnx, weights};
+use shadegrad::models::{self, onnx, weights};
 use shadegrad::train::TrainConfig;
 use shadegrad::{Device, Error, Result};
 

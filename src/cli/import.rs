@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use shadegrad::models::{self, Network as _, weights};
+use shadegrad::models::{self, weights};
 use shadegrad::{Device, Result};
 
 use super::weights::{Foreign, open};

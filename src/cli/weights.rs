@@ -4,12 +4,13 @@
 use std::path::Path;
 
 use shadegrad::data::Normalization;
-use shadegrad::models::{Model, ModelConfig};
 use shadegrad::models::weights::StateDict;
+use shadegrad::models::{Model, ModelConfig};
 use shadegrad::train::TrainConfig;
 use shadegrad::{Error, Result};
 
-/// Flags for weight files that carry no settings, as those of PyTorch.
+// Flags for weight files that carry no settings, as those of PyTorch. Not a doc comment: clap would show it as the help of
+// the command.
 #[derive(Debug, Default, clap::Args)]
 pub(crate) struct Foreign {
     /// Network of the weights, e.g. unext; a .pth file of another is refused [default: told by names and shapes]

@@ -141,7 +141,7 @@ impl TrainConfig {
     /// Takes over the settings that make the network: the inverse of [`network`](Self::network).
     pub fn set_network(&mut self, network: ModelConfig) {
         let ModelConfig { model, in_channels, num_classes, widths } = network;
-        Self { model, in_channels, num_classes, widths, ..self.clone() }.clone_into(self);
+        (self.model, self.in_channels, self.num_classes, self.widths) = (model, in_channels, num_classes, widths);
     }
 
     /// The loss.
