@@ -10,7 +10,7 @@ use rten_tensor::NdTensor;
 use rten_tensor::prelude::*;
 use safetensors::SafeTensors;
 use shadegrad::models::weights::{self, StateDict};
-use shadegrad::models::{self, Model, ModelConfig, Network, onnx};
+use shadegrad::models::{self, Model, ModelConfig, Network, Preset, onnx};
 use shadegrad::nn;
 use shadegrad::ops::Mode;
 use shadegrad::tensor::random::Stream;
@@ -32,6 +32,10 @@ fn networks() -> Vec<ModelConfig> {
     vec![
         ModelConfig::unext_small(),
         ModelConfig { widths: [2, 3, 5, 7, 12], in_channels: 4, num_classes: 2, ..ModelConfig::new(Model::Unext) },
+        ModelConfig { base: 8, ..ModelConfig::new(Model::Unet) },
+        ModelConfig { base: 3, conv_bias: true, in_channels: 1, num_classes: 3, ..ModelConfig::new(Model::Unet) },
+        ModelConfig { base: 8, ..ModelConfig::new(Model::Resunet) },
+        ModelConfig { base: 5, preset: Preset::Seed, num_classes: 2, ..ModelConfig::new(Model::Resunet) },
     ]
 }
 
@@ -188,8 +192,77 @@ fn missing_and_unexpected_names_are_named() {
     assert_says(&text, &["weights.safetensors: lacks norm3.weight; ", "--model"]);
     let text = reload(&config, &|name| Some(name.replace("block1.0.mlp", "block1.0.MLP"))).unwrap_err();
     // dblock1 has the same six: of twelve, five are named.
-    assert_says(&text, &["lacks block1.0.mlp.fc1.weight, ", " and 7 more, and holds ", " and 7 more, which the model has not"]);
+    assert_says(
+        &text,
+        &["lacks block1.0.mlp.fc1.weight, ", " and 7 more, and holds ", " and 7 more, which the model has not"],
+    );
     assert_eq!(text.matches("block1.0.mlp").count(), 5, "{text}");
+}
+
+/// A U-Net's names in two published forms, by the tables of their authors' code.
+fn published(name: &str, milesial: bool) -> String {
+    let stage = |rest: &str| match rest {
+        "conv1.weight" => "0.weight".to_owned(),
+        "conv2.weight" => "3.weight".to_owned(),
+        _ => rest.replace("bn1", "1").replace("bn2", "4"),
+    };
+    let digit = |name: &str| u8::from_str_radix(&name[1..2], 10).unwrap();
+    let (head, rest) = name.split_once('.').unwrap();
+    let double = rest.strip_prefix("conv.").unwrap_or(rest);
+    match (head.as_bytes()[0], milesial) {
+        (b'o', false) => format!("conv.{rest}"),
+        (b'o', true) => format!("outc.conv.{rest}"),
+        (b'b', false) => format!("bottleneck.bottleneck{}", double.replace("bn", "norm")),
+        (b'b', true) => format!("down4.maxpool_conv.1.double_conv.{}", stage(double)),
+        (b'e', false) => format!("encoder{0}.enc{0}{1}", digit(head), double.replace("bn", "norm")),
+        (b'e', true) if head == "e1" => format!("inc.double_conv.{}", stage(double)),
+        (b'e', true) => format!("down{}.maxpool_conv.1.double_conv.{}", digit(head) - 1, stage(double)),
+        (b'd', false) if rest.starts_with("up.") => format!("upconv{}.{}", 5 - digit(head), &rest[3..]),
+        (b'd', false) => format!("decoder{0}.dec{0}{1}", 5 - digit(head), double.replace("bn", "norm")),
+        (b'd', true) if rest.starts_with("up.") => format!("up{}.{rest}", digit(head)),
+        _ => format!("up{}.conv.double_conv.{}", digit(head), stage(double)),
+    }
+}
+
+#[test]
+fn published_unets_are_renamed() {
+    let config = ModelConfig { base: 2, ..ModelConfig::new(Model::Unet) };
+    let device = Device::cpu();
+    let ours = weights::to_bytes(&mut filled(&device, &config), &Default::default()).unwrap();
+    let ours = SafeTensors::deserialize(&ours).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    for milesial in [false, true] {
+        let path = folder.path().join("theirs.safetensors");
+        let views = ours.iter().map(|(name, view)| (published(name, milesial), view));
+        std::fs::write(&path, safetensors::serialize(views, None).unwrap()).unwrap();
+        let dict = StateDict::read(&path).unwrap();
+        assert_eq!(dict.network().unwrap(), config);
+        for (name, view) in ours.iter().filter(|(_, view)| !view.shape().is_empty()) {
+            let array = dict.get(name).unwrap_or_else(|| panic!("{name} is not there"));
+            let (shape, mut values) = floats(&ours, name).unwrap();
+            // milesial concatenates [skip, up]: their first half is our second.
+            if milesial && name.starts_with('d') && name.ends_with("conv.conv1.weight") {
+                let taps = view.shape()[1] / 2 * 9;
+                for pair in values.chunks_exact_mut(2 * taps) {
+                    let (first, second) = pair.split_at_mut(taps);
+                    first.swap_with_slice(second);
+                }
+            }
+            assert_eq!((&array.shape, &array.values), (&shape, &values), "{name}");
+        }
+        let mut net = models::build(&device, &config, 1).unwrap();
+        weights::load_dict(&mut net, &dict).unwrap();
+    }
+}
+
+#[test]
+fn networks_are_recognised() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("weights.safetensors");
+    for config in networks() {
+        weights::save(&mut filled(&Device::cpu(), &config), &path, &Default::default()).unwrap();
+        assert_eq!(StateDict::read(&path).unwrap().network().unwrap(), config);
+    }
 }
 
 #[test]

@@ -57,7 +57,7 @@ fn guess(dict: &StateDict, foreign: Option<&Foreign>) -> Result<TrainConfig> {
         // Weights of UNeXt in PyTorch's format come from the data path of its published code.
         config.normalize = Normalization::Unext;
     }
-    config.set_network(network);
+    config.set_network(&network);
     if foreign.is_some_and(|foreign| foreign.normalize.is_none()) {
         eprintln!(
             "{file}: it does not say how its images were scaled; assuming {}, change it with --normalize",
@@ -71,6 +71,16 @@ fn guess(dict: &StateDict, foreign: Option<&Foreign>) -> Result<TrainConfig> {
 fn describe(network: &ModelConfig) -> String {
     let size = match network.model {
         Model::Unext => format!("widths {}", network.widths.map(|width| width.to_string()).join(",")),
+        Model::Unet if network.conv_bias => format!("base {} and convolution biases", network.base),
+        Model::Unet => format!("base {}", network.base),
+        Model::Resunet => {
+            let (down, up, norm) = network.resunet_form();
+            let norm = if norm { "with" } else { "without" };
+            format!(
+                "base {}, {up:?} up, {norm} shortcut norms, and {down:?} down (which shapes do not show)",
+                network.base
+            )
+        }
     };
     let ModelConfig { model, in_channels, num_classes, .. } = network;
     format!("{model} with {size}, {in_channels} channels in, {num_classes} out")

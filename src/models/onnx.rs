@@ -14,7 +14,8 @@
 //! | layer_norm | Transpose, LayerNormalization, Transpose |
 //! | max_pool2d, upsample_bilinear | MaxPool, Resize |
 //! | shift | Pad by two zeros, a Slice a channel group, Concat |
-//! | relu, sigmoid, add | Relu, Sigmoid, Add |
+//! | conv_transpose2d, concat | ConvTranspose, Concat |
+//! | relu, sigmoid, softmax, add | Relu, Sigmoid, Softmax, Add |
 //! | gelu | Div, Erf, Add, Mul, Mul (Gelu is opset 20) |
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -233,6 +234,20 @@ impl Builder {
                 self.add("Mul", vec![x, point_five], half.clone(), vec![]);
                 self.add("Mul", vec![half, sum], y, vec![]);
             }
+            "conv_transpose2d" => {
+                let weight = shape(self, &inputs[1])?;
+                let [stride, padding, output_padding] =
+                    [number("stride")? as i64, number("padding")? as i64, number("output_padding")? as i64];
+                let attributes = vec![
+                    ints("kernel_shape", &weight[2..]),
+                    ints("strides", &[stride, stride]),
+                    ints("pads", &[padding; 4]),
+                    ints("output_padding", &[output_padding; 2]),
+                ];
+                self.add("ConvTranspose", inputs, y, attributes);
+            }
+            "concat" if inputs.len() == 2 => self.add("Concat", inputs, y, vec![int("axis", 1)]),
+            "softmax" => self.add("Softmax", inputs, y, vec![int("axis", 1)]),
             "relu" => self.add("Relu", inputs, y, vec![]),
             "sigmoid" => self.add("Sigmoid", inputs, y, vec![]),
             "add" if inputs.len() == 2 => self.add("Add", inputs, y, vec![]),

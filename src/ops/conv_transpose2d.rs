@@ -12,7 +12,7 @@
 //! Launches: forward 1 (v2 2, the weight is transposed first); backward 1 for x, 3 for weight and bias, or more.
 
 use super::{Version, add, conv2d};
-use crate::autograd::{Backward, Wanted, record};
+use crate::autograd::{Backward, Setting, Wanted, record};
 use crate::cpu::conv_transpose2d::{self as plain, ConvTranspose2dParams};
 use crate::gpu::Shader;
 use crate::gpu::shader::shader;
@@ -220,6 +220,13 @@ impl Backward for ConvTranspose2dBackward {
 
     fn saved(&self) -> Vec<&Tensor> {
         vec![&self.x, &self.weight]
+    }
+
+    fn settings(&self) -> Vec<(&'static str, Setting<'_>)> {
+        let p = &self.params;
+        let output_padding = p.out_h + 2 * p.padding - (p.in_h - 1) * p.stride - p.kernel_h;
+        let settings = [("stride", p.stride), ("padding", p.padding), ("output_padding", output_padding)];
+        settings.map(|(name, value)| (name, Setting::Number(value.into()))).to_vec()
     }
 
     fn macs(&self) -> u64 {

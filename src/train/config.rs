@@ -138,12 +138,6 @@ impl TrainConfig {
         };
     }
 
-    /// Takes over the settings that make the network: the inverse of [`network`](Self::network).
-    pub fn set_network(&mut self, network: ModelConfig) {
-        let ModelConfig { model, in_channels, num_classes, widths } = network;
-        (self.model, self.in_channels, self.num_classes, self.widths) = (model, in_channels, num_classes, widths);
-    }
-
     /// The loss.
     pub fn loss(&self) -> BceDice {
         match self.dice {

@@ -1,7 +1,7 @@
 //! Which network a weight file belongs to, told by its names and shapes: a `.pth` carries no settings.
 
 use super::state_dict::{StateDict, list};
-use crate::models::{Model, ModelConfig};
+use crate::models::{Model, ModelConfig, Preset, Up};
 use crate::{Error, Result};
 
 impl StateDict {
@@ -10,10 +10,15 @@ impl StateDict {
     /// # Errors
     /// [`Error::Weights`] naming some tensors, if they are those of no network that is known.
     pub fn network(&self) -> Result<ModelConfig> {
-        let found = if self.get("block1.0.mlp.fc1.weight").is_some() { self.unext() } else { None };
+        let found = match () {
+            () if self.get("block1.0.mlp.fc1.weight").is_some() => self.unext(),
+            () if self.get("e1.conv.conv1.weight").is_some() => self.unet(),
+            () if self.get("c11.weight").is_some() => self.resunet(),
+            () => None,
+        };
         found.ok_or_else(|| {
             let names = list(self.tensors.iter().map(|(name, _)| name.as_str()));
-            let message = format!("holds {names}: the names of no network that is known (unext, U-Net, ResUNet)");
+            let message = format!("holds {names}: the names of no network that is known (unext, unet, resunet)");
             Error::weights(&self.path, message)
         })
     }
@@ -27,5 +32,35 @@ impl StateDict {
         let in_channels = self.extent("encoder1.weight", 1)?;
         let num_classes = self.extent("final.weight", 0)?;
         Some(ModelConfig { in_channels, num_classes, widths, ..ModelConfig::new(Model::Unext) })
+    }
+
+    fn unet(&self) -> Option<ModelConfig> {
+        Some(ModelConfig {
+            in_channels: self.extent("e1.conv.conv1.weight", 1)?,
+            num_classes: self.extent("outputs.weight", 0)?,
+            base: self.extent("e1.conv.conv1.weight", 0)?,
+            conv_bias: self.get("e1.conv.conv1.bias").is_some(),
+            ..ModelConfig::new(Model::Unet)
+        })
+    }
+
+    /// A strided convolution has the shape of one behind a pooling: which of both follows from the nearer form.
+    fn resunet(&self) -> Option<ModelConfig> {
+        let shortcut_norm = self.get("c13_bn.weight").is_some();
+        let up = if self.get("d1.upsample.weight").is_some() { Up::Transposed } else { Up::Bilinear };
+        let (preset, up, shortcut_norm) = match (up, shortcut_norm) {
+            (Up::Bilinear, false) => (Preset::Published, None, None),
+            (Up::Transposed, true) => (Preset::Seed, None, None),
+            _ => (Preset::Published, Some(up), Some(shortcut_norm)),
+        };
+        Some(ModelConfig {
+            in_channels: self.extent("c11.weight", 1)?,
+            num_classes: self.extent("output.weight", 0)?,
+            base: self.extent("c11.weight", 0)?,
+            preset,
+            up,
+            shortcut_norm,
+            ..ModelConfig::new(Model::Resunet)
+        })
     }
 }
