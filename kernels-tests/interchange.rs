@@ -206,7 +206,7 @@ fn published(name: &str, milesial: bool) -> String {
         "conv2.weight" => "3.weight".to_owned(),
         _ => rest.replace("bn1", "1").replace("bn2", "4"),
     };
-    let digit = |name: &str| u8::from_str_radix(&name[1..2], 10).unwrap();
+    let digit = |name: &str| name[1..2].parse::<u8>().unwrap();
     let (head, rest) = name.split_once('.').unwrap();
     let double = rest.strip_prefix("conv.").unwrap_or(rest);
     match (head.as_bytes()[0], milesial) {
