@@ -66,11 +66,8 @@ enum Command {
     Data(data::DataArgs),
     /// Show what a network is made of
     Show(show::ShowArgs),
-    /// Turn PyTorch weights (.pth) into a weight file
     Import(import::ImportArgs),
-    /// Write trained weights as ONNX or safetensors
     Export(export::ExportArgs),
-    /// Print a shell's completion script
     Completions(completions::CompletionsArgs),
 }
 
