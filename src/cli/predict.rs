@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use shadegrad::data::{Format, Volume, VolumeSource, find_volumes, nifti};
 use shadegrad::eval::predict::{PredictOptions, Prediction, check, predict};
 use shadegrad::eval::{SliceCounts, overlay};
-use shadegrad::models::weights::load_dict;
 use shadegrad::models;
+use shadegrad::models::weights::load_dict;
 use shadegrad::{Device, Error, Result};
 
 use super::{bar, make_folder, weights};
