@@ -21,6 +21,9 @@
 const TILE_M: u32 = 8u; // @tune 4 8
 const TILE_N: u32 = 2u; // @tune 1 2
 
+// Terms added up before they join the sum: one long chain would make training drift from f64 ten times faster.
+const SUM_TERMS: u32 = 64u;
+
 const OUTSIDE: u32 = 0xffffffffu;
 
 fn gemm_tile(tile: u32) {
@@ -39,12 +42,18 @@ fn gemm_tile(tile: u32) {
     for (var tap = 0u; tap < taps; tap++) {
         var at: array<u32, TILE_M>;
         for (var m = 0u; m < TILE_M; m++) { at[m] = locate(origins[m], tap); }
-        for (var k = 0u; k < depth; k++) {
-            var b: array<vec4<f32>, TILE_N>;
-            for (var j = 0u; j < TILE_N; j++) { b[j] = load_b(tap, k, col4 + j); }
+        for (var first = 0u; first < depth; first += SUM_TERMS) {
+            var part: array<array<vec4<f32>, TILE_N>, TILE_M>;
+            for (var k = first; k < min(first + SUM_TERMS, depth); k++) {
+                var b: array<vec4<f32>, TILE_N>;
+                for (var j = 0u; j < TILE_N; j++) { b[j] = load_b(tap, k, col4 + j); }
+                for (var m = 0u; m < TILE_M; m++) {
+                    let a = load_a(at[m], k);
+                    for (var j = 0u; j < TILE_N; j++) { part[m][j] += a * b[j]; }
+                }
+            }
             for (var m = 0u; m < TILE_M; m++) {
-                let a = load_a(at[m], k);
-                for (var j = 0u; j < TILE_N; j++) { acc[m][j] += a * b[j]; }
+                for (var j = 0u; j < TILE_N; j++) { acc[m][j] += part[m][j]; }
             }
         }
     }
