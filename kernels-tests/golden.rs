@@ -19,7 +19,7 @@ use shadegrad::eval::SliceCounts;
 use shadegrad::eval::metrics::batch_scores;
 use shadegrad::ops::batch_norm::BatchNormSettings;
 use shadegrad::ops::conv2d::WeightKernel;
-use shadegrad::ops::{self, Adam, Axis, BceDice, Mode, Pooling, RunningStats, Version};
+use shadegrad::ops::{self, Adam, Axis, BceDice, Mode, Pooling, RunningStats, Sgd, Version};
 use shadegrad::tensor::random::Stream;
 use shadegrad::train::TrainConfig;
 use shadegrad::{Device, Error, Gradients, Result, Shape, Tape, Tensor};
@@ -278,20 +278,21 @@ fn missing(case: &Case<'_>) -> Option<&'static str> {
         "upsample_bilinear2d" => (case.size("scale") != 2).then_some("scale other than 2"),
         "concat" => (case.attr("axis") != 1).then_some("concatenation along another axis than the channels"),
         "softmax" => (case.attr("axis") != -1).then_some("softmax along another axis than the last"),
-        "add" | "adam" | "batch_norm2d" | "bce_dice" | "conv2d" | "conv_transpose2d" | "gelu" | "layer_norm"
-        | "linear" | "relu" | "shift_tokens" | "sigmoid" => None,
+        "add" | "adam" | "adamw" | "sgd" | "batch_norm2d" | "bce_dice" | "conv2d" | "conv_transpose2d" | "gelu"
+        | "layer_norm" | "linear" | "relu" | "shift_tokens" | "sigmoid" => None,
         _ => Some("no such op yet"),
     }
 }
 
 fn versioned(op: &str) -> bool {
-    !matches!(op, "max_pool2d" | "bce_dice" | "adam")
+    !matches!(op, "max_pool2d" | "bce_dice" | "adam" | "adamw" | "sgd")
 }
 
 /// Runs a case with one version of the kernels.
 fn run(case: &Case<'_>, version: Version) -> Result<Results> {
     match case.op {
-        "adam" => return run_adam(case),
+        "adam" | "adamw" => return run_adam(case),
+        "sgd" => return run_sgd(case),
         "bce_dice" => return run_loss(case),
         _ => {}
     }
@@ -407,6 +408,7 @@ fn run_loss(case: &Case<'_>) -> Result<Results> {
             dice_weight: case.number("dice_weight") as f32,
             smooth: case.number("smooth") as f32,
             pooling: if case.attr("pooling") == "sample" { Pooling::Sample } else { Pooling::Batch },
+            ..BceDice::batch()
         },
     )?;
     let y = loss.to_vec()?;
@@ -415,11 +417,16 @@ fn run_loss(case: &Case<'_>) -> Result<Results> {
 
 fn run_adam(case: &Case<'_>) -> Result<Results> {
     let betas = numbers(case.attr("betas"));
-    let settings =
-        Adam { beta1: betas[0], beta2: betas[1], eps: case.number("eps"), weight_decay: case.number("weight_decay") };
+    let settings = Adam {
+        beta1: betas[0],
+        beta2: betas[1],
+        eps: case.number("eps"),
+        weight_decay: case.number("weight_decay"),
+        decoupled: case.op == "adamw",
+    };
     let p = case.tensor("p0")?;
     let zeros = || case.device.zeros("golden", p.shape());
-    let (m, v, step) = (zeros()?, zeros()?, zeros()?.images(&(0..2)));
+    let (m, v, step) = (zeros()?, zeros()?, case.device.zeros("golden", [4])?);
     let gradients = case.tensor("grads")?;
     let mut steps = Vec::new();
     for t in 0..gradients.shape().dims()[0] {
@@ -430,6 +437,24 @@ fn run_adam(case: &Case<'_>) -> Result<Results> {
         steps.extend(p.to_vec()?);
     }
     Ok(vec![("p", steps), ("exp_avg", m.to_vec()?), ("exp_avg_sq", v.to_vec()?)])
+}
+
+fn run_sgd(case: &Case<'_>) -> Result<Results> {
+    let settings = Sgd {
+        momentum: case.number("momentum"),
+        nesterov: case.attr("nesterov").as_bool().unwrap(),
+        weight_decay: case.number("weight_decay"),
+    };
+    let p = case.tensor("p0")?;
+    let (buffer, step) = (case.device.zeros("golden", p.shape())?, case.device.zeros("golden", [4])?);
+    let gradients = case.tensor("grads")?.to_vec()?;
+    let mut steps = Vec::new();
+    for row in gradients.chunks_exact(p.len()) {
+        step.write(&settings.step_values(case.number("lr")))?;
+        ops::sgd(&settings, &case.device.tensor("golden", p.shape(), row)?, &step, &p, &buffer)?;
+        steps.extend(p.to_vec()?);
+    }
+    Ok(vec![("p", steps), ("momentum_buffer", buffer.to_vec()?)])
 }
 
 /// The gradient kernels that `backward` does not choose for a shape: (kernel, results).

@@ -17,7 +17,7 @@ pub fn cases() -> Vec<BenchCase> {
         bytes: COUNT as f64 * 28.0,
         prepare: Box::new(|device| {
             let settings = Adam::default();
-            let step = device.tensor("bench", [2], &settings.step_values(1e-3, 1))?;
+            let step = device.tensor("bench", [4], &settings.step_values(1e-3, 1))?;
             let zeros = || device.zeros("bench", [COUNT]);
             let (gradient, parameter, m, v) = (zeros()?, zeros()?, zeros()?, zeros()?);
             Ok(Box::new(move || ops::adam(&settings, &gradient, &step, &parameter, &m, &v)))

@@ -1,4 +1,5 @@
-//! Cases of Adam: five steps with ordinary, zero and tiny gradients, with and without weight decay.
+//! Cases of Adam and AdamW: five steps with ordinary, zero and tiny gradients, with and without weight decay, and with
+//! a factor on the gradient.
 //!
 //! The reference is the formula of the paper in f64, with the bias corrections where the paper has them.
 
@@ -17,21 +18,24 @@ pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for count in [1, 63, 10007] {
         for weight_decay in [0.0, 1e-2] {
-            cases.push(case(count, "gradients", 1.0, 1.0, weight_decay));
+            for decoupled in [false, true] {
+                cases.push(case(count, "gradients", 1.0, 1.0, Adam { weight_decay, decoupled, ..Adam::default() }));
+            }
         }
     }
-    cases.push(case(1000, "zero gradients", 0.0, 1.0, 0.0));
-    cases.push(case(1000, "zero gradients", 0.0, 1.0, 1e-2));
+    cases.push(case(1000, "zero gradients", 0.0, 1.0, Adam { weight_decay: 0.0, ..Adam::default() }));
+    cases.push(case(1000, "zero gradients", 0.0, 1.0, Adam { weight_decay: 1e-2, ..Adam::default() }));
     // From a parameter of zero, so that the result is the update and nothing hides it.
-    cases.push(case(1000, "gradients of 1e-9", 1e-9, 0.0, 0.0));
-    cases.push(case(1000, "large gradients", 1e4, 0.0, 0.0));
+    cases.push(case(1000, "gradients of 1e-9", 1e-9, 0.0, Adam { weight_decay: 0.0, ..Adam::default() }));
+    cases.push(case(1000, "large gradients", 1e4, 0.0, Adam { weight_decay: 0.0, ..Adam::default() }));
     cases
 }
 
-fn case(count: usize, what: &str, gradient_scale: f32, parameter_scale: f32, weight_decay: f64) -> Case {
-    let name = format!("{count} {what}, weight decay {weight_decay}");
+fn case(count: usize, what: &str, gradient_scale: f32, parameter_scale: f32, settings: Adam) -> Case {
+    let Adam { weight_decay, decoupled, .. } = settings;
+    let name = format!("{count} {what}, weight decay {weight_decay}{}", if decoupled { ", AdamW" } else { "" });
     Case::new(OP, name, move |device, checks| {
-        let settings = Adam { weight_decay, ..Adam::default() };
+        let factor = if decoupled { 0.375 } else { 1.0 };
         // The constants as the kernel gets them, in f32.
         let [beta1, rest1, beta2, rest2, eps, decay] =
             [settings.beta1, 1.0 - settings.beta1, settings.beta2, 1.0 - settings.beta2, settings.eps, weight_decay]
@@ -42,14 +46,20 @@ fn case(count: usize, what: &str, gradient_scale: f32, parameter_scale: f32, wei
 
         let parameter = device.tensor(OP, [count], &start)?;
         let (m, v) = (device.zeros(OP, [count])?, device.zeros(OP, [count])?);
-        let step = device.zeros(OP, [2])?;
+        let step = device.zeros(OP, [4])?;
         for t in 1..=STEPS {
             let g: Vec<f32> = numbers(&format!("g{t}"), count).iter().map(|g| g * gradient_scale).collect();
-            step.write(&settings.step_values(RATE, t))?;
+            let [size, root, shrink, _] = settings.step_values(RATE, t);
+            step.write(&[size, root, shrink, factor])?;
             ops::adam(&settings, &device.tensor(OP, [count], &g)?, &step, &parameter, &m, &v)?;
             let (correct1, correct2) = (1.0 - settings.beta1.powf(t as f64), 1.0 - settings.beta2.powf(t as f64));
             for i in 0..count {
-                let g = f64::from(g[i]) + decay * want_p[i];
+                let mut g = f64::from(factor) * f64::from(g[i]);
+                if decoupled {
+                    want_p[i] -= RATE * weight_decay * want_p[i];
+                } else {
+                    g += decay * want_p[i];
+                }
                 want_m[i] = beta1 * want_m[i] + rest1 * g;
                 want_v[i] = beta2 * want_v[i] + rest2 * g * g;
                 want_p[i] -= RATE * (want_m[i] / correct1) / ((want_v[i] / correct2).sqrt() + eps);

@@ -1,5 +1,5 @@
 //! Cases of the loss: both poolings, saturated logits (right, wrong, one-sided), empty and full masks, soft targets,
-//! several classes, only one of the two terms.
+//! several classes, only one of the two terms, focal and Tversky weights.
 
 use shadegrad::Tape;
 use shadegrad::cpu::bce_dice::{BceDiceParams, backward_input, forward};
@@ -51,6 +51,19 @@ pub fn cases() -> Vec<Case> {
     }
     cases.push(case([3, 40, 36, 1], BceDice { bce_weight: 0.0, ..BceDice::batch() }, INPUTS[0]));
     cases.push(case([3, 40, 36, 1], BceDice { bce_weight: 1.0, dice_weight: 0.0, ..BceDice::sample() }, INPUTS[0]));
+    let tversky = BceDice { pooling: Pooling::Sample, ..BceDice::tversky(0.3, 0.7) };
+    for settings in [BceDice::focal(2.0, 0.25), BceDice::focal(0.5, -1.0), BceDice::focal(0.0, 0.75), tversky] {
+        // Focal wants hard targets; and where everything is right, m^2 * bce leaves the range of f32.
+        let fits = |name: &str| match name {
+            "soft targets" => settings.focal_gamma == 0.0,
+            "right by 30" | "empty masks at -22" => settings.focal_gamma <= 1.0,
+            _ => true,
+        };
+        for inputs in INPUTS.iter().filter(|inputs| fits(inputs.name)) {
+            cases.push(case([3, 40, 36, 1], settings, *inputs));
+        }
+    }
+    cases.push(case([2, 3, 5, 2], BceDice { dice_weight: 1.0, ..BceDice::focal(1.5, 0.3) }, INPUTS[0]));
     cases
 }
 
@@ -67,19 +80,29 @@ fn params([n, h, w, c]: [usize; 4], settings: &BceDice) -> BceDiceParams {
         smoothing: settings.smooth,
         bce_scale: (f64::from(settings.bce_weight) / (n * h * w * c) as f64) as f32,
         dice_scale: (f64::from(settings.dice_weight) / groups as f64) as f32,
+        false_positive: settings.false_positive,
+        false_negative: settings.false_negative,
+        focal_gamma: settings.focal_gamma,
+        focal_alpha: settings.focal_alpha,
     }
 }
 
 fn reference(p: &BceDiceParams, x: &[f64], target: &[f64], gy: f64) -> (f64, Vec<f64>) {
-    let (mut loss, mut sums, mut gx) = ([0.0], vec![0.0; 3 * p.groups as usize], vec![0.0; x.len()]);
+    let (mut loss, mut sums, mut gx) = ([0.0], vec![0.0; 2 * p.groups as usize], vec![0.0; x.len()]);
     forward(p, x, target, &mut loss, &mut sums);
     backward_input(p, x, target, &sums, &[gy], &mut gx);
     (loss[0], gx)
 }
 
 fn case(shape: [usize; 4], settings: BceDice, inputs: Inputs) -> Case {
-    let BceDice { bce_weight, dice_weight, pooling, .. } = settings;
-    let name = format!("{shape:?} {pooling:?} {bce_weight}/{dice_weight} {}", inputs.name);
+    let BceDice { bce_weight, dice_weight, pooling, false_positive, focal_gamma, focal_alpha, .. } = settings;
+    let mut name = format!("{shape:?} {pooling:?} {bce_weight}/{dice_weight} {}", inputs.name);
+    if false_positive != 1.0 {
+        name.push_str(" tversky");
+    }
+    if focal_gamma > 0.0 || focal_alpha >= 0.0 {
+        name.push_str(&format!(" focal {focal_gamma} {focal_alpha}"));
+    }
     Case::new(OP, name.clone(), move |device, checks| {
         let count = shape.iter().product();
         let target: Vec<f32> = numbers("target", count).iter().map(|v| (inputs.target)(*v)).collect();
@@ -109,15 +132,19 @@ fn case(shape: [usize; 4], settings: BceDice, inputs: Inputs) -> Case {
 pub fn gradients() -> Vec<GradientCase> {
     let shape = [2, 2, 3, 2];
     let count = shape.iter().product();
-    let target: Vec<f64> = numbers("finite target", count).iter().map(|v| f64::from(0.5 + 0.5 * v)).collect();
+    let soft: Vec<f64> = numbers("finite target", count).iter().map(|v| f64::from(0.5 + 0.5 * v)).collect();
+    let hard: Vec<f64> = soft.iter().map(|t| t.round()).collect();
     let mut cases = Vec::new();
-    for settings in [BceDice::sample(), BceDice::batch()] {
+    let focal = BceDice { dice_weight: 0.5, ..BceDice::focal(2.0, 0.25) };
+    let weak = BceDice::focal(0.5, -1.0);
+    for settings in [BceDice::sample(), BceDice::batch(), BceDice::tversky(0.3, 0.7), focal, weak] {
+        let target = if settings.focal_gamma > 0.0 { &hard } else { &soft };
         let p = params(shape, &settings);
         let x: Vec<f64> = numbers("finite", count).iter().map(|v| 4.0 * f64::from(*v)).collect();
-        let (_, gx) = reference(&p, &x, &target, 1.0);
+        let (_, gx) = reference(&p, &x, target, 1.0);
         let target = target.clone();
         cases.push(GradientCase {
-            name: format!("{OP} {:?}", settings.pooling),
+            name: format!("{OP} {settings:?}"),
             inputs: vec![x],
             value: Box::new(move |inputs| reference(&p, &inputs[0], &target, 1.0).0),
             gradients: vec![gx],

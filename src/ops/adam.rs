@@ -1,6 +1,6 @@
-//! Adam for all parameters in one dispatch. Not differentiated.
+//! Adam and AdamW for all parameters in one dispatch. Not differentiated.
 //!
-//! Shapes: gradient, parameter and both moments `[count]`; `step` `[2]`.  Versions: one.
+//! Shapes: gradient, parameter and both moments `[count]`; `step` `[4]`.  Versions: one.
 
 use crate::cpu::adam::{self as plain, AdamParams};
 use crate::gpu::Shader;
@@ -20,21 +20,25 @@ pub struct Adam {
     pub beta2: f64,
     /// Added to the root of the second moment after its bias correction: 1e-8.
     pub eps: f64,
-    /// Added to the gradient, times the parameter.
+    /// Weight decay: times the parameter, added to the gradient.
     pub weight_decay: f64,
+    /// AdamW: the decay shrinks the parameter instead, by `lr * weight_decay`.
+    pub decoupled: bool,
 }
 
 impl Default for Adam {
     fn default() -> Self {
-        Self { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0 }
+        Self { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0, decoupled: false }
     }
 }
 
 impl Adam {
-    /// What `step` must hold before step `t` (from 1) with rate `lr`: `[lr / (1 - beta1^t), sqrt(1 - beta2^t)]`.
-    pub fn step_values(&self, lr: f64, t: u64) -> [f32; 2] {
+    /// What `step` must hold before step `t` (from 1) with rate `lr`:
+    /// `[lr / (1 - beta1^t), sqrt(1 - beta2^t), lr * weight_decay if decoupled, 1]`. The last is the gradient's factor.
+    pub fn step_values(&self, lr: f64, t: u64) -> [f32; 4] {
         let power = |beta: f64| beta.powf(t as f64);
-        [(lr / (1.0 - power(self.beta1))) as f32, (1.0 - power(self.beta2)).sqrt() as f32]
+        let shrink = if self.decoupled { lr * self.weight_decay } else { 0.0 };
+        [(lr / (1.0 - power(self.beta1))) as f32, (1.0 - power(self.beta2)).sqrt() as f32, shrink as f32, 1.0]
     }
 
     fn params(&self, count: usize) -> AdamParams {
@@ -45,7 +49,7 @@ impl Adam {
             beta2: self.beta2 as f32,
             one_minus_beta2: (1.0 - self.beta2) as f32,
             eps: self.eps as f32,
-            weight_decay: self.weight_decay as f32,
+            weight_decay: if self.decoupled { 0.0 } else { self.weight_decay as f32 },
         }
     }
 }
@@ -53,7 +57,7 @@ impl Adam {
 /// Updates `parameter` and its moments in place.
 ///
 /// # Errors
-/// [`Error::Shape`] if the four tensors differ in size or `step` is not `[2]`.
+/// [`Error::Shape`] if the four tensors differ in size or `step` is not `[4]`.
 pub fn adam(
     settings: &Adam,
     gradient: &Tensor,
@@ -63,9 +67,9 @@ pub fn adam(
     v: &Tensor,
 ) -> Result<()> {
     let count = parameter.len();
-    if [gradient.len(), m.len(), v.len()] != [count; 3] || step.len() != 2 {
+    if [gradient.len(), m.len(), v.len()] != [count; 3] || step.len() != 4 {
         let shapes = [gradient, parameter, m, v, step].map(|tensor| tensor.shape().to_string()).join(", ");
-        return Err(Error::shape(OP, format!("gradient, parameter and moments must be alike and step [2]: {shapes}")));
+        return Err(Error::shape(OP, format!("gradient, parameter and moments must be alike and step [4]: {shapes}")));
     }
     let params = settings.params(count);
     match parameter.device() {

@@ -1,4 +1,4 @@
-//! The loss: binary cross-entropy plus soft Dice, from logits.
+//! The loss: binary cross-entropy plus soft Dice, from logits; with its settings also BCE, Dice, focal and Tversky.
 //!
 //! L = bce_weight * mean(bce) + dice_weight * mean over groups of (1 - (2I + smooth) / (P + T + smooth)), with
 //! p = sigmoid(logits), I = sum(p * target), P = sum(p), T = sum(target) over a group; a group is an image (all its
@@ -27,7 +27,7 @@ pub enum Pooling {
     Batch,
 }
 
-/// The weights of the loss. The two constructors are the published one and the recommended one.
+/// The weights of the loss. The constructors are the losses that people know by name.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct BceDice {
     /// Weight of the mean binary cross-entropy.
@@ -38,17 +38,55 @@ pub struct BceDice {
     pub smooth: f32,
     /// What Dice is computed over.
     pub pooling: Pooling,
+    /// Weight of false positives against Dice's: 1, or 2 alpha of Tversky's alpha.
+    pub false_positive: f32,
+    /// Weight of false negatives against Dice's: 1, or 2 beta of Tversky's beta.
+    pub false_negative: f32,
+    /// Exponent of the focal weight on the cross-entropy; 0: none. Above 0 targets must be 0 or 1.
+    pub focal_gamma: f32,
+    /// Weight of the target class in the cross-entropy, 1 - this for the rest; negative: both count alike.
+    pub focal_alpha: f32,
 }
 
 impl BceDice {
     /// `BCEDiceLoss` of UNeXt-pytorch: per image, smooth 1e-5.
     pub fn sample() -> Self {
-        Self { bce_weight: 0.5, dice_weight: 1.0, smooth: 1e-5, pooling: Pooling::Sample }
+        Self { smooth: 1e-5, pooling: Pooling::Sample, ..Self::batch() }
     }
 
     /// Recommended: over the batch, smooth 1, so that empty masks teach too.
     pub fn batch() -> Self {
-        Self { bce_weight: 0.5, dice_weight: 1.0, smooth: 1.0, pooling: Pooling::Batch }
+        Self {
+            bce_weight: 0.5,
+            dice_weight: 1.0,
+            smooth: 1.0,
+            pooling: Pooling::Batch,
+            false_positive: 1.0,
+            false_negative: 1.0,
+            focal_gamma: 0.0,
+            focal_alpha: -1.0,
+        }
+    }
+
+    /// Only the cross-entropy (`BCEWithLogitsLoss`).
+    pub fn bce() -> Self {
+        Self { bce_weight: 1.0, dice_weight: 0.0, ..Self::batch() }
+    }
+
+    /// Only Dice, over the batch with smooth 1 (`DiceLoss` of brain-segmentation-pytorch).
+    pub fn dice() -> Self {
+        Self { bce_weight: 0.0, ..Self::batch() }
+    }
+
+    /// Focal loss (Lin et al., arXiv 1708.02002): cross-entropy times `(1 - p_t)^gamma`, with `alpha` as the weight of
+    /// the target class (negative: none). The mean over all logits.
+    pub fn focal(gamma: f32, alpha: f32) -> Self {
+        Self { focal_gamma: gamma, focal_alpha: alpha, ..Self::bce() }
+    }
+
+    /// Tversky loss (Salehi et al., arXiv 1706.05721) over the batch: 1 - (I + smooth) / (I + alpha FP + beta FN + smooth).
+    pub fn tversky(alpha: f32, beta: f32) -> Self {
+        Self { false_positive: 2.0 * alpha, false_negative: 2.0 * beta, smooth: 2.0, ..Self::dice() }
     }
 }
 
@@ -80,13 +118,21 @@ pub fn bce_dice(logits: &Tensor, target: &Tensor, settings: &BceDice) -> Result<
             format!("{OP}: smooth must be above 0 (an empty mask would divide by 0), got {}", settings.smooth);
         return Err(Error::Config(message));
     }
+    let BceDice { false_positive, false_negative, focal_gamma, .. } = settings;
+    if !(*false_positive >= 0.0 && *false_negative >= 0.0 && *focal_gamma >= 0.0) {
+        let message = format!(
+            "{OP}: the weights of false positives and negatives and the focal exponent must not be negative, got \
+             {false_positive}, {false_negative} and {focal_gamma}"
+        );
+        return Err(Error::Config(message));
+    }
     let params = sizes(n, h * w * c, settings);
     let device = logits.device();
     let loss = device.empty(OP, [1])?;
-    let group_sums = device.empty(OP, [params.groups as usize, 3])?;
+    let group_sums = device.empty(OP, [params.groups as usize, 2])?;
     match device {
         Device::Gpu(_) => {
-            let partials = device.empty(OP, [5, n * params.image_chunks as usize])?;
+            let partials = device.empty(OP, [3, n * params.image_chunks as usize])?;
             for images in device.image_ranges(OP, &[logits, target])? {
                 let (x, target) = (logits.images(&images), target.images(&images));
                 let chunks = images.len() * params.image_chunks as usize;
@@ -129,6 +175,10 @@ fn sizes(images: usize, image_len: usize, settings: &BceDice) -> BceDiceParams {
         smoothing: settings.smooth,
         bce_scale: (f64::from(settings.bce_weight) / (images * image_len) as f64) as f32,
         dice_scale: (f64::from(settings.dice_weight) / groups as f64) as f32,
+        false_positive: settings.false_positive,
+        false_negative: settings.false_negative,
+        focal_gamma: settings.focal_gamma,
+        focal_alpha: settings.focal_alpha,
     }
 }
 
@@ -137,7 +187,7 @@ fn of(params: &BceDiceParams, images: &Range<usize>) -> BceDiceParams {
     BceDiceParams { images: images.len() as u32, first_image: images.start as u32, ..*params }
 }
 
-/// What the gradient needs: the inputs, and I, P, T of each group.
+/// What the gradient needs: the inputs, and I, D of each group.
 #[derive(Debug)]
 struct BceDiceBackward {
     logits: Tensor,

@@ -9,10 +9,12 @@ pub mod adam;
 pub mod add;
 pub mod batch_norm;
 pub mod bce_dice;
+pub mod clip_norm;
 pub mod concat;
 pub mod conv2d;
 pub mod conv_transpose2d;
 pub mod depthwise_conv2d;
+pub mod ema;
 pub mod gelu;
 pub mod layer_norm;
 pub mod linear;
@@ -20,6 +22,7 @@ pub mod load_batch;
 pub mod max_pool2d;
 pub mod metric_counts;
 pub mod relu;
+pub mod sgd;
 pub mod shift;
 pub mod sigmoid;
 pub mod softmax;
@@ -29,10 +32,12 @@ pub use adam::{Adam, adam};
 pub use add::{add, add_assign};
 pub use batch_norm::{Mode, RunningStats, batch_norm};
 pub use bce_dice::{BceDice, Pooling, bce_dice};
+pub use clip_norm::clip_norm;
 pub use concat::concat;
 pub use conv_transpose2d::conv_transpose2d;
 pub use conv2d::conv2d;
 pub use depthwise_conv2d::depthwise_conv2d;
+pub use ema::ema;
 pub use gelu::gelu;
 pub use layer_norm::layer_norm;
 pub use linear::linear;
@@ -40,6 +45,7 @@ pub use load_batch::{Elastic, Sample, SliceBytes, Slices, Tone, load_batch};
 pub use max_pool2d::max_pool2d;
 pub use metric_counts::metric_counts;
 pub use relu::relu;
+pub use sgd::{Sgd, sgd};
 pub use shift::{Axis, shift};
 pub use sigmoid::sigmoid;
 pub use softmax::softmax;
@@ -61,10 +67,12 @@ pub const SHADERS: &[Shader] = &[
     add::SHADER,
     batch_norm::SHADER,
     bce_dice::SHADER,
+    clip_norm::SHADER,
     concat::SHADER,
     conv2d::SHADER,
     conv_transpose2d::SHADER,
     depthwise_conv2d::SHADER,
+    ema::SHADER,
     gelu::SHADER,
     layer_norm::SHADER,
     linear::SHADER,
@@ -72,6 +80,7 @@ pub const SHADERS: &[Shader] = &[
     max_pool2d::SHADER,
     metric_counts::SHADER,
     relu::SHADER,
+    sgd::SHADER,
     shift::SHADER,
     sigmoid::SHADER,
     softmax::SHADER,
@@ -88,15 +97,18 @@ pub const UNIFORMS: &[(&str, &str, Fields)] = &[
     ("add", "ReduceParams", crate::cpu::add::ReduceParams::FIELDS),
     ("batch_norm", "Params", crate::cpu::batch_norm::BatchNormParams::FIELDS),
     ("bce_dice", "Params", crate::cpu::bce_dice::BceDiceParams::FIELDS),
+    ("clip_norm", "Params", crate::cpu::clip_norm::ClipNormParams::FIELDS),
     ("concat", "Params", crate::cpu::concat::ConcatParams::FIELDS),
     ("conv2d", "Params", crate::cpu::conv2d::Conv2dParams::FIELDS),
     ("conv_transpose2d", "Params", crate::cpu::conv_transpose2d::ConvTranspose2dParams::FIELDS),
     ("depthwise_conv2d", "Params", crate::cpu::depthwise_conv2d::DepthwiseConv2dParams::FIELDS),
+    ("ema", "Params", crate::cpu::ema::EmaParams::FIELDS),
     ("layer_norm", "Params", crate::cpu::layer_norm::LayerNormParams::FIELDS),
     ("linear", "Params", crate::cpu::linear::LinearParams::FIELDS),
     ("load_batch", "Params", crate::cpu::load_batch::LoadBatchParams::FIELDS),
     ("max_pool2d", "Params", crate::cpu::max_pool2d::MaxPool2dParams::FIELDS),
     ("metric_counts", "Params", crate::cpu::metric_counts::MetricCountsParams::FIELDS),
+    ("sgd", "Params", crate::cpu::sgd::SgdParams::FIELDS),
     ("shift", "Params", crate::cpu::shift::ShiftParams::FIELDS),
     ("softmax", "Params", crate::cpu::softmax::SoftmaxParams::FIELDS),
     ("upsample_bilinear", "Params", crate::cpu::upsample_bilinear::UpsampleBilinearParams::FIELDS),

@@ -1,0 +1,50 @@
+//! Gradient clipping by the global norm (`torch.nn.utils.clip_grad_norm_`), on the device. Not differentiated.
+//!
+//! factor = step[3] * min(1, max_norm / (norm + 1e-6)).  Shapes: gradient `[count]`, `step` `[4]` -> norm `[1]`.
+//! Versions: one.  Launches: 2.
+
+use crate::cpu::clip_norm::{self as plain, ClipNormParams};
+use crate::gpu::Shader;
+use crate::gpu::shader::shader;
+use crate::tensor::{Device, Tensor};
+use crate::{Error, Result};
+
+const OP: &str = "clip_norm";
+pub(super) const SHADER: Shader = shader!("clip_norm");
+
+/// Gradients of a chunk: about 512 chunks keep a GPU busy, and no chain of additions is longer than 64 terms.
+fn chunk_of(count: usize) -> usize {
+    (count / 512).clamp(256, 4096)
+}
+
+/// Lowers the gradient factor `step[3]` so that the norm of `step[3] * gradient` stays below `max_norm`. Returns the
+/// norm before, `[1]`, on the device: nothing waits for it.
+///
+/// # Errors
+/// [`Error::Shape`] if `step` is not `[4]`, [`Error::Config`] if `max_norm` is not above 0.
+pub fn clip_norm(max_norm: f64, gradient: &Tensor, step: &Tensor) -> Result<Tensor> {
+    if step.len() != 4 {
+        return Err(Error::shape(OP, format!("step must be [4], got {}", step.shape())));
+    }
+    if max_norm.is_nan() || max_norm <= 0.0 {
+        return Err(Error::Config(format!("{OP}: the largest norm must be above 0, got {max_norm}")));
+    }
+    let count = gradient.len();
+    let chunks = count.div_ceil(chunk_of(count));
+    let params = ClipNormParams {
+        count: count as u32,
+        chunk: chunk_of(count) as u32,
+        chunks: chunks as u32,
+        max_norm: max_norm as f32,
+    };
+    let norm = gradient.device().empty(OP, [1])?;
+    match gradient.device() {
+        Device::Gpu(_) => {
+            let partials = gradient.device().empty(OP, [chunks])?;
+            SHADER.entry("partial").params(&params).reads([gradient]).writes([&partials]).groups(chunks)?;
+            SHADER.entry("finalize").params(&params).reads([&partials]).writes([step, &norm]).groups(1)?;
+        }
+        Device::Cpu(_) => plain::clip(&params, &gradient.f32s(), &mut step.f32s_mut(), &mut norm.f32s_mut()),
+    }
+    Ok(norm)
+}

@@ -1,0 +1,58 @@
+//! Stochastic gradient descent with momentum for all parameters in one dispatch. Not differentiated.
+//!
+//! Shapes: gradient, parameter and buffer `[count]`; `step` `[4]`.  Versions: one.
+
+use crate::cpu::sgd::{self as plain, SgdParams};
+use crate::gpu::Shader;
+use crate::gpu::shader::shader;
+use crate::tensor::{Device, Tensor};
+use crate::{Error, Result};
+
+const OP: &str = "sgd";
+pub(super) const SHADER: Shader = shader!("sgd");
+
+/// The settings, as in PyTorch (dampening 0).
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Sgd {
+    /// Share of the momentum buffer that stays from step to step; 0: plain gradient descent.
+    pub momentum: f64,
+    /// Look ahead along the momentum.
+    pub nesterov: bool,
+    /// Weight decay: times the parameter, added to the gradient.
+    pub weight_decay: f64,
+}
+
+impl Sgd {
+    /// What `step` must hold before a step with rate `lr`: `[lr, 0, 0, 1]`. The last is the gradient's factor.
+    pub fn step_values(&self, lr: f64) -> [f32; 4] {
+        [lr as f32, 0.0, 0.0, 1.0]
+    }
+}
+
+/// Updates `parameter` and its momentum `buffer` in place; the buffer starts at 0.
+///
+/// # Errors
+/// [`Error::Shape`] if the three tensors differ in size or `step` is not `[4]`.
+pub fn sgd(settings: &Sgd, gradient: &Tensor, step: &Tensor, parameter: &Tensor, buffer: &Tensor) -> Result<()> {
+    let count = parameter.len();
+    if [gradient.len(), buffer.len()] != [count; 2] || step.len() != 4 {
+        let shapes = [gradient, parameter, buffer, step].map(|tensor| tensor.shape().to_string()).join(", ");
+        return Err(Error::shape(OP, format!("gradient, parameter and buffer must be alike and step [4]: {shapes}")));
+    }
+    let params = SgdParams {
+        count: count as u32,
+        momentum: settings.momentum as f32,
+        nesterov: u32::from(settings.nesterov),
+        weight_decay: settings.weight_decay as f32,
+    };
+    match parameter.device() {
+        Device::Gpu(_) => {
+            SHADER.entry("update").params(&params).reads([gradient, step]).writes([parameter, buffer]).over(count)
+        }
+        Device::Cpu(_) => {
+            let (mut p, mut buffer) = (parameter.f32s_mut(), buffer.f32s_mut());
+            plain::update(&params, &gradient.f32s(), &step.f32s(), &mut p, &mut buffer);
+            Ok(())
+        }
+    }
+}
