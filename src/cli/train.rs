@@ -9,7 +9,7 @@ use indicatif::ProgressBar;
 use shadegrad::data::{Dataset, Split};
 use shadegrad::eval::{JudgeOptions, Judgement};
 use shadegrad::models::{Model, weights};
-use shadegrad::train::{EpochLog, EventWriter, TrainConfig, Trainer, load_state, save_state};
+use shadegrad::train::{EpochLog, EventWriter, RECIPES, TrainConfig, Trainer, load_state, save_state};
 use shadegrad::{Device, Error, Result};
 
 use super::network::NetworkFlags;
@@ -42,9 +42,9 @@ pub(crate) struct TrainArgs {
     /// Start from these weights (.safetensors, or PyTorch's .pth) instead of random ones; the network is theirs
     #[arg(long, value_name = "FILE", conflicts_with = "resume")]
     weights: Option<PathBuf>,
-    /// A config.toml to start from (that of another run, for example)
-    #[arg(long, value_name = "FILE")]
-    recipe: Option<PathBuf>,
+    /// seed-1, seed-2, seed-3, or a config.toml to start from (that of another run, for example)
+    #[arg(long, value_name = "NAME|FILE", env = "SHADEGRAD_RECIPE")]
+    recipe: Option<String>,
     /// Passes over the training slices, e.g. 20
     #[arg(long, env = "SHADEGRAD_EPOCHS")]
     epochs: Option<usize>,
@@ -63,13 +63,13 @@ pub(crate) struct TrainArgs {
     /// auto, cpu, or part of an adapter's name (lavapipe is only used when named)
     #[arg(long, default_value = "auto", env = "SHADEGRAD_DEVICE")]
     device: String,
-    /// patient (never mixes a patient), slice (leaks patients between the parts), or a split.csv
-    #[arg(long, default_value = "patient", env = "SHADEGRAD_SPLIT")]
-    split: String,
+    /// patient (never mixes a patient), slice (leaks patients between the parts), or a split.csv [default: patient]
+    #[arg(long, env = "SHADEGRAD_SPLIT")]
+    split: Option<String>,
     /// Patients that validate, by folder name, separated by commas
     #[arg(long, value_delimiter = ',', value_name = "P1,P2", env = "SHADEGRAD_VAL")]
     val: Vec<String>,
-    /// Go on with the run in --out
+    /// Go on with the run in --out, or begin it if there is none yet
     #[arg(long)]
     resume: bool,
     /// Any setting of config.toml, e.g. --set dice=sample --set augment=strong --set augment.rotate=15
@@ -126,15 +126,12 @@ fn out_folder(args: &TrainArgs, model: Model) -> PathBuf {
 fn settings(args: &TrainArgs, weights: Option<&Weights>) -> Result<TrainConfig> {
     let kept = out_folder(args, args.model.unwrap_or(TrainConfig::default().model)).join("config.toml");
     let start = match (&args.recipe, args.resume) {
-        (Some(recipe), false) => Some(recipe.as_path()),
-        (None, true) => Some(kept.as_path()),
-        (None, false) => None,
-        (Some(_), true) => return Err(Error::Config("--resume keeps the run's settings: leave out --recipe".into())),
+        // A run that was begun keeps its settings; the flags may still change them.
+        (_, true) if kept.exists() => read_config(&kept)?,
+        (Some(name), _) => recipe(name)?,
+        (None, _) => TrainConfig::default(),
     };
-    let mut config = match start {
-        Some(path) => read_config(path)?,
-        None => TrainConfig::default(),
-    };
+    let mut config = start;
     let TrainArgs { model, epochs, steps, batch, lr, seed, .. } = args;
     let mut network = weights.map_or(config.network(), |weights| weights.config.network());
     network.model = model.unwrap_or(network.model);
@@ -146,6 +143,9 @@ fn settings(args: &TrainArgs, weights: Option<&Weights>) -> Result<TrainConfig> 
     config.lr = lr.unwrap_or(config.lr);
     config.min_lr = config.min_lr.min(config.lr);
     config.seed = seed.unwrap_or(config.seed);
+    if let Some(split) = &args.split {
+        config.split.clone_from(split);
+    }
     set(config, &args.set)
 }
 
@@ -167,6 +167,20 @@ pub(crate) fn set(mut config: TrainConfig, pairs: &[String]) -> Result<TrainConf
         config = table.try_into().map_err(|error| wrong(format!("--set {pair}: {error}")))?;
     }
     Ok(config)
+}
+
+/// A recipe by name, or from a file.
+pub(crate) fn recipe(name: &str) -> Result<TrainConfig> {
+    if let Some((_, text)) = RECIPES.iter().find(|(known, _)| *known == name) {
+        return toml::from_str(text).map_err(|error| Error::Config(format!("recipe {name}: {error}")));
+    }
+    let path = Path::new(name);
+    if !path.exists() {
+        let names: Vec<_> = RECIPES.iter().map(|(name, _)| *name).collect();
+        let message = format!("--recipe {name} is no file and no recipe; there are: {}", names.join(", "));
+        return Err(Error::Config(message));
+    }
+    read_config(path)
 }
 
 /// Reads a `config.toml`.
@@ -198,9 +212,10 @@ fn split(args: &TrainArgs, dataset: &Dataset, config: &TrainConfig) -> Result<Sp
     if args.resume && kept.exists() {
         return Split::read_csv(dataset, &kept);
     }
-    match args.split.as_str() {
-        "patient" => Split::by_patient(dataset, config.val_fraction, config.seed),
-        "slice" => Split::by_slice(dataset, config.val_fraction, config.seed),
+    let seed = config.split_seed.unwrap_or(config.seed);
+    match config.split.as_str() {
+        "patient" => Split::by_patient(dataset, config.val_fraction, seed),
+        "slice" => Split::by_slice(dataset, config.val_fraction, seed),
         file => Split::read_csv(dataset, Path::new(file)),
     }
 }
@@ -232,12 +247,11 @@ pub(crate) fn session(
     make_folder(out)?;
     let _lock = lock(out)?;
     let state = out.join("state.safetensors");
-    let mut best = -1.0;
     if resume {
-        if !state.exists() {
-            return Err(Error::Config(format!("{} holds no run to resume; leave out --resume", out.display())));
+        // Killed before its first checkpoint, a run begins again: the same bits.
+        if state.exists() {
+            load_state(trainer, &state)?;
         }
-        best = load_state(trainer, &state)?;
         trim_log(&out.join("log.jsonl"), trainer.progress.epoch)?;
     } else if state.exists() {
         let message = format!("{} holds a run already; go on with --resume, or give another --out", out.display());
@@ -254,9 +268,9 @@ pub(crate) fn session(
         "data": dataset.root,
     });
     write_text(&out.join("env.json"), &format!("{environment:#}\n"))?;
-    let mut log = Log::open(&out.join("log.jsonl"), json)?;
+    let mut log = Log::open(&out.join("log.jsonl"), json, config.train_iou)?;
     let mut events = EventWriter::create(out, trainer.progress.step)?;
-    while trainer.progress.epoch < config.epochs {
+    while !trainer.is_done() {
         let bar = bar("training", json);
         let epoch = format!("epoch {}/{}", trainer.progress.epoch + 1, config.epochs);
         let result = trainer.epoch(split, dataset, &mut |step, steps, loss| {
@@ -268,23 +282,22 @@ pub(crate) fn session(
         let line = match result {
             Ok(line) => line,
             Err(Error::Interrupted) => {
-                save_state(trainer, best, &state)?;
+                save_state(trainer, &state)?;
                 return Err(Error::Interrupted);
             }
             Err(error) => return Err(error),
         };
-        if line.val_dice > best {
-            best = line.val_dice;
+        // What is evaluated, saved and shown is the average of the weights, where one is kept.
+        trainer.swap_average()?;
+        if line.best {
             weights::save(&mut trainer.net, &out.join("best.safetensors"), &about(&config)?)?;
         }
         weights::save(&mut trainer.net, &out.join("last.safetensors"), &about(&config)?)?;
-        log.write(&line, best)?;
-        events.epoch(trainer.progress.step, &line)?;
         eval::log_pictures(&mut events, trainer, dataset, &split.val)?;
-        save_state(trainer, best, &state)?;
-        if config.steps > 0 && trainer.progress.step >= config.steps as u64 {
-            break;
-        }
+        trainer.swap_average()?;
+        log.write(&line)?;
+        events.epoch(trainer.progress.step, &line)?;
+        save_state(trainer, &state)?;
     }
     let best_file = out.join("best.safetensors");
     if best_file.exists() {
@@ -294,7 +307,8 @@ pub(crate) fn session(
     eval::draw_overlays(dataset, &split.val, &judgement.masks, &out.join("overlays"))?;
     let page = report::write(out, dataset, split, &judgement, loss)?;
     if !json {
-        println!("best mean volume Dice {best:.4}; everything is in {}", out.display());
+        let dice = judgement.metrics.dice_volume_mean;
+        println!("best weights: mean volume Dice {dice:.4}; everything is in {}", out.display());
         println!("open {} in a browser; curves also with `tensorboard --logdir {}`", page.display(), out.display());
         let memory = trainer.device().memory();
         println!("peak memory on the device {:.1} MiB", memory.peak as f64 / 1048576.0);
@@ -331,22 +345,43 @@ struct Log {
 }
 
 impl Log {
-    fn open(path: &Path, json: bool) -> Result<Self> {
+    fn open(path: &Path, json: bool, train_iou: bool) -> Result<Self> {
         let file = OpenOptions::new().create(true).append(true).open(path).map_err(Error::io("write", path))?;
         if !json {
-            println!("epoch  train loss  val loss  val IoU  volume Dice  images/s       lr  seconds");
+            // With train_iou the names are those of UNeXt-pytorch's log; val_dice is pooled by batch there.
+            if train_iou {
+                println!("epoch    loss     iou  val_loss  val_iou  val_dice  volume Dice  images/s       lr  seconds");
+            } else {
+                println!("epoch  train loss  val loss  val IoU  volume Dice  images/s       lr  seconds");
+            }
         }
         Ok(Self { path: path.to_owned(), file, json })
     }
 
-    fn write(&mut self, line: &EpochLog, best: f64) -> Result<()> {
+    fn write(&mut self, line: &EpochLog) -> Result<()> {
         let text = serde_json::to_string(line).map_err(|error| Error::Config(error.to_string()))?;
         writeln!(self.file, "{text}").map_err(Error::io("write", &self.path))?;
         if self.json {
             println!("{text}");
             return Ok(());
         }
-        let mark = if line.val_dice >= best { " *" } else { "" };
+        let mark = if line.best { " *" } else { "" };
+        if let Some(iou) = line.train_iou {
+            println!(
+                "{:>5}  {:>6.4}  {iou:>6.4}  {:>8.4}  {:>7.4}  {:>8.4}  {:>11.4}  {:>8.1}  {:>7.1e}  {:>7.1}{mark}",
+                line.epoch,
+                line.train_loss,
+                line.val_loss,
+                line.val_iou,
+                line.val_dice_batch,
+                line.val_dice,
+                line.images_per_second,
+                line.lr,
+                line.seconds
+            );
+            self.warn(line);
+            return Ok(());
+        }
         println!(
             "{:>5}  {:>10.4}  {:>8.4}  {:>7.4}  {:>11.4}  {:>8.1}  {:>7.1e}  {:>7.1}{mark}",
             line.epoch,
@@ -358,9 +393,13 @@ impl Log {
             line.lr,
             line.seconds
         );
+        self.warn(line);
+        Ok(())
+    }
+
+    fn warn(&self, line: &EpochLog) {
         if line.predicted_pixels == 0 {
             println!("       warning: the network predicts nothing on the validation slices");
         }
-        Ok(())
     }
 }

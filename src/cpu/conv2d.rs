@@ -107,7 +107,6 @@ impl Conv2dParams {
 /// terms in UNeXt) makes losses drift ten times further from f64 within a dozen steps (measured).
 const SUM_TERMS: usize = 64;
 
-
 /// Adds the sums of a block to the total and starts the next block.
 #[inline(always)]
 fn flush<T: Real, const M: usize, const V: usize>(acc: &mut [[Lanes<T>; V]; M], total: &mut [[Lanes<T>; V]; M]) {

@@ -9,7 +9,7 @@ use std::path::Path;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 
-use super::Trainer;
+use super::{Plateau, Trainer};
 use crate::models::weights;
 use crate::{Error, Result};
 
@@ -28,6 +28,14 @@ pub struct Progress {
     pub loss_slices: usize,
     /// The last loss that arrived.
     pub last_loss: f64,
+    /// What the plateau schedule remembers.
+    pub plateau: Plateau,
+    /// The best value of the monitored figure so far.
+    pub best: Option<f64>,
+    /// Epochs since then.
+    pub since_best: usize,
+    /// Sum of (batch IoU times slices) of the epoch so far, where the settings ask for it.
+    pub iou_sum: f64,
 }
 
 impl Progress {
@@ -35,6 +43,16 @@ impl Progress {
         self.loss_sum += loss * slices as f64;
         self.loss_slices += slices;
         self.last_loss = loss;
+    }
+
+    /// The progress at the start of the next epoch.
+    pub(super) fn next_epoch(&self) -> Self {
+        let Self { epoch, step, plateau, best, since_best, .. } = *self;
+        Self { epoch: epoch + 1, step, plateau, best, since_best, ..Self::default() }
+    }
+
+    pub(super) fn mean_iou(&self) -> f64 {
+        self.iou_sum / self.loss_slices.max(1) as f64
     }
 
     pub(super) fn mean_loss(&self) -> f64 {
@@ -46,44 +64,44 @@ impl Progress {
 ///
 /// # Errors
 /// [`Error::Io`]; the previous file stays.
-pub fn save_state(trainer: &mut Trainer, best: f64, path: &Path) -> Result<()> {
-    let moments = [trainer.moment1.to_vec()?, trainer.moment2.to_vec()?];
+pub fn save_state(trainer: &mut Trainer, path: &Path) -> Result<()> {
     let model = weights::to_bytes(&mut trainer.net, &HashMap::new())?;
-    let progress =
-        serde_json::to_string(&(&trainer.progress, best)).map_err(|error| Error::Config(error.to_string()))?;
+    let progress = serde_json::to_string(&trainer.progress).map_err(|error| Error::Config(error.to_string()))?;
     let fail = |error: safetensors::SafeTensorError| Error::weights(path, error.to_string());
-    let numbers = |values: &Vec<f32>| values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>();
-    let moments = [numbers(&moments[0]), numbers(&moments[1])];
-    let shape = vec![moments[0].len() / 4];
-    let entries = [
-        ("moment1", TensorView::new(Dtype::F32, shape.clone(), &moments[0]).map_err(fail)?),
-        ("moment2", TensorView::new(Dtype::F32, shape, &moments[1]).map_err(fail)?),
-        ("model", TensorView::new(Dtype::U8, vec![model.len()], &model).map_err(fail)?),
-    ];
+    let mut numbers = Vec::new();
+    for (name, tensor) in trainer.optimizer.state() {
+        let values = tensor.to_vec()?;
+        numbers.push((name, values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>()));
+    }
+    let mut entries = vec![("model", TensorView::new(Dtype::U8, vec![model.len()], &model).map_err(fail)?)];
+    for (name, bytes) in &numbers {
+        entries.push((name, TensorView::new(Dtype::F32, vec![bytes.len() / 4], bytes).map_err(fail)?));
+    }
     let about = HashMap::from([("progress".to_owned(), progress)]);
     let bytes = safetensors::tensor::serialize(entries, Some(about)).map_err(fail)?;
     crate::data::write_atomically(path, &bytes)
 }
 
-/// Brings a trainer to where [`save_state`] left it; returns the best score so far.
+/// Brings a trainer to where [`save_state`] left it.
 ///
 /// # Errors
-/// [`Error::Weights`] if the file belongs to another model or is damaged.
-pub fn load_state(trainer: &mut Trainer, path: &Path) -> Result<f64> {
+/// [`Error::Weights`] if the file belongs to another model or optimizer, or is damaged.
+pub fn load_state(trainer: &mut Trainer, path: &Path) -> Result<()> {
     let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
     let damaged = |what: &str| Error::weights(path, format!("cannot resume from it: {what}; start a new run"));
     let (_, metadata) = SafeTensors::read_metadata(&bytes).map_err(|error| damaged(&error.to_string()))?;
     let text = metadata.metadata().as_ref().and_then(|map| map.get("progress").cloned());
     let text = text.ok_or_else(|| damaged("it holds no progress"))?;
-    let (progress, best): (Progress, f64) = serde_json::from_str(&text).map_err(|error| damaged(&error.to_string()))?;
+    let progress: Progress = serde_json::from_str(&text).map_err(|error| damaged(&error.to_string()))?;
     let file = SafeTensors::deserialize(&bytes).map_err(|error| damaged(&error.to_string()))?;
-    for (name, tensor) in [("moment1", &trainer.moment1), ("moment2", &trainer.moment2)] {
-        let view = file.tensor(name).map_err(|error| damaged(&error.to_string()))?;
+    for (name, tensor) in trainer.optimizer.state() {
+        let missing = |_| damaged(&format!("it has no {name}, so it belongs to other settings"));
+        let view = file.tensor(name).map_err(missing)?;
         let values: Vec<f32> = bytemuck::pod_collect_to_vec(view.data());
         tensor.write(&values).map_err(|_| damaged("it belongs to another model"))?;
     }
     let model = file.tensor("model").map_err(|error| damaged(&error.to_string()))?;
     weights::load_bytes(&mut trainer.net, model.data(), path)?;
     trainer.progress = progress;
-    Ok(best)
+    Ok(())
 }

@@ -7,11 +7,17 @@ mod checkpoint;
 mod config;
 mod events;
 mod judge;
+mod optimizer;
+mod recipes;
 mod sampling;
+mod schedule;
 mod trainer;
 
 pub use checkpoint::{Progress, load_state, save_state};
-pub use config::{DicePooling, TrainConfig};
+pub use config::{DicePooling, Loss, Monitor, TrainConfig};
 pub use events::EventWriter;
+pub use optimizer::OptimizerKind;
+pub use recipes::RECIPES;
 pub use sampling::{Oversample, Weighted};
+pub use schedule::{Plateau, Schedule};
 pub use trainer::{EpochLog, Evaluation, Trainer};

@@ -5,12 +5,14 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-use super::TrainConfig;
 use super::checkpoint::Progress;
+use super::optimizer::Optimizer;
+use super::{Monitor, TrainConfig};
 use crate::data::{Dataset, Split};
+use crate::eval::metrics::batch_scores;
 use crate::eval::{Metrics, SliceCounts};
 use crate::models::{self, ModelConfig, Network};
-use crate::ops::{Mode, Sample, SliceBytes, Slices, adam, bce_dice, load_batch, metric_counts};
+use crate::ops::{Mode, Sample, SliceBytes, Slices, bce_dice, load_batch, metric_counts};
 use crate::tensor::{Device, Pending, Tensor};
 use crate::{Error, Result, Tape};
 
@@ -27,6 +29,13 @@ pub struct EpochLog {
     pub val_iou: f64,
     /// Mean volume Dice of the validation patients.
     pub val_dice: f64,
+    /// UNeXt's Dice, pooled by batch: 2 IoU / (1 + IoU) of each batch.
+    pub val_dice_batch: f64,
+    /// UNeXt's batch IoU while training, where `train_iou` asks for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub train_iou: Option<f64>,
+    /// Whether these weights are the best so far.
+    pub best: bool,
     /// Learning rate at the end of the epoch.
     pub lr: f64,
     /// Of training and validation.
@@ -57,9 +66,7 @@ pub struct Trainer {
     pub net: Box<dyn Network>,
     /// Where the run stands.
     pub progress: Progress,
-    pub(super) moment1: Tensor,
-    pub(super) moment2: Tensor,
-    step_values: Tensor,
+    pub(super) optimizer: Optimizer,
     slices: Slices,
     /// (patient, slice) -> position on the device.
     places: HashMap<(usize, usize), usize>,
@@ -79,6 +86,16 @@ struct Batch {
     target: Tensor,
 }
 
+/// What a training batch reports, on its way from the device.
+#[derive(Debug)]
+struct Measured {
+    step: u64,
+    loss: Pending,
+    /// Per slice, where the settings ask for it.
+    counts: Option<Tensor>,
+    slices: usize,
+}
+
 /// Losses on their way from the device: few enough to bound memory, enough not to wait.
 const IN_FLIGHT: usize = 2;
 
@@ -91,7 +108,6 @@ impl Trainer {
         config.check()?;
         fits(dataset, &config.network())?;
         let net = models::build(device, &config.network(), config.seed)?;
-        let flat = net.parameters().values.shape();
         let (h, w) = (dataset.height, dataset.width);
         let places = dataset.indices().enumerate().map(|(place, index)| (index, place)).collect();
         let slices = upload(device, dataset, config)?;
@@ -102,9 +118,7 @@ impl Trainer {
             target: device.empty("batch", [config.batch, h, w, 1])?,
         };
         Ok(Self {
-            moment1: device.zeros("adam", flat)?,
-            moment2: device.zeros("adam", flat)?,
-            step_values: device.zeros("adam", [2])?,
+            optimizer: Optimizer::new(device, net.parameters(), config)?,
             slices,
             places,
             areas: areas.map(|slice| slice.mask.iter().map(|inside| u32::from(*inside)).sum()).collect(),
@@ -133,30 +147,40 @@ impl Trainer {
         Sample::plain(self.places.get(&index).copied().unwrap_or(usize::MAX), index.0)
     }
 
-    /// One update from these samples with this learning rate; returns the loss before it, on its way home.
+    /// One update from these samples with this learning rate; returns the loss before it (of the first batch, if the
+    /// samples are several), on its way home.
     ///
     /// # Errors
-    /// As the ops.
+    /// As the ops; [`Error::Config`] if there are no samples.
     pub fn step(&mut self, samples: &[Sample], rate: f64) -> Result<Pending> {
+        let first = self.update(samples, rate)?.into_iter().next();
+        first.map(|batch| batch.loss).ok_or_else(|| Error::Config("a step needs samples".to_owned()))
+    }
+
+    /// One update from the mean gradient of these samples, taken in batches of `config.batch`.
+    fn update(&mut self, samples: &[Sample], rate: f64) -> Result<Vec<Measured>> {
         self.progress.step += 1;
-        let optimizer = self.config.adam();
-        self.step_values.write(&optimizer.step_values(rate, self.progress.step))?;
-        let (x, target) = self.load(samples)?;
-        let tape = Tape::new();
-        let logits = self.net.forward(&tape.watch(&x), Mode::Train)?;
-        let loss = bce_dice(&logits, &target, &self.config.loss())?;
-        drop(logits);
-        if self.progress.step == 1
-            && let Device::Gpu(context) = &self.device
-        {
-            context.switches.say(5, || tape.to_string());
+        let mut measured = Vec::new();
+        for batch in samples.chunks(self.config.batch) {
+            let (x, target) = self.load(batch)?;
+            let tape = Tape::new();
+            let logits = self.net.forward(&tape.watch(&x), Mode::Train)?;
+            let loss = bce_dice(&logits, &target, &self.config.loss())?;
+            let counts = self.config.train_iou.then(|| metric_counts(&logits, &target)).transpose()?;
+            drop(logits);
+            if self.progress.step == 1
+                && let Device::Gpu(context) = &self.device
+            {
+                context.switches.say(5, || tape.to_string());
+            }
+            let gradients = tape.backward(&loss)?;
+            let parameters = self.net.parameters();
+            parameters.check(&gradients)?;
+            self.optimizer.collect(parameters, measured.is_empty())?;
+            measured.push(Measured { step: self.progress.step, loss: loss.read_later()?, counts, slices: batch.len() });
         }
-        let gradients = tape.backward(&loss)?;
-        let parameters = self.net.parameters();
-        parameters.check(&gradients)?;
-        let (moment1, moment2) = (&self.moment1, &self.moment2);
-        adam(&optimizer, &parameters.gradients, &self.step_values, &parameters.values, moment1, moment2)?;
-        loss.read_later()
+        self.optimizer.step(self.net.parameters(), rate, self.progress.step, measured.len())?;
+        Ok(measured)
     }
 
     /// The images and masks of samples, on the device.
@@ -187,7 +211,7 @@ impl Trainer {
 
     /// Steps of an epoch.
     pub fn steps_per_epoch(&self, train: usize) -> usize {
-        let batch = self.config.batch;
+        let batch = self.config.batch * self.config.accumulate;
         if self.config.drop_last && train >= batch { train / batch } else { train.div_ceil(batch) }
     }
 
@@ -207,17 +231,18 @@ impl Trainer {
         self.losses.clear();
         let samples = self.epoch_samples(epoch, &split.train);
         let steps = self.steps_per_epoch(samples.len());
-        let mut pending: VecDeque<(Pending, usize)> = VecDeque::new();
-        let mut rate = self.config.rate(epoch, 0, steps);
+        let mut pending: VecDeque<Measured> = VecDeque::new();
+        let mut rate = self.config.rate(&self.progress.plateau, epoch, 0, steps);
         let first = self.progress.step_of_epoch;
         let mut seen = 0;
-        for (step, batch) in samples.chunks(self.config.batch).take(steps).enumerate().skip(first) {
+        let per_step = self.config.batch * self.config.accumulate;
+        for (step, samples) in samples.chunks(per_step).take(steps).enumerate().skip(first) {
             if self.config.steps > 0 && self.progress.step >= self.config.steps as u64 {
                 break;
             }
-            rate = self.config.rate(epoch, step, steps);
-            pending.push_back((self.step(batch, rate)?, batch.len()));
-            seen += batch.len();
+            rate = self.config.rate(&self.progress.plateau, epoch, step, steps);
+            pending.extend(self.update(samples, rate)?);
+            seen += samples.len();
             self.progress.step_of_epoch = step + 1;
             let latest = self.settle(&mut pending, IN_FLIGHT)?;
             if !watch(step + 1, steps, latest) {
@@ -228,11 +253,26 @@ impl Trainer {
         self.settle(&mut pending, 0)?;
         let training = begin.elapsed().as_secs_f64();
         let train_loss = self.progress.mean_loss();
-        let evaluation = self.evaluate(dataset, &split.val, false)?;
-        self.progress = Progress { epoch: epoch + 1, step: self.progress.step, ..Progress::default() };
+        let train_iou = self.config.train_iou.then(|| self.progress.mean_iou());
+        self.swap_average()?;
+        let evaluation = self.evaluate(dataset, &split.val, false);
+        self.swap_average()?;
+        let evaluation = evaluation?;
+        let (value, better) = self.better(&evaluation);
+        if better {
+            self.progress.best = Some(value);
+            self.progress.since_best = 0;
+        } else {
+            self.progress.since_best += 1;
+        }
+        self.progress.plateau.step(&self.config, evaluation.loss);
+        self.progress = self.progress.next_epoch();
         Ok(EpochLog {
             epoch,
             train_loss,
+            train_iou,
+            best: better,
+            val_dice_batch: evaluation.metrics.dice_batch,
             val_loss: evaluation.loss,
             val_iou: evaluation.metrics.iou_batch,
             val_dice: evaluation.metrics.dice_volume_mean,
@@ -243,10 +283,36 @@ impl Trainer {
         })
     }
 
+    /// Swaps the weights with their average, if the settings keep one: for evaluation and saving. Twice is as before.
+    ///
+    /// # Errors
+    /// As [`Tensor::copy_from`].
+    pub fn swap_average(&self) -> Result<()> {
+        self.optimizer.swap_average(self.net.parameters())
+    }
+
+    /// Whether the settings end the run here: all epochs or steps are done, or nothing became better for too long.
+    pub fn is_done(&self) -> bool {
+        let TrainConfig { epochs, steps, patience, .. } = self.config;
+        let Progress { epoch, step, since_best, .. } = self.progress;
+        epoch >= epochs || (steps > 0 && step >= steps as u64) || (patience > 0 && since_best >= patience)
+    }
+
+    /// The monitored figure, and whether it is the best so far (strictly, as UNeXt's script has it).
+    fn better(&self, evaluation: &Evaluation) -> (f64, bool) {
+        let Metrics { dice_volume_mean, iou_batch, .. } = evaluation.metrics;
+        let (value, sign) = match self.config.monitor {
+            Monitor::ValDice => (dice_volume_mean, 1.0),
+            Monitor::ValIou => (iou_batch, 1.0),
+            Monitor::ValLoss => (evaluation.loss, -1.0),
+        };
+        (value, self.progress.best.is_none_or(|best| sign * value > sign * best))
+    }
+
     /// Takes in losses until at most `left` are under way; returns the last one.
-    fn settle(&mut self, pending: &mut VecDeque<(Pending, usize)>, left: usize) -> Result<f64> {
+    fn settle(&mut self, pending: &mut VecDeque<Measured>, left: usize) -> Result<f64> {
         while pending.len() > left {
-            let Some((loss, slices)) = pending.pop_front() else { break };
+            let Some(Measured { step, loss, counts, slices }) = pending.pop_front() else { break };
             let loss = f64::from(loss.wait()?.first().copied().unwrap_or(f32::NAN));
             if !loss.is_finite() {
                 return Err(Error::NonFinite(format!(
@@ -255,7 +321,16 @@ impl Trainer {
                 )));
             }
             self.progress.add(loss, slices);
-            self.losses.push((self.progress.step - pending.len() as u64, loss));
+            self.losses.push((step, loss));
+            if let Some(counts) = counts {
+                let counts = counts.to_vec_u32()?;
+                let of = |n: &[u32]| {
+                    let [intersection, predicted, target] = [n[0], n[1], n[2]].map(u64::from);
+                    SliceCounts { patient: 0, intersection, predicted, target, pixels: 0 }
+                };
+                let counts: Vec<_> = counts.chunks_exact(3).map(of).collect();
+                self.progress.iou_sum += batch_scores(&counts).0 * slices as f64;
+            }
         }
         Ok(self.progress.last_loss)
     }
