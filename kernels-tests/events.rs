@@ -131,6 +131,9 @@ fn event_files_hold_what_was_written() {
         lr: 0.125,
         seconds: 2.0,
         images_per_second: 8.0,
+        val_dice_batch: 0.5,
+        train_iou: None,
+        best: true,
         predicted_pixels: 3,
     };
     events.epoch(2, &line).unwrap();

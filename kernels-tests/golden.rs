@@ -21,7 +21,7 @@ use shadegrad::ops::batch_norm::BatchNormSettings;
 use shadegrad::ops::conv2d::WeightKernel;
 use shadegrad::ops::{self, Adam, Axis, BceDice, Mode, Pooling, RunningStats, Sgd, Version};
 use shadegrad::tensor::random::Stream;
-use shadegrad::train::TrainConfig;
+use shadegrad::train::{Plateau, Schedule, TrainConfig};
 use shadegrad::{Device, Error, Gradients, Result, Shape, Tape, Tensor};
 
 use crate::devices;
@@ -454,7 +454,11 @@ fn run_sgd(case: &Case<'_>) -> Result<Results> {
         ops::sgd(&settings, &case.device.tensor("golden", p.shape(), row)?, &step, &p, &buffer)?;
         steps.extend(p.to_vec()?);
     }
-    Ok(vec![("p", steps), ("momentum_buffer", buffer.to_vec()?)])
+    let mut results = vec![("p", steps)];
+    if settings.momentum > 0.0 {
+        results.push(("momentum_buffer", buffer.to_vec()?));
+    }
+    Ok(results)
 }
 
 /// The gradient kernels that `backward` does not choose for a shape: (kernel, results).
@@ -705,17 +709,40 @@ fn golden_schedules() {
     let mut report = Report::default();
     for about in golden.json["schedules"].as_array().unwrap() {
         let (name, kind) = (about["case"].as_str().unwrap(), about["kind"].as_str().unwrap());
-        if kind != "CosineAnnealingLR" {
-            skipped(name, &format!("no schedule {kind} yet"));
-            continue;
-        }
         let of = |key: &str| about[key].as_f64().unwrap();
-        let epochs = about["t_max"].as_u64().unwrap() as usize;
-        let config =
-            TrainConfig { epochs, lr: of("lr"), min_lr: of("eta_min"), warmup_epochs: 0, ..TrainConfig::default() };
+        let start = TrainConfig { lr: of("lr"), min_lr: 0.0, warmup_epochs: 0, ..TrainConfig::default() };
+        let config = match kind {
+            "CosineAnnealingLR" => {
+                let epochs = about["t_max"].as_u64().unwrap() as usize;
+                TrainConfig { epochs, min_lr: of("eta_min"), schedule: Schedule::Cosine, ..start }
+            }
+            "ReduceLROnPlateau" => TrainConfig {
+                min_lr: of("min_lr"),
+                schedule: Schedule::Plateau,
+                lr_factor: of("factor"),
+                lr_patience: about["patience"].as_u64().unwrap() as usize,
+                ..start
+            },
+            "MultiStepLR" => TrainConfig {
+                schedule: Schedule::MultiStep,
+                lr_factor: of("gamma"),
+                milestones: numbers(&about["milestones"]).into_iter().map(|epoch| epoch as usize).collect(),
+                ..start
+            },
+            _ if kind.starts_with("ConstantLR") => TrainConfig { schedule: Schedule::Constant, ..start },
+            _ => {
+                skipped(name, &format!("no schedule {kind} yet"));
+                continue;
+            }
+        };
+        let losses = about["losses"].as_array().map(|_| numbers(&about["losses"]));
+        let mut plateau = Plateau::default();
         for (epoch, want) in numbers(&about["values"]).iter().enumerate() {
             let name = format!("{name} epoch {epoch}");
-            report.check(kind, &name, (config.rate(epoch, 0, 10) / want - 1.0).abs(), 1e-9);
+            report.check(kind, &name, (config.rate(&plateau, epoch, 0, 10) / want - 1.0).abs(), 1e-9);
+            if let Some(losses) = &losses {
+                plateau.step(&config, losses[epoch]);
+            }
         }
     }
     report.finish("schedules");

@@ -7,7 +7,9 @@ use shadegrad::data::{AugmentConfig, Dataset, Normalization, Split};
 use shadegrad::models::weights;
 use shadegrad::nn::fill;
 use shadegrad::tensor::random::Stream;
-use shadegrad::train::{DicePooling, TrainConfig, Trainer};
+use shadegrad::train::{
+    DicePooling, EpochLog, Loss, Monitor, OptimizerKind, Schedule, TrainConfig, Trainer, load_state, save_state,
+};
 use shadegrad::{Device, Result};
 
 use crate::devices;
@@ -83,6 +85,101 @@ fn nothing_leaks_when_a_trainer_is_dropped() {
     drop(losses(&device, &dataset, &config, 2).unwrap());
     let memory = device.memory();
     assert_eq!((memory.live, memory.owners.len()), (0, 0), "still alive: {:?}", memory.owners);
+}
+
+/// A run that is stopped after every epoch, written to a file and read by a new trainer ends in the same bits.
+#[test]
+fn a_resumed_run_ends_in_the_same_bits() {
+    let dataset = phantom();
+    let split = Split::by_patient(&dataset, 0.34, 0).unwrap();
+    let plain = TrainConfig { epochs: 3, batch: 4, ..TrainConfig::default() };
+    let everything = TrainConfig {
+        optimizer: OptimizerKind::Sgd,
+        nesterov: true,
+        clip_norm: 0.5,
+        accumulate: 2,
+        ema: 0.9,
+        schedule: Schedule::Plateau,
+        lr_patience: 0,
+        augment: AugmentConfig::strong(),
+        ..plain.clone()
+    };
+    let adamw = TrainConfig { optimizer: OptimizerKind::AdamW, loss: Loss::Tversky, train_iou: true, ..plain.clone() };
+    let folder = tempfile::tempdir().unwrap();
+    let state = folder.path().join("state.safetensors");
+    for device in devices::all() {
+        for config in [&plain, &everything, &adamw] {
+            let finish = |trainer: &mut Trainer| weights::to_bytes(&mut trainer.net, &Default::default()).unwrap();
+            let mut whole = Trainer::new(&device, &dataset, config).unwrap();
+            let mut logs = Vec::new();
+            while !whole.is_done() {
+                logs.push(whole.epoch(&split, &dataset, &mut |_, _, _| true).unwrap());
+            }
+            let mut parts = Trainer::new(&device, &dataset, config).unwrap();
+            let mut again = Vec::new();
+            loop {
+                // The first try of each epoch is interrupted after a step, and its state kept.
+                let stopped = parts.epoch(&split, &dataset, &mut |step, _, _| step != 1);
+                assert!(matches!(stopped, Err(shadegrad::Error::Interrupted)), "{stopped:?}");
+                save_state(&mut parts, &state).unwrap();
+                parts = Trainer::new(&device, &dataset, config).unwrap();
+                load_state(&mut parts, &state).unwrap();
+                again.push(parts.epoch(&split, &dataset, &mut |_, _, _| true).unwrap());
+                save_state(&mut parts, &state).unwrap();
+                if parts.is_done() {
+                    break;
+                }
+                parts = Trainer::new(&device, &dataset, config).unwrap();
+                load_state(&mut parts, &state).unwrap();
+            }
+            assert!(finish(&mut whole) == finish(&mut parts), "{device}: other weights after resuming with {config:?}");
+            for (a, b) in logs.iter().zip(&again) {
+                let figures =
+                    |line: &EpochLog| (line.train_loss, line.val_loss, line.val_dice, line.train_iou, line.lr);
+                assert_eq!(figures(a), figures(b), "{device}, epoch {}", a.epoch);
+            }
+        }
+    }
+}
+
+/// The average of the weights is what `swap_average` shows, and swapping twice changes nothing.
+#[test]
+fn the_average_of_the_weights_trails_them() {
+    let dataset = phantom();
+    let split = Split::by_patient(&dataset, 0.34, 0).unwrap();
+    let config = TrainConfig { batch: 4, ema: 0.9, ..TrainConfig::default() };
+    let mut trainer = Trainer::new(&Device::cpu(), &dataset, &config).unwrap();
+    let values = |trainer: &Trainer| trainer.net.parameters().values.to_vec().unwrap();
+    let start = values(&trainer);
+    let samples = trainer.epoch_samples(0, &split.train);
+    trainer.step(&samples[..4], 1e-3).unwrap().wait().unwrap();
+    let after = values(&trainer);
+    trainer.swap_average().unwrap();
+    let average = values(&trainer);
+    // After the first update the average takes over 1 - 2/11 of the way.
+    for ((start, after), average) in start.iter().zip(&after).zip(&average) {
+        let want = start + (after - start) * (9.0 / 11.0);
+        assert!((want - average).abs() < 1e-6, "{start} {after} {average}");
+    }
+    trainer.swap_average().unwrap();
+    assert_eq!(values(&trainer), after);
+}
+
+#[test]
+fn patience_ends_a_run() {
+    let dataset = phantom();
+    let split = Split::by_patient(&dataset, 0.34, 0).unwrap();
+    // A rate of almost nothing: the weights stay, and after the first epoch nothing becomes better.
+    let still =
+        TrainConfig { lr: 1e-30, min_lr: 0.0, weight_decay: 0.0, epochs: 9, batch: 4, ..TrainConfig::default() };
+    let config = TrainConfig { patience: 2, monitor: Monitor::ValIou, drop_last: false, ..still };
+    let mut trainer = Trainer::new(&Device::cpu(), &dataset, &config).unwrap();
+    let mut best = Vec::new();
+    while !trainer.is_done() {
+        best.push(trainer.epoch(&split, &dataset, &mut |_, _, _| true).unwrap().best);
+    }
+    let last_best = best.iter().rposition(|best| *best).unwrap();
+    assert!(best.len() < 9 && best.len() == last_best + 3, "{best:?}");
 }
 
 #[test]
@@ -167,13 +264,14 @@ fn golden_training_first_epoch() {
                 let loss = f64::from(trainer.step(batch, config.lr).unwrap().wait().unwrap()[0]);
                 let difference = (loss - want[step]).abs();
                 worst = worst.max(difference);
-                // The goldens ask for 1e-5 over the first 19 steps of `pooled` and 1e-3 over all. We hold 1e-5 for eleven
-                // steps and were seen at 1.9e-5 at step 11 (PyTorch's own f32 is 0.9e-5 away from its f64 there): an
-                // open gap, which this bound keeps from growing.
+                // The goldens ask for 1e-5 over the first 19 steps of `pooled`. PyTorch's own f32 is at 0.95e-5 there. We
+                // are below in all but one or two steps after the tenth, at most at 2.4e-5 (seen with sums in blocks of
+                // 64, of 16, of 8 to 32 with compensation, and with gradients in f64; only f64 in the forward sums
+                // helped, at twice their time): an open gap, which this bound keeps from growing.
                 let bound = match (sample, step) {
                     (true, _) => 1e-4,
                     (false, ..11) => 1e-5,
-                    (false, 11..19) => 5e-5,
+                    (false, 11..19) => 3e-5,
                     (false, _) => 1e-3,
                 };
                 assert!(difference < bound, "{recipe} on {device}, step {step}: {loss}, PyTorch has {}", want[step]);

@@ -11,7 +11,7 @@ use super::{Monitor, TrainConfig};
 use crate::data::{Dataset, Split};
 use crate::eval::metrics::batch_scores;
 use crate::eval::{Metrics, SliceCounts};
-use crate::models::{self, ModelConfig, Network};
+use crate::models::{self, ModelConfig, Network, Summary};
 use crate::ops::{Mode, Sample, SliceBytes, Slices, bce_dice, load_batch, metric_counts};
 use crate::tensor::{Device, Pending, Tensor};
 use crate::{Error, Result, Tape};
@@ -107,6 +107,7 @@ impl Trainer {
     pub fn new(device: &Device, dataset: &Dataset, config: &TrainConfig) -> Result<Self> {
         config.check()?;
         fits(dataset, &config.network())?;
+        has_room(device, dataset, config)?;
         let net = models::build(device, &config.network(), config.seed)?;
         let (h, w) = (dataset.height, dataset.width);
         let places = dataset.indices().enumerate().map(|(place, index)| (index, place)).collect();
@@ -386,6 +387,37 @@ fn fits(dataset: &Dataset, network: &ModelConfig) -> Result<()> {
         return Ok(());
     };
     Err(Error::data(&dataset.root, message))
+}
+
+/// Refuses a batch whose activations alone are more than the machine's free memory: the CPU device would be killed
+/// instead of failing. A GPU's allocations fail by themselves.
+fn has_room(device: &Device, dataset: &Dataset, config: &TrainConfig) -> Result<()> {
+    if !matches!(device, Device::Cpu(_)) {
+        return Ok(());
+    }
+    let size = [dataset.height, dataset.width];
+    let multiple = config.network().multiple();
+    let tiles = (size[0] / multiple * (size[1] / multiple)) as u64;
+    // At least half of the outputs are alive when the backward pass begins.
+    let image = Summary::new(&config.network(), multiple)?.activation_bytes * tiles / 2;
+    let needed = image.saturating_mul(config.batch as u64);
+    let mut system = sysinfo::System::new();
+    system.refresh_memory();
+    let free = system.available_memory();
+    if free == 0 || needed <= free {
+        return Ok(());
+    }
+    let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
+    Err(Error::Config(format!(
+        "a batch of {} slices {}x{} needs at least {:.1} GiB, but {:.1} GiB are free; lower --batch to {} or less \
+         (with --set accumulate=N for the same update)",
+        config.batch,
+        size[0],
+        size[1],
+        gib(needed),
+        gib(free),
+        (free / image.max(1)).max(1)
+    )))
 }
 
 /// All slices as bytes, with their patients' normalisation.
