@@ -297,7 +297,7 @@ impl Run<'_> {
         let settings = Adam { weight_decay, ..Adam::default() };
         let all = net.parameters();
         let zeros = |shape: Shape| self.device.zeros("golden", shape).unwrap();
-        let (m, v, step) = (zeros(all.values.shape()), zeros(all.values.shape()), zeros([2].into()));
+        let (m, v, step) = (zeros(all.values.shape()), zeros(all.values.shape()), zeros([4].into()));
         let value = |loss: &Tensor| f64::from(loss.to_vec().unwrap()[0]);
         let losses = numbers(&about["losses"]);
         for (t, want) in losses.iter().enumerate() {

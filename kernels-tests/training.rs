@@ -59,6 +59,11 @@ fn memory_does_not_grow() {
     let dataset = phantom();
     let config = TrainConfig { batch: 4, ..TrainConfig::default() };
     for device in devices::all() {
+        // A device of its own: the others are shared with the tests that run beside this one.
+        let device = match device {
+            Device::Cpu(_) => device,
+            Device::Gpu(_) => Device::open(&device.to_string()).unwrap(),
+        };
         let mut trainer = Trainer::new(&device, &dataset, &config).unwrap();
         let split = Split::by_patient(&dataset, 0.34, 0).unwrap();
         let samples = trainer.epoch_samples(0, &split.train);

@@ -46,25 +46,16 @@ Environment:
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Make a small phantom data set, train, evaluate, draw overlays: a few minutes without a GPU
+    // No doc comments here: they would hide those of the arguments, with their examples.
     Demo(demo::DemoArgs),
-    /// List adapters, limits and features, and which one `auto` takes
     Devices(devices::DevicesArgs),
-    /// Train a network on a folder of slices
     Train(train::TrainArgs),
-    /// Judge trained weights: honest metrics side by side
     Eval(eval::EvalArgs),
-    // No doc comment: it would hide the one of `PredictArgs`, with its examples.
     Predict(predict::PredictArgs),
-    /// Write one page about a run: curves, metrics, slices, calibration, settings
     Report(report::ReportArgs),
-    /// Compare every kernel with the f64 reference on this device
     Check(check::CheckArgs),
-    /// Time the kernels
     Bench(bench::BenchArgs),
-    /// Look at a data set, or make a phantom one
     Data(data::DataArgs),
-    /// Show what a network is made of
     Show(show::ShowArgs),
     Import(import::ImportArgs),
     Export(export::ExportArgs),

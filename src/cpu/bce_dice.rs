@@ -60,7 +60,7 @@ fn entropy<T: Real>(settings: &BceDiceParams, x: T, t: T, e: T) -> (T, T) {
         weight = alpha * t + (T::one() - alpha) * (T::one() - t);
     }
     if settings.focal_gamma > 0.0 {
-        weight = weight * (-T::of(settings.focal_gamma.into()) * (x.abs() * right + rest)).exp();
+        weight *= (-T::of(settings.focal_gamma.into()) * (x.abs() * right + rest)).exp();
     }
     (x.abs() * wrong + rest, weight)
 }

@@ -29,5 +29,5 @@ pub fn clip<T: Real>(p: &ClipNormParams, gradient: &[T], step: &mut [T], norm: &
     let total: f64 = partials.iter().sum();
     let length = step[3] * T::of(total.sqrt());
     norm[0] = length;
-    step[3] = step[3] * (T::of(p.max_norm.into()) / (length + T::of(1e-6))).min(T::one());
+    step[3] *= (T::of(p.max_norm.into()) / (length + T::of(1e-6))).min(T::one());
 }

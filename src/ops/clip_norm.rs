@@ -1,6 +1,6 @@
 //! Gradient clipping by the global norm (`torch.nn.utils.clip_grad_norm_`), on the device. Not differentiated.
 //!
-//! factor = step[3] * min(1, max_norm / (norm + 1e-6)).  Shapes: gradient `[count]`, `step` `[4]` -> norm `[1]`.
+//! `step[3] *= min(1, max_norm / (norm + 1e-6))`.  Shapes: gradient `[count]`, `step` `[4]` -> norm `[1]`.
 //! Versions: one.  Launches: 2.
 
 use crate::cpu::clip_norm::{self as plain, ClipNormParams};

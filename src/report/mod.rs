@@ -2,7 +2,7 @@
 //! what predicting nothing would score, every patient, best and worst slices, thresholds, calibration, settings.
 //!
 //! Pictures are data addresses, charts and outlines inline SVG, and the style sheet is part of the page: no request
-//! leaves it. The page's frame is `template.html`; [`sections`] fills it from the numbers.
+//! leaves it. The page's frame is `template.html`; `sections` fills it from the numbers.
 
 mod chart;
 mod gallery;
