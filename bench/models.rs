@@ -61,7 +61,7 @@ pub fn time(
     let disc: Vec<f32> =
         (0..count * classes).map(|i| f32::from(u8::from(i / classes / size % size < size / 4))).collect();
     let target = device.tensor("bench", [batch, size, size, classes], &disc)?;
-    let step_values = device.zeros("bench", [2])?;
+    let step_values = device.zeros("bench", [4])?;
     let mut times = Vec::new();
     let mut reserved = [0; 2];
     let before = |device: &Device| (device.dispatches(), traffic(device));

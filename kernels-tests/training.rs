@@ -285,3 +285,17 @@ fn golden_training_first_epoch() {
         }
     }
 }
+
+/// The timed step is a step of its own, so it is run here once for each network.
+#[test]
+fn networks_are_timed() {
+    for model in ["unext", "unet", "resunet"] {
+        let sizes =
+            ["--train", "--batch", "2", "--size", "32", "--runs", "1", "--base", "4", "--device", "cpu", "--json"];
+        let shadegrad = env!("CARGO_BIN_EXE_shadegrad");
+        let done = std::process::Command::new(shadegrad).arg("bench").arg(model).args(sizes).output().unwrap();
+        assert!(done.status.success(), "{model}: {}", String::from_utf8_lossy(&done.stderr));
+        let line: serde_json::Value = serde_json::from_slice(&done.stdout).unwrap();
+        assert!(line["step_ms"].as_f64().unwrap() > 0.0 && line["peak_bytes"].as_u64().unwrap() > 0, "{line}");
+    }
+}
