@@ -12,6 +12,7 @@ mod pool;
 mod readback;
 pub(crate) mod recorder;
 pub mod shader;
+pub mod translate;
 
 pub use context::{AdapterFacts, Context, GpuOptions, adapters};
 pub use launch::{Binding, Launch, WORKGROUP};

@@ -153,6 +153,11 @@ impl Assembled {
     /// # Errors
     /// The first fault, with file and line of the piece that holds it.
     pub fn validate(&self) -> Result<naga::Module> {
+        self.validated().map(|(module, _)| module)
+    }
+
+    /// As [`validate`](Self::validate), with what the validator found out.
+    pub(super) fn validated(&self) -> Result<(naga::Module, naga::valid::ModuleInfo)> {
         let fault = |line: u32, message: String| {
             let (file, line) = self.locate(line);
             Error::Shader { file, line, message }
@@ -163,7 +168,7 @@ impl Assembled {
         })?;
         let mut validator =
             naga::valid::Validator::new(naga::valid::ValidationFlags::all(), naga::valid::Capabilities::all());
-        if let Err(error) = validator.validate(&module) {
+        let info = validator.validate(&module).map_err(|error| {
             let line = self.first_line(error.spans().map(|(span, _)| *span));
             let mut message = error.as_inner().to_string();
             let mut source = std::error::Error::source(error.as_inner());
@@ -171,9 +176,9 @@ impl Assembled {
                 message = format!("{message}: {cause}");
                 source = cause.source();
             }
-            return Err(fault(line, message));
-        }
-        Ok(module)
+            fault(line, message)
+        })?;
+        Ok((module, info))
     }
 
     /// The line of the first span that is one: what naga made up itself, such as the type to return, has none.
