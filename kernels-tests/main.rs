@@ -15,6 +15,7 @@ mod golden;
 mod gradients;
 mod interchange;
 mod kernels;
+mod ladder;
 mod models;
 mod report;
 mod shaders;

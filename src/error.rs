@@ -65,6 +65,14 @@ pub enum Error {
     /// The device went away (driver reset, unplugged, too long a kernel).
     #[error("the GPU was lost: {0}; run again, with a smaller --batch if it repeats")]
     DeviceLost(String),
+    /// `SHADEGRAD_CHECK` found a result that is not the reference's.
+    #[error("SHADEGRAD_CHECK: {op}: {message}")]
+    Check {
+        /// The operation, and `backward` where its gradient is meant.
+        op: String,
+        /// Which result, its shape, the element, both values, the kernels.
+        message: String,
+    },
     /// A value that must be finite is not.
     #[error("{0}")]
     NonFinite(String),

@@ -27,8 +27,8 @@ use crate::Result;
 use crate::tensor::{Device, Shape, Tensor};
 
 pub use gradients::Gradients;
-pub(crate) use tape::{Input, Node, record};
-pub use tape::{Operation, Slot, Tape};
+pub(crate) use tape::{Input, Node, kept_for, record};
+pub use tape::{Operation, Slot, Source, Tape};
 
 /// A trained parameter: its stable number, and the place where its gradient is written.
 #[derive(Debug)]
@@ -50,8 +50,8 @@ pub trait Backward: Debug + Send {
     /// As the op's launches.
     fn backward(&self, gy: &Tensor, wanted: &mut Wanted<'_>) -> Result<Vec<Option<Tensor>>>;
 
-    /// The tensors kept for the gradient.
-    fn saved(&self) -> Vec<&Tensor>;
+    /// The tensors kept for the gradient. They can be replaced: a check puts copies on the CPU in their place.
+    fn saved(&mut self) -> Vec<&mut Tensor>;
 
     /// Multiply-adds of the forward pass; 0 for what is no sum of products with weights.
     fn macs(&self) -> u64 {

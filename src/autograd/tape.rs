@@ -4,9 +4,8 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::{Backward, Gradients, Leaf, Wanted};
-use crate::ops;
 use crate::tensor::{Device, Shape, Tensor};
-use crate::{Error, Result};
+use crate::{Error, Result, debug, ops};
 
 /// Where a tensor stands on a tape.
 #[derive(Debug, Clone)]
@@ -66,6 +65,23 @@ pub struct Operation {
     pub parameters: usize,
     /// Bytes kept for its gradient.
     pub saved_bytes: u64,
+    /// Shapes of the tensors kept for its gradient.
+    pub kept: Vec<Shape>,
+    /// Where its inputs come from, in their order.
+    pub inputs: Vec<Source>,
+    /// The number of its result, for the inputs of later operations.
+    pub value: usize,
+}
+
+/// Where an input of an operation comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// It is not differentiated, or absent.
+    Constant,
+    /// A watched tensor, or the result of an operation, by its number.
+    Value(usize),
+    /// A parameter, by its stable number.
+    Parameter(usize),
 }
 
 fn lock(inner: &Mutex<Inner>) -> MutexGuard<'_, Inner> {
@@ -120,19 +136,36 @@ impl Tape {
 
     /// What was recorded, in order.
     pub fn operations(&self) -> Vec<Operation> {
-        let of = |node: &Node| Operation {
+        let of = |node: &mut Node| Operation {
             op: node.op.name(),
             output: node.shape,
             macs: node.op.macs(),
             parameters: node.inputs.iter().map(parameters).sum(),
-            saved_bytes: saved_bytes(node.op.as_ref()),
+            saved_bytes: saved_bytes(node.op.as_mut()),
+            kept: node.op.saved().into_iter().map(|tensor| tensor.shape()).collect(),
+            inputs: node.inputs.iter().map(source).collect(),
+            value: node.output,
         };
-        lock(&self.inner).nodes.iter().map(of).collect()
+        lock(&self.inner).nodes.iter_mut().map(of).collect()
     }
 
     /// Bytes kept for the gradients. A tensor kept by several operations counts for each.
     pub fn saved_bytes(&self) -> u64 {
-        lock(&self.inner).nodes.iter().map(|node| saved_bytes(node.op.as_ref())).sum()
+        lock(&self.inner).nodes.iter_mut().map(|node| saved_bytes(node.op.as_mut())).sum()
+    }
+
+    /// As [`saved_bytes`](Self::saved_bytes), but a tensor kept by several operations counts once.
+    pub fn distinct_saved_bytes(&self) -> u64 {
+        let mut inner = lock(&self.inner);
+        let mut all: Vec<Tensor> = Vec::new();
+        for node in &mut inner.nodes {
+            for kept in node.op.saved() {
+                if !all.iter().any(|known| known.same_place(kept)) {
+                    all.push(kept.detach());
+                }
+            }
+        }
+        all.iter().map(Tensor::bytes).sum()
     }
 
     /// What was recorded, in the order of execution: for exporters.
@@ -171,9 +204,9 @@ impl Tape {
         slots[at] = Some(gradient.detach());
         let mut grads = Gradients::default();
         // Popping drops each node's saved tensors as soon as it has been played.
-        while let Some(node) = nodes.pop() {
+        while let Some(mut node) = nodes.pop() {
             let Some(gy) = slots[node.output].take() else { continue };
-            let gradients = play(&node, &gy, &wants, &grads)?;
+            let gradients = play(&mut node, &gy, &wants, &grads)?;
             drop(gy);
             for (input, gradient) in node.inputs.iter().zip(gradients) {
                 let Some(gradient) = gradient else { continue };
@@ -193,18 +226,32 @@ impl Tape {
     }
 }
 
-fn play(node: &Node, gy: &Tensor, wants: &[bool], grads: &Gradients) -> Result<Vec<Option<Tensor>>> {
-    let needs = node.inputs.iter().map(|input| needed(input, wants)).collect();
-    let targets = node.inputs.iter().map(|input| match input {
-        // On a GPU the kernel writes the parameter's gradient where the optimizer reads it. CPU ops lock whole
-        // buffers, so there it is copied afterwards.
-        Input::Leaf(leaf) if !grads.has_leaf(leaf.id) && matches!(gy.device(), Device::Gpu(_)) => {
-            Some(leaf.grad.clone())
-        }
-        _ => None,
-    });
-    let mut wanted = Wanted { device: gy.device(), needs, targets: targets.collect() };
-    node.op.backward(gy, &mut wanted)
+fn play(node: &mut Node, gy: &Tensor, wants: &[bool], grads: &Gradients) -> Result<Vec<Option<Tensor>>> {
+    let Node { op, inputs, .. } = node;
+    let needs: Vec<bool> = inputs.iter().map(|input| needed(input, wants)).collect();
+    debug::check::play(op.as_mut(), gy, |op, gy, real| {
+        let targets = inputs.iter().map(|input| match input {
+            // On a GPU the kernel writes the parameter's gradient where the optimizer reads it. CPU ops lock whole
+            // buffers, so there it is copied afterwards.
+            Input::Leaf(leaf) if real && !grads.has_leaf(leaf.id) && matches!(gy.device(), Device::Gpu(_)) => {
+                Some(leaf.grad.clone())
+            }
+            _ => None,
+        });
+        let mut wanted = Wanted { device: gy.device(), needs: needs.clone(), targets: targets.collect() };
+        op.backward(gy, &mut wanted)
+    })
+}
+
+/// What the operation that made `output` keeps for its gradient; nothing if it was not recorded last.
+pub(crate) fn kept_for(output: &Tensor) -> Vec<Tensor> {
+    let Some(slot) = &output.slot else { return Vec::new() };
+    let Some(tape) = slot.tape.upgrade() else { return Vec::new() };
+    let mut inner = lock(&tape);
+    match inner.nodes.last_mut() {
+        Some(node) if node.output == slot.index => node.op.saved().into_iter().map(|kept| kept.detach()).collect(),
+        _ => Vec::new(),
+    }
 }
 
 /// Numbers of an input that is a parameter.
@@ -212,6 +259,14 @@ fn parameters(input: &Input) -> usize {
     match input {
         Input::Leaf(leaf) => leaf.grad.len(),
         Input::Constant | Input::Value(_) => 0,
+    }
+}
+
+fn source(input: &Input) -> Source {
+    match input {
+        Input::Constant => Source::Constant,
+        Input::Value(index) => Source::Value(*index),
+        Input::Leaf(leaf) => Source::Parameter(leaf.id),
     }
 }
 
@@ -248,7 +303,7 @@ fn keep(grads: &mut Gradients, leaf: &Leaf, gradient: Tensor) -> Result<()> {
     Ok(())
 }
 
-fn saved_bytes(op: &dyn Backward) -> u64 {
+fn saved_bytes(op: &mut dyn Backward) -> u64 {
     op.saved().iter().map(|tensor| tensor.bytes()).sum()
 }
 
@@ -297,11 +352,13 @@ pub(crate) fn record<B: Backward + 'static>(
 impl fmt::Display for Tape {
     /// One line per operation: output shape and bytes kept for its gradient.
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let inner = lock(&self.inner);
+        let mut inner = lock(&self.inner);
         writeln!(out, "{:>4}  {:<20} {:<24} {:>12}  inputs", "", "op", "output", "saved bytes")?;
-        for (number, node) in inner.nodes.iter().enumerate() {
-            let shape = node.shape.to_string();
-            write!(out, "{number:>4}  {:<20} {shape:<24} {:>12} ", node.op.name(), saved_bytes(node.op.as_ref()))?;
+        let mut total = 0;
+        for (number, node) in inner.nodes.iter_mut().enumerate() {
+            let (shape, saved) = (node.shape.to_string(), saved_bytes(node.op.as_mut()));
+            total += saved;
+            write!(out, "{number:>4}  {:<20} {shape:<24} {saved:>12} ", node.op.name())?;
             for input in &node.inputs {
                 match input {
                     Input::Constant => write!(out, " -")?,
@@ -311,7 +368,6 @@ impl fmt::Display for Tape {
             }
             writeln!(out, " -> v{}", node.output)?;
         }
-        let total: u64 = inner.nodes.iter().map(|node| saved_bytes(node.op.as_ref())).sum();
         write!(out, "{} operations keep {total} bytes", inner.nodes.len())
     }
 }

@@ -41,8 +41,14 @@ const AFTER: &str = "Examples:
   shadegrad predict --weights runs/lgg/best.safetensors --input patient/ --out masks/
 
 Environment:
-  SHADEGRAD_DEVICE=NAME   as --device          SHADEGRAD_DEBUG=1..5  1 adapter, 2 dispatches, 4 WGSL, 5 tape
-  SHADEGRAD_SHADERS=DIR   read shaders there";
+  SHADEGRAD_DEVICE=NAME   as --device; every other flag has its own too, see its help
+  SHADEGRAD_DEBUG=1..5    1 adapter and limits, 2 each dispatch with time and rate, 3 kernel version and why,
+                          4 final WGSL, 5 the tape; each with those before it, on stderr
+  SHADEGRAD_CHECK=1       every op of the run also on the CPU reference, forward and backward; stops at the first
+                          difference with op, shape, index and both values
+  SHADEGRAD_NAN=1         stops at the first result that is not finite
+  SHADEGRAD_TRACE=FILE    Chrome trace of host and device; open it in ui.perfetto.dev or chrome://tracing
+  SHADEGRAD_SHADERS=DIR   read shaders there instead of the built-in ones";
 
 #[derive(Debug, Subcommand)]
 enum Command {

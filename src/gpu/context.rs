@@ -1,11 +1,12 @@
 //! The opened GPU: which adapter, with which limits, and everything that is shared by its tensors.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rayon::prelude::*;
 
 use super::pipeline::{Pipeline, Pipelines};
+use super::plan::PlanEvent;
 use super::pool::{Buffer, Pool, PoolReport};
 use super::readback::Readback;
 use super::recorder::{Dispatch, Recorder, Timing};
@@ -63,6 +64,12 @@ pub struct Context {
     recorder: Mutex<Recorder>,
     staging: Mutex<HashMap<u64, Vec<wgpu::Buffer>>>,
     status: Arc<Status>,
+    /// Names of launched kernels, while ops are checked.
+    kernels: Mutex<Vec<String>>,
+    /// Lines of the debug ladder that are said once.
+    said: Mutex<HashSet<String>>,
+    /// Whether nothing really happens ([`plan`](super::plan)).
+    planning: bool,
     /// What the environment asked to see.
     pub switches: Switches,
 }
@@ -138,9 +145,22 @@ impl Context {
     /// Opens an adapter.
     ///
     /// # Errors
-    /// [`Error::Adapter`] listing what was found when nothing fits, [`Error::Gpu`] when the driver refuses.
+    /// [`Error::Adapter`] listing what was found when nothing fits, [`Error::Gpu`] when the driver refuses,
+    /// [`Error::Config`] if a switch of the environment means nothing.
     pub fn open(options: &GpuOptions) -> Result<Arc<Self>> {
-        let found = enumerate();
+        Self::open_with(options, Switches::from_env()?)
+    }
+
+    /// As [`open`](Self::open), with these switches instead of the environment's.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_with(options: &GpuOptions, switches: Switches) -> Result<Arc<Self>> {
+        Self::open_adapter(&Self::choose(&enumerate(), options)?, options, switches)
+    }
+
+    /// The adapter of that name, or the best one.
+    fn choose(found: &[wgpu::Adapter], options: &GpuOptions) -> Result<wgpu::Adapter> {
         let wanted = options.name.as_deref().map(str::to_lowercase);
         let chosen = found.iter().find(|adapter| {
             let info = adapter.get_info();
@@ -169,10 +189,10 @@ impl Context {
                 "{what}; {list}; `shadegrad devices` lists them, --device cpu always works"
             )));
         };
-        Self::open_adapter(adapter, options)
+        Ok(adapter.clone())
     }
 
-    fn open_adapter(adapter: &wgpu::Adapter, options: &GpuOptions) -> Result<Arc<Self>> {
+    fn open_adapter(adapter: &wgpu::Adapter, options: &GpuOptions, switches: Switches) -> Result<Arc<Self>> {
         let facts = facts_of(adapter);
         let limits = adapter.limits();
         let timestamps = adapter.features().contains(wgpu::Features::TIMESTAMP_QUERY);
@@ -195,8 +215,11 @@ impl Context {
         device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
             seen.error.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| error.to_string());
         }));
-        let switches = Switches::from_env();
         switches.say(1, || format!("{facts:?}"));
+        let mut recorder = Recorder::new(&switches);
+        if timestamps && switches.times_dispatches() {
+            recorder.profile(&device, false);
+        }
         Ok(Arc::new(Self {
             max_binding: options.max_binding_bytes.unwrap_or(u64::MAX).min(limits.max_storage_buffer_binding_size),
             max_buffer: limits.max_buffer_size,
@@ -207,11 +230,72 @@ impl Context {
             timestamps,
             pool: Pool::default(),
             pipelines: Pipelines::default(),
-            recorder: Mutex::default(),
+            recorder: Mutex::new(recorder),
             staging: Mutex::default(),
             status,
+            kernels: Mutex::default(),
+            said: Mutex::default(),
+            planning: false,
             switches,
         }))
+    }
+
+    /// A GPU that only plans what its ops would do, with the limits of the adapter of that name, or of what WebGPU
+    /// promises everywhere. Its tensors hold no numbers.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn plan(adapter: Option<&str>) -> Result<Arc<Self>> {
+        let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
+        descriptor.backends = wgpu::Backends::NOOP;
+        descriptor.backend_options.noop.enable = true;
+        let instance = wgpu::Instance::new(descriptor);
+        let nothing = || Error::Adapter("wgpu was built without its noop backend".to_owned());
+        let noop = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::NOOP)).into_iter().next();
+        let options = GpuOptions { name: adapter.map(str::to_owned), max_binding_bytes: None };
+        let (facts, limits) = match adapter {
+            Some(_) => {
+                let real = Self::choose(&enumerate(), &options)?;
+                (facts_of(&real), real.limits())
+            }
+            None => {
+                let limits = wgpu::Limits::default();
+                let mut facts = facts_of(noop.as_ref().ok_or_else(nothing)?);
+                "any GPU (WebGPU's default limits)".clone_into(&mut facts.name);
+                (AdapterFacts { features: Vec::new(), ..facts }, limits)
+            }
+        };
+        let mut context = Self::open_adapter(&noop.ok_or_else(nothing)?, &options, Switches::default())?;
+        if let Some(context) = Arc::get_mut(&mut context) {
+            context.pool = Pool::planning();
+            context.planning = true;
+            context.max_binding = limits.max_storage_buffer_binding_size;
+            context.max_buffer = limits.max_buffer_size;
+            context.offset_alignment = u64::from(limits.min_storage_buffer_offset_alignment);
+            context.facts = AdapterFacts {
+                max_binding_bytes: limits.max_storage_buffer_binding_size,
+                max_buffer_bytes: limits.max_buffer_size,
+                ..facts
+            };
+        }
+        Ok(context)
+    }
+
+    /// Whether nothing really happens here ([`Context::plan`]).
+    pub fn is_planning(&self) -> bool {
+        self.planning
+    }
+
+    /// Adds to the plan; does nothing on a device that works.
+    pub(crate) fn note(&self, event: impl FnOnce() -> PlanEvent) {
+        if self.planning {
+            self.pool.note(event);
+        }
+    }
+
+    /// What ops did on a planning device since the last call.
+    pub fn take_plan(&self) -> Vec<PlanEvent> {
+        self.pool.take_plan()
     }
 
     /// What the adapter is and can do.
@@ -304,7 +388,26 @@ impl Context {
         self.recorder.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// As [`Switches::say`], but only the first time that this text up to its semicolon comes up.
+    pub(crate) fn say_once(&self, level: u8, text: impl FnOnce() -> Option<String>) {
+        if self.switches.level >= level
+            && let Some(text) = text()
+            && let Some((key, _)) = text.split_once(';')
+            && self.said.lock().unwrap_or_else(PoisonError::into_inner).insert(key.to_owned())
+        {
+            self.switches.say(level, || text);
+        }
+    }
+
+    /// The names of launched kernels; only kept while ops are checked.
+    pub(crate) fn kernels_log(&self) -> MutexGuard<'_, Vec<String>> {
+        self.kernels.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(crate) fn dispatch(&self, work: &Dispatch<'_>) -> Result<()> {
+        if self.switches.looks_at_results() {
+            self.kernels_log().push(work.label.to_owned());
+        }
         self.recorder().dispatch(&self.device, &self.queue, work)
     }
 
@@ -346,6 +449,9 @@ impl Context {
 
     /// Writes bytes into a buffer, after everything recorded so far has been given to the device.
     pub(crate) fn write(&self, buffer: &Buffer, offset: u64, bytes: &[u8]) -> Result<()> {
+        if self.planning {
+            return Ok(());
+        }
         let mut recorder = self.recorder();
         if recorder.pending() {
             recorder.flush(&self.device, &self.queue)?;
@@ -356,11 +462,16 @@ impl Context {
 
     /// Copies bytes between buffers, in order with the dispatches.
     pub(crate) fn copy(&self, from: (&Buffer, u64), to: (&Buffer, u64), bytes: u64) {
-        self.recorder().copy(&self.device, (&from.0.raw, from.1), (&to.0.raw, to.1), bytes);
+        if !self.planning {
+            self.recorder().copy(&self.device, (&from.0.raw, from.1), (&to.0.raw, to.1), bytes);
+        }
     }
 
     /// Starts bringing bytes home, after everything recorded so far.
     pub(crate) fn read(self: &Arc<Self>, buffer: &Buffer, offset: u64, bytes: u64) -> Result<Readback> {
+        if self.planning {
+            return Err(Error::Gpu { op: "read".to_owned(), message: "a planned tensor has no numbers".to_owned() });
+        }
         // Round up so that few sizes of staging buffers exist.
         let size = bytes.next_power_of_two().max(256);
         let recycled = {

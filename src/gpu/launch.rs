@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 
+use super::plan::{PlanEvent, PlannedLaunch};
 use super::recorder::Dispatch;
 use super::shader::{Entry, Shader};
 use crate::tensor::{Device, Tensor};
@@ -99,7 +100,6 @@ impl<'a> Launch<'a> {
         let invariant = |message: &str| Error::Gpu { op: label.clone(), message: message.to_owned() };
         let Some(first) = self.bindings.first() else { return Err(invariant("a launch without tensors")) };
         let Device::Gpu(context) = first.tensor.device() else { return Err(invariant("a launch on the CPU device")) };
-        let pipeline = context.pipeline(&self.shader, self.entry)?;
         let mut buffers = Vec::with_capacity(self.bindings.len());
         for binding in &self.bindings {
             let tensor = binding.tensor.as_ref();
@@ -117,16 +117,33 @@ impl<'a> Launch<'a> {
             }
             buffers.push((buffer, tensor.byte_offset(), bytes));
         }
-        context.switches.say(2, || {
-            let shapes: Vec<_> = self.bindings.iter().map(|b| b.tensor.shape().to_string()).collect();
-            format!("{label} {groups:?} {}", shapes.join(" "))
+        if context.is_planning() {
+            let bytes = buffers.iter().map(|(_, _, bytes)| bytes).sum();
+            let bindings = self.bindings.iter().map(|binding| binding.tensor.shape()).collect();
+            let Entry { shader, entry, .. } = self.entry;
+            context.note(|| PlanEvent::Launched(PlannedLaunch { shader, entry, groups, bindings, bytes }));
+            return Ok(());
+        }
+        let pipeline = context.pipeline(&self.shader, self.entry)?;
+        let shader = self.entry.shader;
+        context.say_once(3, || {
+            let rule = crate::debug::why(shader, self.entry.entry)?;
+            Some(format!("{label}: taken where {rule}; first for {}", self.shapes()))
         });
+        let note = if context.switches.times_dispatches() { self.shapes() } else { String::new() };
         context.dispatch(&Dispatch {
             label: &label,
             pipeline: &pipeline,
             params: self.params,
             buffers: &buffers,
             groups,
+            note,
         })
+    }
+
+    /// The shapes of all bindings, for the debug ladder.
+    fn shapes(&self) -> String {
+        let shapes: Vec<_> = self.bindings.iter().map(|binding| binding.tensor.shape().to_string()).collect();
+        shapes.join(" ")
     }
 }

@@ -8,6 +8,7 @@
 mod context;
 mod launch;
 mod pipeline;
+pub mod plan;
 mod pool;
 mod readback;
 pub(crate) mod recorder;

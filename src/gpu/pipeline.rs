@@ -69,6 +69,7 @@ fn compile(
 ) -> Result<Arc<Pipeline>> {
     let text = shader.assemble(switches.shaders.as_deref(), key.constants)?;
     let label = format!("{}.{}", shader.name, key.entry);
+    let _span = switches.span("compile", &label);
     switches.say(4, || format!("{label} {:?}\n{}", key.constants, text.text));
     let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
     let module = text.compile(device, &label, true);

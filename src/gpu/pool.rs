@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::plan::PlanEvent;
 use crate::{Error, Result};
 
 /// A pooled GPU buffer. Dropping the last handle gives it back.
@@ -30,6 +31,9 @@ impl Buffer {
 impl Drop for Buffer {
     fn drop(&mut self) {
         let mut state = lock(&self.shared.state);
+        if let Some(plan) = &mut state.plan {
+            plan.push(PlanEvent::Freed { buffer: self.id });
+        }
         state.live -= self.class;
         if let Some(owned) = state.owners.get_mut(self.owner) {
             owned.0 -= 1;
@@ -55,6 +59,8 @@ struct State {
     peak: u64,
     /// Op name: buffers and bytes that it made and that are alive.
     owners: HashMap<&'static str, (u64, u64)>,
+    /// What happened, if nothing really happens: then all buffers are as small as can be.
+    plan: Option<Vec<PlanEvent>>,
 }
 
 /// What the pool holds, in bytes.
@@ -88,6 +94,25 @@ fn class_of(bytes: u64) -> u64 {
 }
 
 impl Pool {
+    /// A pool that only plans.
+    pub(crate) fn planning() -> Self {
+        let pool = Self::default();
+        lock(&pool.shared.state).plan = Some(Vec::new());
+        pool
+    }
+
+    /// Adds to the plan, if there is one; the event is only made then.
+    pub(crate) fn note(&self, event: impl FnOnce() -> PlanEvent) {
+        if let Some(plan) = &mut lock(&self.shared.state).plan {
+            plan.push(event());
+        }
+    }
+
+    /// Takes the plan so far.
+    pub(crate) fn take_plan(&self) -> Vec<PlanEvent> {
+        lock(&self.shared.state).plan.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
     /// A buffer of at least `bytes`; its content is whatever was there.
     ///
     /// # Errors
@@ -123,11 +148,15 @@ impl Pool {
         let owned = state.owners.entry(op).or_default();
         owned.0 += 1;
         owned.1 += class;
+        if let Some(plan) = &mut state.plan {
+            plan.push(PlanEvent::Allocated { buffer: id, op, bytes: class });
+        }
         drop(state);
         Ok(Arc::new(Buffer { id, raw, class, owner: op, shared: Arc::clone(&self.shared) }))
     }
 
     fn create(&self, device: &wgpu::Device, op: &'static str, class: u64) -> Result<wgpu::Buffer> {
+        let class = if lock(&self.shared.state).plan.is_some() { 256 } else { class };
         let memory = device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
         let validation = device.push_error_scope(wgpu::ErrorFilter::Validation);
         let raw = device.create_buffer(&wgpu::BufferDescriptor {

@@ -43,6 +43,7 @@ impl Readback {
     /// # Errors
     /// [`Error::DeviceLost`].
     pub fn wait(mut self) -> Result<Vec<u8>> {
+        let _span = self.context.switches.span("gpu", "wait for a read-back");
         self.context.poll(true)?;
         match self.arrived.recv() {
             Ok(result) => self.take(result),

@@ -7,6 +7,8 @@ use std::collections::HashMap;
 
 use super::pipeline::Pipeline;
 use super::pool::Buffer;
+use crate::debug::Switches;
+use crate::debug::trace::DeviceSpan;
 use crate::{Error, Result};
 
 /// More cached bind groups or uniforms than this are forgotten all at once: a bound, not a tuning knob.
@@ -29,6 +31,20 @@ pub struct Timing {
     pub label: String,
     /// Device time, in seconds.
     pub seconds: f64,
+    /// When it began, in seconds after the first dispatch of its flush.
+    pub start: f64,
+}
+
+/// A dispatch on its way to be timed.
+struct Launched {
+    label: String,
+    groups: [u32; 3],
+    /// Of all bound tensors.
+    bytes: u64,
+    /// Their shapes, where the debug ladder wants them.
+    note: String,
+    /// Whether somebody will ask for its time.
+    keep: bool,
 }
 
 /// Timestamps of the dispatches recorded since the last flush.
@@ -36,7 +52,9 @@ struct Profile {
     queries: wgpu::QuerySet,
     resolve: wgpu::Buffer,
     staging: wgpu::Buffer,
-    labels: Vec<String>,
+    launched: Vec<Launched>,
+    /// Whether what is launched now is kept for [`Recorder::profile`].
+    keep: bool,
     done: Vec<Timing>,
 }
 
@@ -57,6 +75,7 @@ pub(crate) struct Recorder {
     pub(crate) traffic: u64,
     /// The last recorded kernel, to name in errors.
     pub(crate) last: String,
+    switches: Switches,
 }
 
 impl std::fmt::Debug for Recorder {
@@ -73,6 +92,8 @@ pub(crate) struct Dispatch<'a> {
     /// Buffer, byte offset, byte length; in binding order.
     pub(crate) buffers: &'a [(&'a Buffer, u64, u64)],
     pub(crate) groups: [u32; 3],
+    /// Shapes of the bound tensors, where the debug ladder wants them.
+    pub(crate) note: String,
 }
 
 /// The encoder of the step, opened by the first who needs it.
@@ -82,27 +103,33 @@ fn open<'a>(encoder: &'a mut Option<wgpu::CommandEncoder>, device: &wgpu::Device
 }
 
 impl Recorder {
+    pub(crate) fn new(switches: &Switches) -> Self {
+        Self { switches: switches.clone(), ..Self::default() }
+    }
+
     /// Adds a dispatch to the open pass.
     ///
     /// # Errors
     /// [`Error::Gpu`] naming the op when the driver refuses the bindings.
     pub(crate) fn dispatch(&mut self, device: &wgpu::Device, queue: &wgpu::Queue, work: &Dispatch<'_>) -> Result<()> {
+        let bytes = work.buffers.iter().map(|(_, _, bytes)| bytes).sum::<u64>();
+        match &self.profile {
+            Some(profile) if profile.launched.len() as u32 >= PROFILED => self.flush(device, queue)?,
+            Some(_) => self.pass = None, // a pass of its own for each timed dispatch
+            None => self.switches.say(2, || format!("{} {:?} {}", work.label, work.groups, work.note)),
+        }
         let group = self.bind_group(device, queue, work)?;
-        let full = self.profile.as_ref().is_some_and(|profile| profile.labels.len() as u32 >= PROFILED);
-        if full {
-            return Err(Error::Gpu {
-                op: work.label.to_owned(),
-                message: format!("more than {PROFILED} dispatches between two flushes cannot be timed"),
-            });
-        }
-        if self.profile.is_some() {
-            self.pass = None; // a pass of its own for each timed dispatch
-        }
         if self.pass.is_none() {
             let encoder = open(&mut self.encoder, device);
             let timestamp_writes = self.profile.as_mut().map(|profile| {
-                let index = profile.labels.len() as u32;
-                profile.labels.push(work.label.to_owned());
+                let index = profile.launched.len() as u32;
+                profile.launched.push(Launched {
+                    label: work.label.to_owned(),
+                    groups: work.groups,
+                    bytes,
+                    note: work.note.clone(),
+                    keep: profile.keep,
+                });
                 wgpu::ComputePassTimestampWrites {
                     query_set: &profile.queries,
                     beginning_of_pass_write_index: Some(2 * index),
@@ -118,7 +145,7 @@ impl Recorder {
             pass.dispatch_workgroups(work.groups[0], work.groups[1], work.groups[2]);
         }
         self.dispatches += 1;
-        self.traffic += work.buffers.iter().map(|(_, _, bytes)| bytes).sum::<u64>();
+        self.traffic += bytes;
         self.last.clear();
         self.last.push_str(work.label);
         Ok(())
@@ -219,25 +246,32 @@ impl Recorder {
     pub(crate) fn flush(&mut self, device: &wgpu::Device, queue: &wgpu::Queue) -> Result<()> {
         self.pass = None;
         let Some(mut encoder) = self.encoder.take() else { return Ok(()) };
+        let _span = self.switches.span("gpu", "flush");
         if let Some(profile) = &self.profile {
-            let count = 2 * profile.labels.len() as u32;
+            let count = 2 * profile.launched.len() as u32;
             if count > 0 {
                 encoder.resolve_query_set(&profile.queries, 0..count, &profile.resolve, 0);
                 encoder.copy_buffer_to_buffer(&profile.resolve, 0, &profile.staging, 0, Some(u64::from(count) * 8));
             }
         }
         let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
+        let submitted = self.switches.trace.as_ref().map_or(0.0, |trace| trace.now());
         queue.submit([encoder.finish()]);
         if let Some(error) = pollster::block_on(scope.pop()) {
             return Err(Error::Gpu { op: self.last.clone(), message: error.to_string() });
         }
-        self.collect(device, queue)
+        self.collect(device, queue, submitted)
     }
 
-    /// Switches timing of every dispatch on or off. Off returns what was timed.
+    /// Switches timing of every dispatch on or off. Off returns what was timed since it was switched on. While the
+    /// debug ladder wants times, dispatches are always timed, only not kept.
     pub(crate) fn profile(&mut self, device: &wgpu::Device, on: bool) -> Vec<Timing> {
-        let done = self.profile.take().map(|profile| profile.done).unwrap_or_default();
-        if on {
+        let done = self.profile.as_mut().map(|profile| std::mem::take(&mut profile.done)).unwrap_or_default();
+        if !on && !self.switches.times_dispatches() {
+            self.profile = None;
+            return done;
+        }
+        if self.profile.is_none() {
             let bytes = u64::from(PROFILED) * 16;
             let buffer = |label, usage| {
                 device.create_buffer(&wgpu::BufferDescriptor {
@@ -255,17 +289,21 @@ impl Recorder {
                 }),
                 resolve: buffer("timestamps", wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC),
                 staging: buffer("timestamps staging", wgpu::BufferUsages::MAP_READ),
-                labels: Vec::new(),
+                launched: Vec::new(),
+                keep: false,
                 done: Vec::new(),
             });
+        }
+        if let Some(profile) = &mut self.profile {
+            profile.keep = on;
         }
         done
     }
 
     /// Reads the timestamps of the flush just submitted. Profiling may wait; training without it never does.
-    fn collect(&mut self, device: &wgpu::Device, queue: &wgpu::Queue) -> Result<()> {
+    fn collect(&mut self, device: &wgpu::Device, queue: &wgpu::Queue, submitted: f64) -> Result<()> {
         let Some(profile) = &mut self.profile else { return Ok(()) };
-        let count = profile.labels.len();
+        let count = profile.launched.len();
         if count == 0 {
             return Ok(());
         }
@@ -273,8 +311,26 @@ impl Recorder {
         let ticks: &[u64] = bytemuck::try_cast_slice(&ticks)
             .map_err(|error| Error::Gpu { op: "timestamps".to_owned(), message: error.to_string() })?;
         let period = f64::from(queue.get_timestamp_period()) * 1e-9;
-        for (label, pair) in profile.labels.drain(..).zip(ticks.chunks_exact(2)) {
-            profile.done.push(Timing { label, seconds: pair[1].saturating_sub(pair[0]) as f64 * period });
+        let first = ticks.first().copied().unwrap_or(0);
+        let mut spans = Vec::new();
+        for (launched, pair) in profile.launched.drain(..).zip(ticks.chunks_exact(2)) {
+            let seconds = pair[1].saturating_sub(pair[0]) as f64 * period;
+            let start = pair[0].saturating_sub(first) as f64 * period;
+            let Launched { label, groups, bytes, note, keep } = launched;
+            let rate = bytes as f64 / seconds.max(1e-12) * 1e-9;
+            self.switches.say(2, || {
+                format!("{label} {groups:?} {:.3} ms, {rate:.2} GB/s of bound tensors {note}", seconds * 1e3)
+            });
+            if self.switches.trace.is_some() {
+                let note = format!("{groups:?} groups, {bytes} bytes bound, {rate:.2} GB/s: {note}");
+                spans.push(DeviceSpan { label: label.clone(), start: submitted + start, seconds, note });
+            }
+            if keep {
+                profile.done.push(Timing { label, seconds, start });
+            }
+        }
+        if let Some(trace) = &self.switches.trace {
+            trace.device(spans);
         }
         Ok(())
     }

@@ -3,6 +3,7 @@
 //! [`build`] makes any of them from a [`ModelConfig`]; training, evaluation and prediction know only [`Network`].
 
 mod config;
+mod memory;
 pub mod onnx;
 mod onnx_messages;
 pub mod resunet;
@@ -19,6 +20,7 @@ use crate::tensor::{Device, Tensor};
 use crate::{Error, Result};
 
 pub use config::{Down, Model, ModelConfig, Preset, Up};
+pub use memory::{LiveBuffer, MemoryPlan, MemoryPoint};
 pub use resunet::Resunet;
 pub use summary::{StageSummary, Summary};
 pub use unet::Unet;

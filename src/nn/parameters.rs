@@ -43,6 +43,11 @@ impl Parameters {
         self.count
     }
 
+    /// Their names, by stable number.
+    pub fn names(&self) -> &[String] {
+        &self.names
+    }
+
     /// Checks that every parameter got a gradient: the optimizer reads all places.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 //! Shapes: gradient, parameter and both moments `[count]`; `step` `[4]`.  Versions: one.
 
 use crate::cpu::adam::{self as plain, AdamParams};
+use crate::debug::observed;
 use crate::gpu::Shader;
 use crate::gpu::shader::shader;
 use crate::tensor::{Device, Tensor};
@@ -66,6 +67,13 @@ pub fn adam(
     m: &Tensor,
     v: &Tensor,
 ) -> Result<()> {
+    observed(OP, parameter.device(), |on| {
+        let moments = [&on.change(m)?, &on.change(v)?];
+        update(settings, &on.read(gradient)?, &on.read(step)?, &on.change(parameter)?, moments)
+    })
+}
+
+fn update(settings: &Adam, gradient: &Tensor, step: &Tensor, parameter: &Tensor, [m, v]: [&Tensor; 2]) -> Result<()> {
     let count = parameter.len();
     if [gradient.len(), m.len(), v.len()] != [count; 3] || step.len() != 4 {
         let shapes = [gradient, parameter, m, v, step].map(|tensor| tensor.shape().to_string()).join(", ");

@@ -7,6 +7,7 @@
 use super::Version;
 use crate::autograd::{Backward, Wanted, record};
 use crate::cpu::add::{self as plain, AddParams, CHAIN, ReduceParams};
+use crate::debug::observed;
 use crate::gpu::Shader;
 use crate::gpu::shader::shader;
 use crate::tensor::{Device, Shape, Tensor};
@@ -30,7 +31,7 @@ pub(super) const SHADER: Shader = shader!("add");
 /// # Errors
 /// [`Error::Shape`] if an axis has two different extents and neither is 1, or if a tensor has no element.
 pub fn add(a: &Tensor, b: &Tensor) -> Result<Tensor> {
-    forward(a, b, select(a.shape(), b.shape()))
+    observed(OP, a.device(), |on| forward(&on.read(a)?, &on.read(b)?, select(a.shape(), b.shape())))
 }
 
 /// Four at a time where both shapes are the same and divide.
@@ -84,7 +85,7 @@ pub fn forward(a: &Tensor, b: &Tensor, version: Version) -> Result<Tensor> {
 /// # Errors
 /// [`Error::Shape`] if the shapes differ.
 pub fn add_assign(a: &Tensor, b: &Tensor) -> Result<()> {
-    assign(a, b, select(a.shape(), b.shape()))
+    observed(OP, a.device(), |on| assign(&on.change(a)?, &on.read(b)?, select(a.shape(), b.shape())))
 }
 
 /// As [`add_assign`], with the kernel named.
@@ -187,7 +188,7 @@ impl Backward for AddBackward {
         Ok(gradients)
     }
 
-    fn saved(&self) -> Vec<&Tensor> {
+    fn saved(&mut self) -> Vec<&mut Tensor> {
         Vec::new()
     }
 }

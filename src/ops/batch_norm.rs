@@ -11,6 +11,7 @@ use std::ops::Range;
 use super::Version;
 use crate::autograd::{Backward, Setting, Wanted, record};
 use crate::cpu::batch_norm::{self as plain, BatchNormParams};
+use crate::debug::observed;
 use crate::gpu::Shader;
 use crate::gpu::shader::shader;
 use crate::tensor::{Device, Shape, Tensor};
@@ -83,7 +84,12 @@ pub fn batch_norm(
     momentum: f32,
     eps: f32,
 ) -> Result<Tensor> {
-    forward(x, weight, bias, running, &BatchNormSettings { mode, momentum, eps }, select(x.shape().last()))
+    let settings = BatchNormSettings { mode, momentum, eps };
+    observed(OP, x.device(), |on| {
+        let running = RunningStats { mean: &on.change(running.mean)?, var: &on.change(running.var)? };
+        let (weight, bias) = (on.read(weight)?, on.read(bias)?);
+        forward(&on.read(x)?, &weight, &bias, &running, &settings, select(x.shape().last()))
+    })
 }
 
 /// Four channels at a time wherever they divide.
@@ -353,8 +359,8 @@ impl Backward for BatchNormBackward {
         Ok(vec![gx, wanted.needs(1).then_some(gw), wanted.needs(2).then_some(gb)])
     }
 
-    fn saved(&self) -> Vec<&Tensor> {
-        vec![&self.x, &self.weight, &self.mean, &self.variance]
+    fn saved(&mut self) -> Vec<&mut Tensor> {
+        vec![&mut self.x, &mut self.weight, &mut self.mean, &mut self.variance]
     }
 
     fn settings(&self) -> Vec<(&'static str, Setting<'_>)> {

@@ -9,6 +9,7 @@ use std::ops::Range;
 
 use crate::autograd::{Backward, Wanted, record};
 use crate::cpu::bce_dice::{self as plain, BceDiceParams};
+use crate::debug::observed;
 use crate::gpu::Shader;
 use crate::gpu::shader::shader;
 use crate::tensor::{Device, Tensor};
@@ -108,6 +109,10 @@ impl BceDice {
 /// # Errors
 /// [`Error::Shape`] if the shapes differ or are no image batch, [`Error::Config`] if `smooth` is not above 0.
 pub fn bce_dice(logits: &Tensor, target: &Tensor, settings: &BceDice) -> Result<Tensor> {
+    observed(OP, logits.device(), |on| forward(&on.read(logits)?, &on.read(target)?, settings))
+}
+
+fn forward(logits: &Tensor, target: &Tensor, settings: &BceDice) -> Result<Tensor> {
     let [n, h, w, c] = logits.shape().nhwc(OP)?;
     if target.shape() != logits.shape() {
         let message = format!("the target {} must have the shape of the logits {}", target.shape(), logits.shape());
@@ -229,7 +234,7 @@ impl Backward for BceDiceBackward {
         Ok(vec![Some(gx)])
     }
 
-    fn saved(&self) -> Vec<&Tensor> {
-        vec![&self.logits, &self.target, &self.group_sums]
+    fn saved(&mut self) -> Vec<&mut Tensor> {
+        vec![&mut self.logits, &mut self.target, &mut self.group_sums]
     }
 }

@@ -4,6 +4,7 @@
 //! Versions: one.  Launches: 2.
 
 use crate::cpu::clip_norm::{self as plain, ClipNormParams};
+use crate::debug::observed;
 use crate::gpu::Shader;
 use crate::gpu::shader::shader;
 use crate::tensor::{Device, Tensor};
@@ -23,6 +24,10 @@ fn chunk_of(count: usize) -> usize {
 /// # Errors
 /// [`Error::Shape`] if `step` is not `[4]`, [`Error::Config`] if `max_norm` is not above 0.
 pub fn clip_norm(max_norm: f64, gradient: &Tensor, step: &Tensor) -> Result<Tensor> {
+    observed(OP, gradient.device(), |on| clip(max_norm, &on.read(gradient)?, &on.change(step)?))
+}
+
+fn clip(max_norm: f64, gradient: &Tensor, step: &Tensor) -> Result<Tensor> {
     if step.len() != 4 {
         return Err(Error::shape(OP, format!("step must be [4], got {}", step.shape())));
     }

@@ -6,6 +6,7 @@
 use super::Version;
 use crate::autograd::{Backward, Wanted, record};
 use crate::cpu::concat::{self as plain, ConcatParams};
+use crate::debug::observed;
 use crate::gpu::Shader;
 use crate::gpu::shader::shader;
 use crate::tensor::{Device, Shape, Tensor};
@@ -29,7 +30,8 @@ pub(super) const SHADER: Shader = shader!("concat");
 /// # Errors
 /// [`Error::Shape`] if another axis than the last differs, or if a tensor has no element.
 pub fn concat(a: &Tensor, b: &Tensor) -> Result<Tensor> {
-    forward(a, b, select(a.shape().last(), b.shape().last()))
+    let version = select(a.shape().last(), b.shape().last());
+    observed(OP, a.device(), |on| forward(&on.read(a)?, &on.read(b)?, version))
 }
 
 /// Four channels at a time where they divide.
@@ -113,7 +115,7 @@ impl Backward for ConcatBackward {
         Ok(vec![wanted.needs(0).then_some(ga), wanted.needs(1).then_some(gb)])
     }
 
-    fn saved(&self) -> Vec<&Tensor> {
+    fn saved(&mut self) -> Vec<&mut Tensor> {
         Vec::new()
     }
 }

@@ -14,6 +14,7 @@ use std::ops::Range;
 use super::{Version, chunks_with_room};
 use crate::autograd::{Backward, Setting, Wanted, record};
 use crate::cpu::conv2d::{self as plain, Conv2dParams};
+use crate::debug::observed;
 use crate::gpu::Shader;
 use crate::gpu::shader::shader;
 use crate::tensor::{Device, Shape, Tensor};
@@ -37,7 +38,10 @@ pub(super) const SHADER: Shader = shader!("conv2d");
 /// # Errors
 /// [`Error::Shape`] if the channels differ, the stride is 0, or the kernel is larger than the padded image.
 pub fn conv2d(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, stride: usize, padding: usize) -> Result<Tensor> {
-    forward(x, weight, bias, stride, padding, select(weight.shape().last()))
+    let version = select(weight.shape().last());
+    observed(OP, x.device(), |on| {
+        forward(&on.read(x)?, &on.read(weight)?, on.maybe(bias)?.as_ref(), stride, padding, version)
+    })
 }
 
 /// The version for a result of that many channels.
@@ -274,8 +278,8 @@ impl Backward for Conv2dBackward {
         Ok(vec![gx, Some(gw), gb])
     }
 
-    fn saved(&self) -> Vec<&Tensor> {
-        vec![&self.x, &self.weight]
+    fn saved(&mut self) -> Vec<&mut Tensor> {
+        vec![&mut self.x, &mut self.weight]
     }
 
     fn macs(&self) -> u64 {

@@ -14,6 +14,7 @@
 use super::{Version, add, conv2d};
 use crate::autograd::{Backward, Setting, Wanted, record};
 use crate::cpu::conv_transpose2d::{self as plain, ConvTranspose2dParams};
+use crate::debug::observed;
 use crate::gpu::Shader;
 use crate::gpu::shader::shader;
 use crate::tensor::{Device, Shape, Tensor};
@@ -46,7 +47,9 @@ pub fn conv_transpose2d(
     output_padding: usize,
 ) -> Result<Tensor> {
     let params = sizes(x.shape(), weight.shape(), bias.map(Tensor::shape), [stride, padding, output_padding])?;
-    launch(x, weight, bias, params, select(&params))
+    observed(OP, x.device(), |on| {
+        launch(&on.read(x)?, &on.read(weight)?, on.maybe(bias)?.as_ref(), params, select(&params))
+    })
 }
 
 /// The matrix product wherever it fits.
@@ -218,8 +221,8 @@ impl Backward for ConvTranspose2dBackward {
         Ok(gradients)
     }
 
-    fn saved(&self) -> Vec<&Tensor> {
-        vec![&self.x, &self.weight]
+    fn saved(&mut self) -> Vec<&mut Tensor> {
+        vec![&mut self.x, &mut self.weight]
     }
 
     fn settings(&self) -> Vec<(&'static str, Setting<'_>)> {

@@ -10,6 +10,7 @@ use std::ops::Range;
 use super::Version;
 use crate::autograd::{Backward, Setting, Wanted, record};
 use crate::cpu::depthwise_conv2d::{self as plain, DepthwiseConv2dParams};
+use crate::debug::observed;
 use crate::gpu::Shader;
 use crate::gpu::shader::shader;
 use crate::tensor::{Device, Tensor};
@@ -39,7 +40,8 @@ const COLUMNS: usize = 16;
 /// [`Error::Shape`] if x is no image batch, weight or bias do not fit its channels, or the kernel is larger than the
 /// padded image.
 pub fn depthwise_conv2d(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, padding: usize) -> Result<Tensor> {
-    forward(x, weight, bias, padding, select(x.shape().last()))
+    let version = select(x.shape().last());
+    observed(OP, x.device(), |on| forward(&on.read(x)?, &on.read(weight)?, on.maybe(bias)?.as_ref(), padding, version))
 }
 
 /// Four channels at a time wherever they divide.
@@ -222,8 +224,8 @@ impl Backward for DepthwiseConv2dBackward {
         Ok(gradients)
     }
 
-    fn saved(&self) -> Vec<&Tensor> {
-        vec![&self.x, &self.weight]
+    fn saved(&mut self) -> Vec<&mut Tensor> {
+        vec![&mut self.x, &mut self.weight]
     }
 
     fn macs(&self) -> u64 {

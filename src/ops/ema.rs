@@ -3,6 +3,7 @@
 //! average += (1 - decay) * (parameter - average).  Shapes: both `[count]`.  Versions: one.
 
 use crate::cpu::ema::{self as plain, EmaParams};
+use crate::debug::observed;
 use crate::gpu::Shader;
 use crate::gpu::shader::shader;
 use crate::tensor::{Device, Tensor};
@@ -16,6 +17,10 @@ pub(super) const SHADER: Shader = shader!("ema");
 /// # Errors
 /// [`Error::Shape`] if the tensors differ in size.
 pub fn ema(decay: f64, parameter: &Tensor, average: &Tensor) -> Result<()> {
+    observed(OP, parameter.device(), |on| update(decay, &on.read(parameter)?, &on.change(average)?))
+}
+
+fn update(decay: f64, parameter: &Tensor, average: &Tensor) -> Result<()> {
     let count = parameter.len();
     if average.len() != count {
         let shapes = format!("{} and {}", average.shape(), parameter.shape());

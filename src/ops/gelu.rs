@@ -6,6 +6,7 @@
 use super::Version;
 use crate::autograd::{Backward, Wanted, record};
 use crate::cpu::gelu as plain;
+use crate::debug::observed;
 use crate::gpu::Shader;
 use crate::gpu::shader::shader;
 use crate::tensor::{Device, Shape, Tensor};
@@ -28,7 +29,7 @@ pub(super) const SHADER: Shader = shader!("gelu");
 /// # Errors
 /// [`Error::Shape`] if x has no element.
 pub fn gelu(x: &Tensor) -> Result<Tensor> {
-    forward(x, select(x.shape()))
+    observed(OP, x.device(), |on| forward(&on.read(x)?, select(x.shape())))
 }
 
 /// Four at a time where that divides.
@@ -95,7 +96,7 @@ impl Backward for GeluBackward {
         Ok(vec![Some(gx)])
     }
 
-    fn saved(&self) -> Vec<&Tensor> {
-        vec![&self.kept]
+    fn saved(&mut self) -> Vec<&mut Tensor> {
+        vec![&mut self.kept]
     }
 }

@@ -10,6 +10,7 @@ use std::ops::Range;
 use super::Version;
 use crate::autograd::{Backward, Setting, Wanted, record};
 use crate::cpu::layer_norm::{self as plain, LayerNormParams};
+use crate::debug::observed;
 use crate::gpu::Shader;
 use crate::gpu::shader::shader;
 use crate::tensor::{Device, Shape, Tensor};
@@ -35,7 +36,8 @@ pub(super) const SHADER: Shader = shader!("layer_norm");
 /// # Errors
 /// [`Error::Shape`] if x is empty or if weight or bias is not `[C]`.
 pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f32) -> Result<Tensor> {
-    forward(x, weight, bias, eps, select(x.shape().last()))
+    let version = select(x.shape().last());
+    observed(OP, x.device(), |on| forward(&on.read(x)?, &on.read(weight)?, &on.read(bias)?, eps, version))
 }
 
 /// Four channels at a time wherever they divide.
@@ -252,8 +254,8 @@ impl Backward for LayerNormBackward {
         Ok(vec![gx, wanted.needs(1).then_some(gw), wanted.needs(2).then_some(gb)])
     }
 
-    fn saved(&self) -> Vec<&Tensor> {
-        vec![&self.x, &self.weight, &self.statistics]
+    fn saved(&mut self) -> Vec<&mut Tensor> {
+        vec![&mut self.x, &mut self.weight, &mut self.statistics]
     }
 
     fn settings(&self) -> Vec<(&'static str, Setting<'_>)> {

@@ -6,6 +6,7 @@
 use super::{Version, chunks_with_room};
 use crate::autograd::{Backward, Wanted, record};
 use crate::cpu::linear::{self as plain, LinearParams};
+use crate::debug::observed;
 use crate::gpu::Shader;
 use crate::gpu::shader::shader;
 use crate::tensor::{Device, Shape, Tensor};
@@ -29,7 +30,8 @@ pub(super) const SHADER: Shader = shader!("linear");
 /// # Errors
 /// [`Error::Shape`] if the channels differ.
 pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
-    forward(x, weight, bias, select(weight.shape().last()))
+    let version = select(weight.shape().last());
+    observed(OP, x.device(), |on| forward(&on.read(x)?, &on.read(weight)?, on.maybe(bias)?.as_ref(), version))
 }
 
 /// The version for a result of that many channels.
@@ -216,8 +218,8 @@ impl Backward for LinearBackward {
         Ok(vec![gx, Some(gw), gb])
     }
 
-    fn saved(&self) -> Vec<&Tensor> {
-        vec![&self.x, &self.weight]
+    fn saved(&mut self) -> Vec<&mut Tensor> {
+        vec![&mut self.x, &mut self.weight]
     }
 
     fn macs(&self) -> u64 {

@@ -6,6 +6,7 @@
 use std::ops::Range;
 
 use crate::cpu::load_batch::{self as plain, LoadBatchParams, SampleRow};
+use crate::debug::{On, observed};
 use crate::gpu::Shader;
 use crate::gpu::shader::shader;
 use crate::tensor::{Device, Tensor};
@@ -213,6 +214,30 @@ impl Slices {
         self.shards.len()
     }
 
+    /// Copies of the slices that the samples show, on the CPU, and the samples of the copies.
+    fn copied(&self, on: &On<'_>, cpu: &Device, samples: &[Sample]) -> Result<(Self, Vec<Sample>)> {
+        let pixels = self.height * self.width;
+        let bytes_of = |tensor: &Tensor, start: usize, len: usize| -> Result<Vec<u8>> {
+            let (first, end) = (start / 4, (start + len).div_ceil(4));
+            let words = tensor.view(first, [end - first].into()).to_vec_u32()?;
+            Ok(bytemuck::cast_slice(&words)[start - 4 * first..][..len].to_vec())
+        };
+        let mut bytes = Vec::new();
+        for sample in samples {
+            let at = sample.slice % self.per_shard;
+            let message = format!("there is no slice {} among {}", sample.slice, self.count);
+            let shard = self.shards.get(sample.slice / self.per_shard).filter(|_| sample.slice < self.count);
+            let Shard { images, masks } = shard.ok_or_else(|| Error::shape(OP, message))?;
+            bytes.push((bytes_of(images, at * 3 * pixels, 3 * pixels)?, bytes_of(masks, at * pixels, pixels)?));
+        }
+        let slices: Vec<_> = bytes.iter().map(|(image, mask)| SliceBytes { image, mask }).collect();
+        let rescale = on.read(&self.rescale)?.to_vec()?;
+        let rows: Vec<[f32; 4]> = rescale.chunks_exact(4).map(|row| [row[0], row[1], row[2], row[3]]).collect();
+        let copies = Self::upload_each(cpu, self.size(), &slices, &rows, self.order)?;
+        let samples = samples.iter().enumerate().map(|(slice, sample)| Sample { slice, ..*sample }).collect();
+        Ok((copies, samples))
+    }
+
     /// What the kernel needs of a sample; where its slice and its image lie is left at 0.
     ///
     /// # Errors
@@ -312,6 +337,19 @@ struct Part {
 /// [`Error::Shape`] if a slice does not exist, or a slice that is not square is turned by an odd quarter, or an
 /// augmentation is beyond what its fields say.
 pub fn load_batch(slices: &Slices, samples: &[Sample], table: &Tensor, x: &Tensor, target: &Tensor) -> Result<()> {
+    observed(OP, x.device(), |on| {
+        let (table, x, target) = (on.change(table)?, on.change(x)?, on.change(target)?);
+        match on.cpu() {
+            None => gather(slices, samples, &table, &x, &target),
+            Some(cpu) => {
+                let (slices, samples) = slices.copied(on, cpu, samples)?;
+                gather(&slices, &samples, &table, &x, &target)
+            }
+        }
+    })
+}
+
+fn gather(slices: &Slices, samples: &[Sample], table: &Tensor, x: &Tensor, target: &Tensor) -> Result<()> {
     let (h, w) = (slices.height, slices.width);
     let known = samples.iter().map(|sample| slices.row(sample)).collect::<Result<Vec<_>>>()?;
     let expected = [samples.len() * h * w * slices.channels, samples.len() * h * w];

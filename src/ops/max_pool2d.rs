@@ -6,6 +6,7 @@ use std::ops::Range;
 
 use crate::autograd::{Backward, Wanted, record};
 use crate::cpu::max_pool2d::{self as plain, MaxPool2dParams};
+use crate::debug::observed;
 use crate::gpu::Shader;
 use crate::gpu::shader::shader;
 use crate::tensor::{Device, Tensor};
@@ -27,6 +28,10 @@ pub(super) const SHADER: Shader = shader!("max_pool2d");
 /// # Errors
 /// [`Error::Shape`] if x is no image batch of at least 2x2 pixels.
 pub fn max_pool2d(x: &Tensor) -> Result<Tensor> {
+    observed(OP, x.device(), |on| forward(&on.read(x)?))
+}
+
+fn forward(x: &Tensor) -> Result<Tensor> {
     let [n, h, w, c] = x.shape().nhwc(OP)?;
     if h < 2 || w < 2 {
         return Err(Error::shape(OP, format!("needs at least 2x2 pixels, got {}", x.shape())));
@@ -93,7 +98,7 @@ impl Backward for MaxPool2dBackward {
         Ok(vec![Some(gx)])
     }
 
-    fn saved(&self) -> Vec<&Tensor> {
-        vec![&self.winner]
+    fn saved(&mut self) -> Vec<&mut Tensor> {
+        vec![&mut self.winner]
     }
 }

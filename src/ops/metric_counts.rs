@@ -4,6 +4,7 @@
 //! Versions: one.  Launches: 2.  No gradient.
 
 use crate::cpu::metric_counts::{self as plain, MetricCountsParams};
+use crate::debug::observed;
 use crate::gpu::Shader;
 use crate::gpu::shader::shader;
 use crate::tensor::{Device, Tensor};
@@ -30,6 +31,10 @@ pub(super) const SHADER: Shader = shader!("metric_counts");
 /// # Errors
 /// [`Error::Shape`] if the shapes differ or are no image batch.
 pub fn metric_counts(logits: &Tensor, target: &Tensor) -> Result<Tensor> {
+    observed(OP, logits.device(), |on| forward(&on.read(logits)?, &on.read(target)?))
+}
+
+fn forward(logits: &Tensor, target: &Tensor) -> Result<Tensor> {
     let [n, h, w, c] = logits.shape().nhwc(OP)?;
     if target.shape() != logits.shape() {
         let message = format!("the target {} must have the shape of the logits {}", target.shape(), logits.shape());

@@ -21,6 +21,7 @@ pub mod linear;
 pub mod load_batch;
 pub mod max_pool2d;
 pub mod metric_counts;
+pub mod plan;
 pub mod relu;
 pub mod sgd;
 pub mod shift;

@@ -3,6 +3,7 @@
 //! Shapes: gradient, parameter and buffer `[count]`; `step` `[4]`.  Versions: one.
 
 use crate::cpu::sgd::{self as plain, SgdParams};
+use crate::debug::observed;
 use crate::gpu::Shader;
 use crate::gpu::shader::shader;
 use crate::tensor::{Device, Tensor};
@@ -34,6 +35,12 @@ impl Sgd {
 /// # Errors
 /// [`Error::Shape`] if the three tensors differ in size or `step` is not `[4]`.
 pub fn sgd(settings: &Sgd, gradient: &Tensor, step: &Tensor, parameter: &Tensor, buffer: &Tensor) -> Result<()> {
+    observed(OP, parameter.device(), |on| {
+        update(settings, &on.read(gradient)?, &on.read(step)?, &on.change(parameter)?, &on.change(buffer)?)
+    })
+}
+
+fn update(settings: &Sgd, gradient: &Tensor, step: &Tensor, parameter: &Tensor, buffer: &Tensor) -> Result<()> {
     let count = parameter.len();
     if [gradient.len(), buffer.len()] != [count; 2] || step.len() != 4 {
         let shapes = [gradient, parameter, buffer, step].map(|tensor| tensor.shape().to_string()).join(", ");

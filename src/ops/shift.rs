@@ -6,6 +6,7 @@
 use super::Version;
 use crate::autograd::{Backward, Setting, Wanted, record};
 use crate::cpu::shift::{self as plain, ShiftParams};
+use crate::debug::observed;
 use crate::gpu::Shader;
 use crate::gpu::shader::shader;
 use crate::tensor::{Device, Tensor};
@@ -39,7 +40,7 @@ pub enum Axis {
 /// [`Error::Shape`] if x is no image batch.
 pub fn shift(x: &Tensor, axis: Axis) -> Result<Tensor> {
     let [_, _, _, c] = x.shape().nhwc(OP)?;
-    forward(x, axis, select(c))
+    observed(OP, x.device(), |on| forward(&on.read(x)?, axis, select(c)))
 }
 
 /// Four channels at a time where they divide; below 12 channels they could lie in three groups.
@@ -109,7 +110,7 @@ impl Backward for ShiftBackward {
         Ok(vec![Some(gx)])
     }
 
-    fn saved(&self) -> Vec<&Tensor> {
+    fn saved(&mut self) -> Vec<&mut Tensor> {
         Vec::new()
     }
 

@@ -5,6 +5,7 @@
 use super::Version;
 use crate::autograd::{Backward, Wanted, record};
 use crate::cpu::sigmoid as plain;
+use crate::debug::observed;
 use crate::gpu::Shader;
 use crate::gpu::shader::shader;
 use crate::tensor::{Device, Shape, Tensor};
@@ -26,7 +27,7 @@ pub(super) const SHADER: Shader = shader!("sigmoid");
 /// # Errors
 /// [`Error::Shape`] if x has no element.
 pub fn sigmoid(x: &Tensor) -> Result<Tensor> {
-    forward(x, select(x.shape()))
+    observed(OP, x.device(), |on| forward(&on.read(x)?, select(x.shape())))
 }
 
 /// Four at a time where that divides.
@@ -93,7 +94,7 @@ impl Backward for SigmoidBackward {
         Ok(vec![Some(gx)])
     }
 
-    fn saved(&self) -> Vec<&Tensor> {
-        vec![&self.kept]
+    fn saved(&mut self) -> Vec<&mut Tensor> {
+        vec![&mut self.kept]
     }
 }

@@ -6,6 +6,7 @@
 use super::Version;
 use crate::autograd::{Backward, Wanted, record};
 use crate::cpu::softmax::{self as plain, SoftmaxParams};
+use crate::debug::observed;
 use crate::gpu::Shader;
 use crate::gpu::shader::shader;
 use crate::tensor::{Device, Tensor};
@@ -27,7 +28,7 @@ pub(super) const SHADER: Shader = shader!("softmax");
 /// # Errors
 /// [`Error::Shape`] if x has no element.
 pub fn softmax(x: &Tensor) -> Result<Tensor> {
-    forward(x, select(x.shape().last()))
+    observed(OP, x.device(), |on| forward(&on.read(x)?, select(x.shape().last())))
 }
 
 /// Four channels at a time where they divide.
@@ -101,7 +102,7 @@ impl Backward for SoftmaxBackward {
         Ok(vec![Some(gx)])
     }
 
-    fn saved(&self) -> Vec<&Tensor> {
-        vec![&self.kept]
+    fn saved(&mut self) -> Vec<&mut Tensor> {
+        vec![&mut self.kept]
     }
 }

@@ -7,6 +7,7 @@
 use super::Version;
 use crate::autograd::{Backward, Setting, Wanted, record};
 use crate::cpu::upsample_bilinear::{self as plain, UpsampleBilinearParams};
+use crate::debug::observed;
 use crate::gpu::Shader;
 use crate::gpu::shader::shader;
 use crate::tensor::{Device, Tensor};
@@ -31,7 +32,7 @@ pub(super) const SHADER: Shader = shader!("upsample_bilinear");
 /// [`Error::Shape`] if x is no image batch.
 pub fn upsample_bilinear(x: &Tensor, align_corners: bool) -> Result<Tensor> {
     let [_, _, _, c] = x.shape().nhwc(OP)?;
-    forward(x, align_corners, select(c))
+    observed(OP, x.device(), |on| forward(&on.read(x)?, align_corners, select(c)))
 }
 
 /// Four channels at a time where they divide.
@@ -106,7 +107,7 @@ impl Backward for UpsampleBilinearBackward {
         Ok(vec![Some(gx)])
     }
 
-    fn saved(&self) -> Vec<&Tensor> {
+    fn saved(&mut self) -> Vec<&mut Tensor> {
         Vec::new()
     }
 

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::storage::{CpuBuffer, Numbers};
 use super::{DType, Shape, Tensor};
+use crate::debug::Switches;
 use crate::gpu::{Context, GpuOptions, PoolReport, adapters};
 use crate::{Error, Result};
 
@@ -32,14 +33,55 @@ impl Device {
     /// [`Error::Adapter`] listing what there is, if nothing matches.
     pub fn open(name: &str) -> Result<Self> {
         match name.trim().to_lowercase().as_str() {
-            "cpu" => Ok(Self::cpu()),
+            "cpu" => Self::cpu_as_asked(),
             "auto" | "" => {
                 if adapters().iter().all(|adapter| adapter.software) {
-                    return Ok(Self::cpu());
+                    return Self::cpu_as_asked();
                 }
                 Context::open(&GpuOptions::default()).map(Self::Gpu)
             }
             name => Context::open(&GpuOptions { name: Some(name.to_owned()), ..Default::default() }).map(Self::Gpu),
+        }
+    }
+
+    /// A GPU that only plans what its ops would do ([`Context::plan`]).
+    ///
+    /// # Errors
+    /// As [`Context::plan`].
+    pub fn plan(adapter: Option<&str>) -> Result<Self> {
+        Context::plan(adapter).map(Self::Gpu)
+    }
+
+    /// The plain-Rust device with the switches of the environment.
+    fn cpu_as_asked() -> Result<Self> {
+        Ok(Self::Cpu(Arc::new(CpuContext::with(Switches::from_env()?.for_cpu()))))
+    }
+
+    /// What the environment asked to see when the device was opened.
+    pub fn switches(&self) -> &Switches {
+        match self {
+            Self::Cpu(context) => &context.switches,
+            Self::Gpu(context) => &context.switches,
+        }
+    }
+
+    /// How many kernels the log holds: a place in it for [`kernels_since`](Self::kernels_since).
+    pub(crate) fn kernels_mark(&self) -> usize {
+        match self {
+            Self::Cpu(_) => 0,
+            Self::Gpu(context) => context.kernels_log().len(),
+        }
+    }
+
+    /// Takes the kernels launched since a place out of the log, which exists while ops are checked.
+    pub(crate) fn kernels_since(&self, mark: usize) -> Vec<String> {
+        match self {
+            Self::Cpu(_) => Vec::new(),
+            Self::Gpu(context) => {
+                let mut log = context.kernels_log();
+                let mark = mark.min(log.len());
+                log.split_off(mark)
+            }
         }
     }
 
@@ -148,6 +190,8 @@ impl fmt::Display for Device {
 #[derive(Debug, Default)]
 pub struct CpuContext {
     state: Mutex<CpuPool>,
+    /// What the environment asked to see.
+    pub(crate) switches: Switches,
 }
 
 #[derive(Debug, Default)]
@@ -159,6 +203,11 @@ struct CpuPool {
 }
 
 impl CpuContext {
+    /// A device that shows what the switches ask for.
+    pub fn with(switches: Switches) -> Self {
+        Self { switches, ..Self::default() }
+    }
+
     fn pool(&self) -> MutexGuard<'_, CpuPool> {
         // Plain numbers and lists: a panic elsewhere cannot leave them half-changed.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)

@@ -160,26 +160,32 @@ impl Trainer {
 
     /// One update from the mean gradient of these samples, taken in batches of `config.batch`.
     fn update(&mut self, samples: &[Sample], rate: f64) -> Result<Vec<Measured>> {
+        let _span = self.device.switches().span("phase", "step");
         self.progress.step += 1;
         let mut measured = Vec::new();
         for batch in samples.chunks(self.config.batch) {
+            let phase = |name| self.device.switches().span("phase", name);
+            let span = phase("load");
             let (x, target) = self.load(batch)?;
+            drop(span);
+            let span = phase("forward");
             let tape = Tape::new();
             let logits = self.net.forward(&tape.watch(&x), Mode::Train)?;
             let loss = bce_dice(&logits, &target, &self.config.loss())?;
             let counts = self.config.train_iou.then(|| metric_counts(&logits, &target)).transpose()?;
-            drop(logits);
-            if self.progress.step == 1
-                && let Device::Gpu(context) = &self.device
-            {
-                context.switches.say(5, || tape.to_string());
+            drop((logits, span));
+            if self.progress.step == 1 {
+                self.device.switches().say(5, || tape.to_string());
             }
+            let span = phase("backward");
             let gradients = tape.backward(&loss)?;
+            drop(span);
             let parameters = self.net.parameters();
             parameters.check(&gradients)?;
             self.optimizer.collect(parameters, measured.is_empty())?;
             measured.push(Measured { step: self.progress.step, loss: loss.read_later()?, counts, slices: batch.len() });
         }
+        let _span = self.device.switches().span("phase", "optimizer");
         self.optimizer.step(self.net.parameters(), rate, self.progress.step, measured.len())?;
         Ok(measured)
     }
@@ -341,6 +347,7 @@ impl Trainer {
     /// # Errors
     /// As the ops.
     pub fn evaluate(&self, dataset: &Dataset, part: &[(usize, usize)], keep_masks: bool) -> Result<Evaluation> {
+        let _span = self.device.switches().span("phase", "evaluate");
         let mut counts = Vec::with_capacity(part.len());
         let mut masks = Vec::new();
         let mut losses = 0.0;

@@ -1,21 +1,9 @@
-//! `shadegrad show`: what a network is made of.
+//! `shadegrad show model`: what a network is made of.
 
-use shadegrad::models::{Model, ModelConfig, Summary, build};
-use shadegrad::{Device, Error, Result};
+use shadegrad::models::{ModelConfig, Summary, build};
+use shadegrad::{Device, Result};
 
-use super::network::NetworkFlags;
-
-/// Show what something is made of.
-#[derive(Debug, clap::Args)]
-pub(crate) struct ShowArgs {
-    #[command(subcommand)]
-    what: What,
-}
-
-#[derive(Debug, clap::Subcommand)]
-enum What {
-    Model(ModelArgs),
-}
+use super::{Shown, print_json};
 
 /// A network: its diagram, and shapes, parameters, multiply-adds and activation bytes of each stage
 ///
@@ -24,34 +12,19 @@ enum What {
 ///   shadegrad show model resunet --preset seed --base 16 --size 512 --json
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
-struct ModelArgs {
-    /// unext, unet or resunet
-    model: Model,
-    /// Rows and columns of an image
-    #[arg(long, default_value_t = 256, value_name = "N")]
-    size: usize,
+pub(super) struct ModelArgs {
     #[command(flatten)]
-    network: NetworkFlags,
-    /// Channels of the image
-    #[arg(long, default_value_t = 3, value_name = "N")]
-    in_channels: usize,
-    /// Classes, each with a logit of its own
-    #[arg(long, default_value_t = 1, value_name = "N")]
-    num_classes: usize,
+    shown: Shown,
     /// One JSON object
     #[arg(long)]
     json: bool,
 }
 
-pub(crate) fn run(args: &ShowArgs) -> Result<()> {
-    let What::Model(args) = &args.what;
-    let (in_channels, num_classes) = (args.in_channels, args.num_classes);
-    let mut config = ModelConfig { in_channels, num_classes, ..ModelConfig::new(args.model) };
-    args.network.apply(&mut config)?;
-    let summary = Summary::new(&config, args.size)?;
+pub(super) fn run(args: &ModelArgs) -> Result<()> {
+    let config = args.shown.config()?;
+    let summary = Summary::new(&config, args.shown.size)?;
     if args.json {
-        println!("{}", serde_json::to_string(&summary).map_err(|error| Error::Config(error.to_string()))?);
-        return Ok(());
+        return print_json(&summary);
     }
     let smallest = ModelConfig { base: 1, widths: [1; 5], ..config.clone() };
     println!("{}", build(&Device::cpu(), &smallest, 0)?.diagram());

@@ -1,0 +1,301 @@
+//! The debug ladder: `SHADEGRAD_CHECK` compares every op of a step and names a planted fault, `SHADEGRAD_NAN` names
+//! where a bad number began, `SHADEGRAD_TRACE` writes what happened, and planned memory is the memory of a real step.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use shadegrad::debug::{Checks, Switches};
+use shadegrad::gpu::{Context, GpuOptions};
+use shadegrad::models::{MemoryPlan, Model, ModelConfig, build};
+use shadegrad::ops::{
+    self, Adam, BceDice, Elastic, Mode, Sample, Sgd, Slices, Tone, adam, bce_dice, clip_norm, ema, metric_counts, sgd,
+};
+use shadegrad::tensor::{CpuContext, random::Stream};
+use shadegrad::{Device, Error, Result, Tape};
+
+use crate::devices;
+
+/// The GPU of the tests, opened again with these switches.
+fn gpu_with(switches: Switches) -> Option<Device> {
+    let name = devices::gpu()?.to_string();
+    let options = GpuOptions { name: Some(name), ..Default::default() };
+    Some(Device::Gpu(Context::open_with(&options, switches).unwrap()))
+}
+
+fn configs() -> [ModelConfig; 3] {
+    [
+        ModelConfig::unext_small(),
+        ModelConfig { base: 8, ..ModelConfig::new(Model::Unet) },
+        ModelConfig { base: 8, ..ModelConfig::new(Model::Resunet) },
+    ]
+}
+
+/// A training step with every optimizer, from loaded slices, then a prediction with its counts.
+fn step(device: &Device, config: &ModelConfig) -> Result<()> {
+    let net = build(device, config, 0)?;
+    let (size, batch) = (64, 2);
+    let bytes: Vec<u8> = (0..3 * size * size * 3).map(|at| (at * at / 11 % 253) as u8).collect();
+    let masks: Vec<u8> = (0..3 * size * size).map(|at| u8::from(at % size < size / 3)).collect();
+    let slices = Slices::upload(device, [size, size], &bytes, &masks, &[[3.0, 200.0, 0.02, -1.5]; 3], [2, 1, 0])?;
+    let mut samples = [Sample { turn: 1, flips: 2, ..Sample::plain(2, 0) }, Sample::plain(0, 0)];
+    samples[1].elastic = Some(Elastic { cells: 4, reach: 3.0 });
+    samples[1].tones[0] = Tone { noise: 0.1, brightness: 1.1, contrast: 0.9, gamma: 1.3 };
+    let x = device.zeros("x", [batch, size, size, 3])?;
+    let target = device.zeros("target", [batch, size, size, 1])?;
+    ops::load_batch(&slices, &samples, &slices.table(batch)?, &x, &target)?;
+
+    let tape = Tape::new();
+    let logits = net.forward(&tape.watch(&x), Mode::Train)?;
+    let loss = bce_dice(&logits, &target, &BceDice::batch())?;
+    let gradients = tape.backward(&loss)?;
+    let parameters = net.parameters();
+    parameters.check(&gradients)?;
+    let (values, gradients) = (&parameters.values, &parameters.gradients);
+    let zeros = || device.zeros("moment", values.shape());
+    let settings = Adam::default();
+    let rates = device.tensor("step", [4], &settings.step_values(1e-3, 1))?;
+    clip_norm(0.1, gradients, &rates)?;
+    adam(&settings, gradients, &rates, values, &zeros()?, &zeros()?)?;
+    let sgd_settings = Sgd { momentum: 0.9, ..Sgd::default() };
+    let rates = device.tensor("step", [4], &sgd_settings.step_values(1e-2))?;
+    sgd(&sgd_settings, gradients, &rates, values, &zeros()?)?;
+    ema(0.9, values, &zeros()?)?;
+
+    let logits = net.forward(&x, Mode::Eval)?;
+    metric_counts(&logits, &target)?;
+    Ok(())
+}
+
+/// The ops that no network has, forward and backward.
+fn others(device: &Device) -> Result<()> {
+    let stream = Stream::seeded(5, "others");
+    let values: Vec<f32> = (0..2 * 5 * 7 * 12).map(|at| 4.0 * stream.unit(at)).collect();
+    let x = device.tensor("x", [2, 5, 7, 12], &values)?;
+    for op in [ops::softmax, ops::sigmoid, ops::gelu] {
+        let tape = Tape::new();
+        let y = op(&tape.watch_input(&x))?;
+        tape.backward_from(&y, &x)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn every_op_of_a_step_is_compared() {
+    let checks = Arc::new(Checks::default());
+    let switches = Switches { checks: Some(Arc::clone(&checks)), ..Switches::default() };
+    let Some(device) = gpu_with(switches) else { return };
+    for config in configs() {
+        step(&device, &config).unwrap();
+    }
+    others(&device).unwrap();
+    let compared: BTreeMap<_, _> = checks.compared().into_iter().collect();
+    println!("{compared:?}");
+    for shader in ops::SHADERS {
+        assert!(compared.contains_key(shader.name), "{} is never compared: {compared:?}", shader.name);
+    }
+    // Forward and three gradients of each of the 23 convolutions of a U-Net, for a start.
+    assert!(compared["conv2d"] > 100, "{compared:?}");
+}
+
+/// An op whose author forgot [`observed`](shadegrad::debug) would not be compared.
+#[test]
+fn every_op_file_is_observed() {
+    for shader in ops::SHADERS {
+        let path = format!("{}/src/ops/{}.rs", env!("CARGO_MANIFEST_DIR"), shader.name);
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.contains("observed(OP, "), "{path}: its public function must go through debug::observed");
+    }
+}
+
+/// A copy of the shaders with one text replaced.
+fn planted(folder: &Path, file: &str, right: &str, wrong: &str) {
+    let shaders = Path::new(env!("CARGO_MANIFEST_DIR")).join("shaders");
+    std::fs::create_dir_all(folder.join("lib")).unwrap();
+    for part in ["", "lib"] {
+        for entry in std::fs::read_dir(shaders.join(part)).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_file() {
+                std::fs::copy(&path, folder.join(part).join(path.file_name().unwrap())).unwrap();
+            }
+        }
+    }
+    let path = folder.join(file);
+    let text = std::fs::read_to_string(&path).unwrap();
+    assert!(text.contains(right), "{file} does not contain {right:?} any more");
+    std::fs::write(&path, text.replace(right, wrong)).unwrap();
+}
+
+/// Shader, right text, wrong text, op and pass of the message, what it says.
+const FAULTS: &[(&str, &str, &str, &str, &str)] = &[
+    (
+        "depthwise_conv2d.wgsl",
+        "sum += x4[(x_start + ox) * quads + c] * gy_of_x4[(start + ox) * quads + c];",
+        "sum += x4[(x_start + ox) * quads + c] * gy_of_x4[(start + ox + 1u) * quads + c];",
+        "depthwise_conv2d backward",
+        "gradient of input 1",
+    ),
+    (
+        "batch_norm.wgsl",
+        "if at < pixels * quads { y4[at] = (x4[at] - center) * scale + shift; }",
+        "if at < pixels * quads { y4[at] = (x4[max(at, 1u) - 1u] - center) * scale + shift; }",
+        "batch_norm",
+        "result [",
+    ),
+    (
+        "batch_norm.wgsl",
+        "variance_out[c] = total / count;",
+        "variance_out[c] = total / (count - 1.0);",
+        "batch_norm",
+        "",
+    ),
+    (
+        "batch_norm.wgsl",
+        "(total / (count - 1.0) - running_var[c])",
+        "(total / count - running_var[c])",
+        "batch_norm",
+        "changed tensor",
+    ),
+    ("max_pool2d.wgsl", "winner_out[at] = winner;", "winner_out[at] = 3u - winner;", "max_pool2d", "kept tensor 0"),
+    (
+        "layer_norm.wgsl",
+        "{ statistics_out[row] = vec2(mean, rstd); }",
+        "{ statistics_out[row] = vec2(rstd, mean); }",
+        "layer_norm",
+        "kept tensor",
+    ),
+    ("adam.wgsl", "moment2[at] = v;", "moment2[at] = m;", "adam", "changed tensor"),
+    (
+        "metric_counts.wgsl",
+        "counts_out[3u * image + which] = counts[which];",
+        "counts_out[3u * image + 2u - which] = counts[which];",
+        "metric_counts",
+        "result [2, 3]",
+    ),
+];
+
+#[test]
+fn a_planted_fault_is_named() {
+    if devices::gpu().is_none() {
+        return;
+    }
+    for (file, right, wrong, op, what) in FAULTS {
+        let folder = tempfile::tempdir().unwrap();
+        planted(folder.path(), file, right, wrong);
+        let switches =
+            Switches { checks: Some(Arc::default()), shaders: Some(folder.path().to_owned()), ..Switches::default() };
+        let device = gpu_with(switches).unwrap();
+        let Err(error) = step(&device, &ModelConfig::unext_small()) else { panic!("{file}: {wrong} was not found") };
+        let message = error.to_string();
+        println!("{message}\n");
+        assert!(matches!(error, Error::Check { .. }), "{message}");
+        assert!(message.starts_with(&format!("SHADEGRAD_CHECK: {op}: {what}")), "{file}: {message}");
+        assert!(message.contains(" is ") && message.contains("by the CPU reference"), "{message}");
+        assert!(message.contains(&file.replace(".wgsl", ".")), "the kernels are not named: {message}");
+    }
+}
+
+#[test]
+fn a_number_that_is_not_finite_is_named_where_it_begins() {
+    let switches = || Switches { nan: true, ..Switches::default() };
+    let cpu = Device::Cpu(Arc::new(CpuContext::with(switches())));
+    for device in [Some(cpu), gpu_with(switches())].into_iter().flatten() {
+        step(&device, &ModelConfig::unext_small()).unwrap();
+        // exp overflows in the layer behind: the first op that makes it is named, not the loss.
+        let x = device.tensor("x", [1, 2, 2, 4], &[1e30; 16]).unwrap();
+        let weight = device.tensor("w", [1, 1, 4, 8], &[1e30; 32]).unwrap();
+        let y = ops::relu(&x).and_then(|x| ops::conv2d(&x, &weight, None, 1, 0)).and_then(|y| ops::relu(&y));
+        let message = y.unwrap_err().to_string();
+        assert!(message.starts_with("SHADEGRAD_NAN: conv2d: result [1, 2, 2, 8]: element [0, 0, 0, 0]"), "{message}");
+        assert!(message.contains("is inf; all its inputs are finite"), "{message}");
+        let x = device.tensor("x", [2], &[1.0, f32::NAN]).unwrap();
+        let message = ops::gelu(&x).unwrap_err().to_string();
+        assert!(message.contains("its input 0 [2] is NaN at [1]"), "{message}");
+    }
+}
+
+#[test]
+fn a_trace_is_written_also_after_an_error() {
+    for mut device in devices::all() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("trace.json");
+        let switches = Switches::default().with_trace(&path).unwrap();
+        let gpu = matches!(device, Device::Gpu(_));
+        device = if gpu { gpu_with(switches).unwrap() } else { Device::Cpu(Arc::new(CpuContext::with(switches))) };
+        let timestamps = matches!(&device, Device::Gpu(context) if context.has_timestamps());
+        step(&device, &ModelConfig::unext_small()).unwrap();
+        let x = device.zeros("x", [3]).unwrap();
+        assert!(ops::max_pool2d(&x).is_err());
+        device.wait().unwrap();
+        drop((x, device));
+        let trace: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        let events = trace["traceEvents"].as_array().unwrap();
+        let of = |category: &str, name: &str| {
+            events.iter().filter(|event| event["cat"] == category && event["name"] == name).collect::<Vec<_>>()
+        };
+        assert!(!of("op", "conv2d").is_empty() && !of("backward", "conv2d").is_empty());
+        assert!(!of("op", "max_pool2d").is_empty(), "the op that failed is not there");
+        for event in events.iter().filter(|event| event["ph"] == "X") {
+            assert!(event["ts"].as_f64().unwrap() >= 0.0 && event["dur"].as_f64().unwrap() >= 0.0, "{event}");
+        }
+        if gpu {
+            assert!(!of("gpu", "flush").is_empty() && !of("compile", "conv2d.forward_v2").is_empty());
+        }
+        if timestamps {
+            let forward = of("device", "conv2d.forward_v2");
+            assert!(!forward.is_empty() && forward[0]["args"]["what"].as_str().unwrap().contains("GB/s"));
+        }
+    }
+}
+
+/// A second device of the process adds to the trace of the first.
+#[test]
+fn two_devices_share_a_trace() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("trace.json");
+    for _ in 0..2 {
+        let device = Device::Cpu(Arc::new(CpuContext::with(Switches::default().with_trace(&path).unwrap())));
+        ops::relu(&device.zeros("x", [4]).unwrap()).unwrap();
+    }
+    let trace: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    let relus: Vec<f64> = trace["traceEvents"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|event| event["name"] == "relu")
+        .map(|event| event["ts"].as_f64().unwrap())
+        .collect();
+    assert_eq!(relus.len(), 2);
+    assert!(relus[0] < relus[1], "{relus:?}");
+}
+
+/// `show memory` against the pool of a real step.
+#[test]
+fn planned_memory_is_the_memory_of_a_step() {
+    let Some(device) = devices::gpu() else { return };
+    for config in configs() {
+        let plan = MemoryPlan::new(&config, 2, 64, true, Some(&device.to_string())).unwrap();
+        let Some(device) = gpu_with(Switches::default()) else { return };
+        let net = build(&device, &config, 0).unwrap();
+        let shape = net.parameters().values.shape();
+        let moments = [device.zeros("m", shape).unwrap(), device.zeros("v", shape).unwrap()];
+        let x = device.zeros("x", [2, 64, 64, 3]).unwrap();
+        let target = device.zeros("target", [2, 64, 64, 1]).unwrap();
+        let rates = device.zeros("step", [4]).unwrap();
+        if let Device::Gpu(context) = &device {
+            context.reset_peak();
+        }
+        let tape = Tape::new();
+        let logits = net.forward(&tape.watch(&x), Mode::Train).unwrap();
+        let loss = bce_dice(&logits, &target, &BceDice::batch()).unwrap();
+        drop(logits);
+        let gradients = tape.backward(&loss).unwrap();
+        net.parameters().check(&gradients).unwrap();
+        let parameters = net.parameters();
+        adam(&Adam::default(), &parameters.gradients, &rates, &parameters.values, &moments[0], &moments[1]).unwrap();
+        device.wait().unwrap();
+        let measured = device.memory().peak;
+        println!("{}: planned {} bytes, measured {measured}", config.model, plan.peak_bytes);
+        assert_eq!(plan.peak_bytes, measured, "{}", config.model);
+    }
+}

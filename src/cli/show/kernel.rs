@@ -1,0 +1,164 @@
+//! `shadegrad show kernel`: the text that the compiler gets, and what naga makes of it for each driver.
+
+use clap::builder::PossibleValuesParser;
+use serde_json::json;
+use shadegrad::debug::Switches;
+use shadegrad::gpu::translate::{Translator, disassemble};
+use shadegrad::gpu::{Assembled, Shader};
+use shadegrad::ops::SHADERS;
+use shadegrad::{Error, Result};
+
+use super::print_json;
+
+/// A kernel: its final WGSL with all included pieces, or what a driver gets
+///
+/// Examples:
+///   shadegrad show kernel conv2d
+///   shadegrad show kernel conv2d --entry forward_v2 --spirv
+///   shadegrad show kernel linear --entry forward_v2 --set TILE_M=4 --msl
+///   SHADEGRAD_SHADERS=my/shaders shadegrad show kernel relu --hlsl
+#[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
+pub(super) struct KernelArgs {
+    /// The op
+    #[arg(value_name = "OP", value_parser = PossibleValuesParser::new(SHADERS.iter().map(|shader| shader.name)), hide_possible_values = true)]
+    op: String,
+    /// One entry point, e.g. forward_v2 [default: all]
+    #[arg(long, value_name = "NAME")]
+    entry: Option<String>,
+    /// Another number for a constant with `// @tune`, e.g. --set TILE_M=4
+    #[arg(long, value_name = "NAME=N", value_parser = constant)]
+    set: Vec<(String, u32)>,
+    /// SPIR-V as text: what Vulkan gets
+    #[arg(long, group = "language")]
+    spirv: bool,
+    /// Metal Shading Language
+    #[arg(long, group = "language")]
+    msl: bool,
+    /// HLSL: what DX12 gets
+    #[arg(long, group = "language")]
+    hlsl: bool,
+    /// WGSL again, as naga understands it: constants settled, nothing unused
+    #[arg(long, group = "language")]
+    wgsl: bool,
+    /// One JSON object: op, entries, language, and each text by its entry point
+    #[arg(long)]
+    json: bool,
+}
+
+fn constant(text: &str) -> std::result::Result<(String, u32), String> {
+    let (name, number) = text.split_once('=').ok_or("must be NAME=NUMBER")?;
+    let number = number.parse().map_err(|_| format!("{number} is no whole number"))?;
+    Ok((name.to_owned(), number))
+}
+
+pub(super) fn run(args: &KernelArgs) -> Result<()> {
+    let shader = SHADERS.iter().find(|shader| shader.name == args.op);
+    let shader = shader.ok_or_else(|| Error::Config(format!("there is no op {}", args.op)))?;
+    let text = assemble(args, shader)?;
+    let translator = Translator::new(&text, true)?;
+    let all = translator.entries();
+    let entries = match &args.entry {
+        Some(entry) => vec![entry.as_str()],
+        None => all.clone(),
+    };
+    let language = language(args);
+    let translated = entries.iter().map(|entry| translate(&translator, language, entry)).collect::<Result<Vec<_>>>()?;
+    if args.json {
+        let texts: serde_json::Map<_, _> = match language {
+            None => [("all".to_owned(), json!(text.text))].into_iter().collect(),
+            Some(_) => {
+                entries.iter().zip(&translated).map(|(entry, text)| ((*entry).to_owned(), json!(text))).collect()
+            }
+        };
+        return print_json(&json!({
+            "op": args.op, "entries": all, "language": language.unwrap_or("wgsl source"), "text": texts,
+        }));
+    }
+    if language.is_none() {
+        print!("{}", text.text);
+        return Ok(());
+    }
+    for (entry, text) in entries.iter().zip(&translated) {
+        if translated.len() > 1 {
+            println!("{} ---- {}.{entry}", if language == Some("spirv") { ";" } else { "//" }, args.op);
+        }
+        println!("{}", text.trim_end());
+    }
+    Ok(())
+}
+
+/// The text, from the folder that the environment names if it does.
+fn assemble(args: &KernelArgs, shader: &Shader) -> Result<Assembled> {
+    let constants: Vec<(&str, u32)> = args.set.iter().map(|(name, number)| (name.as_str(), *number)).collect();
+    shader.assemble(Switches::from_env()?.shaders.as_deref(), &constants)
+}
+
+/// The language asked for; `None`: the text as it is written.
+fn language(args: &KernelArgs) -> Option<&'static str> {
+    let asked = [(args.spirv, "spirv"), (args.msl, "msl"), (args.hlsl, "hlsl"), (args.wgsl, "wgsl")];
+    asked.iter().find(|(given, _)| *given).map(|(_, name)| *name)
+}
+
+/// Also without a language: so that an entry point that does not exist is an error.
+fn translate(translator: &Translator, language: Option<&str>, entry: &str) -> Result<String> {
+    match language {
+        Some("spirv") => disassemble(&translator.spirv(entry)?),
+        Some("msl") => translator.msl(entry),
+        Some("hlsl") => translator.hlsl(entry),
+        _ => translator.wgsl(entry),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        kernel: KernelArgs,
+    }
+
+    fn parse(line: &[&str]) -> std::result::Result<KernelArgs, clap::Error> {
+        Line::try_parse_from([&["kernel"], line].concat()).map(|line| line.kernel)
+    }
+
+    #[test]
+    fn every_kernel_in_every_language() -> Result<()> {
+        for shader in SHADERS {
+            for flag in ["--spirv", "--msl", "--hlsl", "--wgsl"] {
+                let Ok(args) = parse(&[shader.name, flag]) else { panic!("{} {flag} is refused", shader.name) };
+                let translator = Translator::new(&assemble(&args, shader)?, true)?;
+                for entry in translator.entries() {
+                    let text = translate(&translator, language(&args), entry)?;
+                    assert!(text.contains(entry), "{} {entry} {flag}:\n{text}", shader.name);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn wrong_words_are_refused() -> Result<()> {
+        assert!(parse(&["conv3d"]).is_err() && parse(&["relu", "--msl", "--hlsl"]).is_err());
+        assert!(parse(&["relu", "--set", "TILE_M"]).is_err());
+        let Ok(args) = parse(&["relu", "--entry", "sideways"]) else { panic!("refused too early") };
+        let Err(error) = run(&args) else { panic!("there is no such entry point") };
+        assert!(error.to_string().contains("there are forward_v1, forward_v2"), "{error}");
+        Ok(())
+    }
+
+    #[test]
+    fn a_constant_is_replaced() -> Result<()> {
+        let (Ok(args), Some(linear)) =
+            (parse(&["linear", "--set", "TILE_M=4"]), SHADERS.iter().find(|shader| shader.name == "linear"))
+        else {
+            panic!("refused")
+        };
+        assert!(assemble(&args, linear)?.text.contains("const TILE_M: u32 = 4u;"));
+        Ok(())
+    }
+}
