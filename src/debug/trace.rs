@@ -9,7 +9,7 @@
 //! of the same process adds to it.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::ThreadId;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -23,6 +23,9 @@ const MOST: usize = 1 << 20;
 
 /// The row of the device's dispatches; threads are numbered from 1.
 const DEVICE_ROW: usize = 0;
+
+/// Which process wrote a file: when it first began one. Numbers of processes come again, above all in containers.
+static RUN: OnceLock<f64> = OnceLock::new();
 
 /// The diary of one device.
 #[derive(Debug)]
@@ -85,8 +88,11 @@ impl Trace {
     /// [`crate::Error::Io`] if the file cannot be written.
     pub(crate) fn begin(path: &Path) -> Result<Arc<Self>> {
         let begin_at = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64() * 1e6);
-        let trace = Self { path: path.to_owned(), begin: Instant::now(), begin_at, diary: Mutex::default() };
-        trace.write()?;
+        let mut trace = Self { path: path.to_owned(), begin: Instant::now(), begin_at, diary: Mutex::default() };
+        if let Err(error) = trace.write() {
+            trace.path.clear(); // said once is enough
+            return Err(error);
+        }
         Ok(Arc::new(trace))
     }
 
@@ -128,9 +134,9 @@ impl Trace {
 
     /// Writes everything so far, after what another device of this process wrote there.
     fn write(&self) -> Result<()> {
-        let process = std::process::id();
+        let (process, run) = (std::process::id(), *RUN.get_or_init(|| self.begin_at));
         let earlier = std::fs::read(&self.path).ok().and_then(|text| serde_json::from_slice::<Value>(&text).ok());
-        let earlier = earlier.filter(|found| found["otherData"]["process"] == json!(process));
+        let earlier = earlier.filter(|found| found["otherData"]["run"] == json!(run));
         let first = earlier.as_ref().and_then(|found| found["otherData"]["begin_us"].as_f64()).unwrap_or(self.begin_at);
         let mut events = match earlier {
             Some(mut found) => found["traceEvents"].as_array_mut().map(std::mem::take).unwrap_or_default(),
@@ -151,7 +157,7 @@ impl Trace {
             }
             event
         }));
-        let other = json!({ "process": process, "begin_us": first, "spans_beyond_the_limit": diary.dropped });
+        let other = json!({ "run": run, "begin_us": first, "spans_beyond_the_limit": diary.dropped });
         drop(diary);
         let all = json!({ "displayTimeUnit": "ms", "otherData": other, "traceEvents": events });
         write_atomically(&self.path, all.to_string().as_bytes())
@@ -166,7 +172,9 @@ impl Diary {
 
 impl Drop for Trace {
     fn drop(&mut self) {
-        if let Err(error) = self.write() {
+        if !self.path.as_os_str().is_empty()
+            && let Err(error) = self.write()
+        {
             super::print(&format!("SHADEGRAD_TRACE: {error}"));
         }
     }

@@ -338,12 +338,12 @@ struct Part {
 /// augmentation is beyond what its fields say.
 pub fn load_batch(slices: &Slices, samples: &[Sample], table: &Tensor, x: &Tensor, target: &Tensor) -> Result<()> {
     observed(OP, x.device(), |on| {
-        let (table, x, target) = (on.change(table)?, on.change(x)?, on.change(target)?);
+        let (x, target) = (on.change(x)?, on.change(target)?);
         match on.cpu() {
-            None => gather(slices, samples, &table, &x, &target),
+            None => gather(slices, samples, table, &x, &target),
             Some(cpu) => {
                 let (slices, samples) = slices.copied(on, cpu, samples)?;
-                gather(&slices, &samples, &table, &x, &target)
+                gather(&slices, &samples, &slices.table(samples.len())?, &x, &target)
             }
         }
     })

@@ -135,11 +135,11 @@ fn run_without_gradient(op: &str, device: &Device, sizes: &Sizes) -> Result<()> 
             metric_counts(&made()?, &made()?).map(drop)
         }
         "load_batch" => {
-            let [n, h, w, c] = sizes.shape.nhwc("load_batch")?;
+            let [n, h, w, _] = sizes.shape.nhwc("load_batch")?;
             let (images, masks) = (vec![0; n * h * w * 3], vec![0; n * h * w]);
             let slices = Slices::upload(device, [h, w], &images, &masks, &[[0.0, 1.0, 1.0, 0.0]; 3], [0, 1, 2])?;
             let samples: Vec<Sample> = (0..n).map(|slice| Sample::plain(slice, 0)).collect();
-            let (x, target) = (device.empty("plan", [n, h, w, c])?, device.empty("plan", [n, h, w, 1])?);
+            let (x, target) = (device.empty("plan", [n, h, w, 3])?, device.empty("plan", [n, h, w, 1])?);
             load_batch(&slices, &samples, &slices.table(n)?, &x, &target)
         }
         _ => {

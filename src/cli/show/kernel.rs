@@ -8,7 +8,7 @@ use shadegrad::gpu::{Assembled, Shader};
 use shadegrad::ops::SHADERS;
 use shadegrad::{Error, Result};
 
-use super::print_json;
+use super::{print_json, print_text};
 
 /// A kernel: its final WGSL with all included pieces, or what a driver gets
 ///
@@ -76,16 +76,17 @@ pub(super) fn run(args: &KernelArgs) -> Result<()> {
         }));
     }
     if language.is_none() {
-        print!("{}", text.text);
-        return Ok(());
+        return print_text(&text.text);
     }
+    let mut out = String::new();
     for (entry, text) in entries.iter().zip(&translated) {
         if translated.len() > 1 {
-            println!("{} ---- {}.{entry}", if language == Some("spirv") { ";" } else { "//" }, args.op);
+            out += &format!("{} ---- {}.{entry}\n", if language == Some("spirv") { ";" } else { "//" }, args.op);
         }
-        println!("{}", text.trim_end());
+        out += text.trim_end();
+        out.push('\n');
     }
-    Ok(())
+    print_text(&out)
 }
 
 /// The text, from the folder that the environment names if it does.

@@ -3,7 +3,7 @@
 use shadegrad::Result;
 use shadegrad::models::{LiveBuffer, MemoryPlan, MemoryPoint};
 
-use super::{Shown, mebi, print_json};
+use super::{Shown, mebi, print_json, print_text};
 
 /// The device memory of a step: bytes in use after each op, forward and backward, and what makes the peak
 ///
@@ -42,8 +42,7 @@ pub(super) fn run(args: &MemoryArgs) -> Result<()> {
     if args.json {
         return print_json(&plan);
     }
-    print!("{}", chart(&plan, args.top));
-    Ok(())
+    print_text(&chart(&plan, args.top))
 }
 
 /// Characters of the longest bar.
@@ -68,7 +67,7 @@ fn chart(plan: &MemoryPlan, top: usize) -> String {
             mebi(*live_bytes)
         );
     }
-    text += &format!("\npeak {:.2} MiB, during {} \n", mebi(plan.peak_bytes), at(plan, plan.peak_point));
+    text += &format!("\npeak {:.2} MiB, during {}\n", mebi(plan.peak_bytes), at(plan, plan.peak_point));
     for LiveBuffer { bytes, op, made_at, freed_at, .. } in plan.at_peak.iter().take(top) {
         let made =
             made_at.map_or_else(|| "there before the step".to_owned(), |point| format!("made in {}", at(plan, point)));

@@ -6,6 +6,8 @@ mod model;
 mod plan;
 mod tape;
 
+use std::io::{ErrorKind, Write as _};
+
 use shadegrad::models::{Model, ModelConfig};
 use shadegrad::{Error, Result};
 
@@ -74,8 +76,16 @@ impl Shown {
 
 /// Prints a value as one JSON object.
 fn print_json(value: &impl serde::Serialize) -> Result<()> {
-    println!("{}", serde_json::to_string(value).map_err(|error| Error::Config(error.to_string()))?);
-    Ok(())
+    let text = serde_json::to_string(value).map_err(|error| Error::Config(error.to_string()))?;
+    print_text(&(text + "\n"))
+}
+
+/// Prints a text that may be long: `| head` may close the pipe before its end.
+fn print_text(text: &str) -> Result<()> {
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(Error::io("write", "standard output")(error)),
+        _ => Ok(()),
+    }
 }
 
 /// Bytes in MiB.

@@ -6,7 +6,7 @@ use shadegrad::gpu::plan::{PlanEvent, PlannedLaunch};
 use shadegrad::ops::{SHADERS, plan};
 use shadegrad::{Device, Error, Result, Shape};
 
-use super::{mebi, print_json};
+use super::{mebi, print_json, print_text};
 
 /// The kernels of an op for a shape: version and why, workgroups, bytes, operations, forward and backward
 ///
@@ -67,8 +67,7 @@ pub(super) fn run(args: &PlanArgs) -> Result<()> {
             "flops": 2 * planned.macs, "bytes": bytes(&planned), "launches": launches,
         }));
     }
-    print!("{}", text(args, &planned));
-    Ok(())
+    print_text(&text(args, &planned))
 }
 
 fn planned(args: &PlanArgs) -> Result<Planned> {

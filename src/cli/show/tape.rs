@@ -6,7 +6,7 @@ use shadegrad::models::build;
 use shadegrad::ops::{BceDice, Mode, bce_dice};
 use shadegrad::{Device, Result, Tape};
 
-use super::{Shown, mebi, print_json};
+use super::{Shown, mebi, print_json, print_text};
 
 /// The tape of a network: each recorded op with its result, its inputs and what it keeps for its gradient
 ///
@@ -46,17 +46,16 @@ struct Recorded {
 pub(super) fn run(args: &TapeArgs) -> Result<()> {
     let recorded = record(args)?;
     if args.dot {
-        print!("{}", dot(&recorded));
+        print_text(&dot(&recorded))
     } else if args.json {
         let Recorded { saved_bytes, distinct_bytes, .. } = &recorded;
         print_json(&json!({
             "model": args.shown.model.name(), "batch": args.batch, "size": args.shown.size, "train": args.train,
             "saved_bytes": saved_bytes, "distinct_saved_bytes": distinct_bytes, "operations": rows(&recorded),
-        }))?;
+        }))
     } else {
-        print!("{}", table(&recorded));
+        print_text(&table(&recorded))
     }
-    Ok(())
 }
 
 /// Records a forward pass on a device that only plans: any size, at once.
