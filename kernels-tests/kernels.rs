@@ -48,7 +48,10 @@ fn gpu_agrees_with_the_reference() {
 fn tensors_larger_than_a_binding_are_split() {
     let Some(device) = devices::gpu() else { return };
     let open = |max_binding_bytes| {
-        Device::Gpu(Context::open(&GpuOptions { name: Some(device.to_string()), max_binding_bytes }).unwrap())
+        Device::Gpu(
+            Context::open(&GpuOptions { name: Some(device.to_string()), max_binding_bytes, ..Default::default() })
+                .unwrap(),
+        )
     };
     // A device of its own to compare with: other tests launch on the shared one meanwhile.
     let (small, whole) = (open(Some(64 * 1024)), open(None));
@@ -85,7 +88,8 @@ fn a_data_set_larger_than_a_binding_loads_the_same_bits() {
     let Some(gpu) = devices::gpu() else { return };
     // Twelve slices of 64x64: 144 KiB of images, and a batch of six: 288 KiB.
     let load = |limit| {
-        let context = Context::open(&GpuOptions { name: Some(gpu.to_string()), max_binding_bytes: limit }).unwrap();
+        let options = GpuOptions { name: Some(gpu.to_string()), max_binding_bytes: limit, ..Default::default() };
+        let context = Context::open(&options).unwrap();
         let device = Device::Gpu(context);
         let bytes: Vec<u8> = (0..12 * 64 * 64 * 3_usize).map(|at| (at * at / 7 % 251) as u8).collect();
         let masks: Vec<u8> = bytes.iter().step_by(3).map(|byte| byte & 1).collect();

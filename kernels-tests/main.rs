@@ -6,6 +6,7 @@
 #[allow(missing_docs, unreachable_pub, reason = "the case files are shared with the binary's `check`")]
 mod ops;
 
+mod barriers;
 mod data;
 mod devices;
 mod eval;
@@ -20,3 +21,4 @@ mod models;
 mod report;
 mod shaders;
 mod training;
+mod translations;

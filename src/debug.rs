@@ -7,6 +7,7 @@
 //! | `SHADEGRAD_NAN=1` | stops at the first result that is not finite |
 //! | `SHADEGRAD_TRACE=file` | Chrome trace of host and device |
 //! | `SHADEGRAD_SHADERS=dir` | read shaders from this folder instead of the embedded text |
+//! | `SHADEGRAD_LIMITS=webgpu` | ask the adapter for WebGPU's default limits and no features, as on the weakest device |
 //!
 //! They are read once, when a device is opened. Without them each op costs one comparison more.
 //! This is the only place in the library that writes to stderr, and only when asked to.
@@ -39,6 +40,8 @@ pub struct Switches {
     pub nan: bool,
     /// `SHADEGRAD_TRACE`.
     pub trace: Option<Arc<Trace>>,
+    /// `SHADEGRAD_LIMITS=webgpu`: no more than WebGPU promises on every device.
+    pub webgpu_only: bool,
 }
 
 impl Switches {
@@ -70,6 +73,16 @@ impl Switches {
             checks: (number("SHADEGRAD_CHECK", 1)? == 1).then(Arc::default),
             nan: number("SHADEGRAD_NAN", 1)? == 1,
             trace: path("SHADEGRAD_TRACE").map(|path| Trace::begin(&path)).transpose()?,
+            webgpu_only: match given("SHADEGRAD_LIMITS") {
+                None => false,
+                Some(value) if value == "webgpu" => true,
+                Some(value) => {
+                    return Err(Error::Config(format!(
+                        "SHADEGRAD_LIMITS={} must be webgpu; unset it to use all that the adapter has",
+                        value.display()
+                    )));
+                }
+            },
         })
     }
 
@@ -138,7 +151,7 @@ mod tests {
         assert!(all.level == 3 && all.checks.is_some() && all.nan && all.looks_at_results());
         let none = read(&[("SHADEGRAD_CHECK", "0"), ("SHADEGRAD_TRACE", ""), ("SHADEGRAD_NAN", "")])?;
         assert!(none.level == 0 && !none.looks_at_results() && !none.times_dispatches());
-        for (name, value) in [("SHADEGRAD_DEBUG", "6"), ("SHADEGRAD_CHECK", "yes")] {
+        for (name, value) in [("SHADEGRAD_DEBUG", "6"), ("SHADEGRAD_CHECK", "yes"), ("SHADEGRAD_LIMITS", "none")] {
             let Err(error) = Switches::from(|asked| (asked == name).then(|| value.into())) else { panic!("{name}") };
             assert!(error.to_string().starts_with(&format!("{name}={value} must be")), "{error}");
         }

@@ -20,7 +20,7 @@ const TWIN: Tolerance = Tolerance { nmse: 0.0, absolute: 1e-11 };
 type Sizes = ([usize; 4], [usize; 2], usize, usize, usize, bool);
 
 pub fn cases() -> Vec<Case> {
-    let sizes: [Sizes; 30] = [
+    let sizes: [Sizes; 31] = [
         // 3x3, stride 1, padding 1
         ([1, 1, 1, 1], [3, 3], 1, 1, 1, true),
         ([1, 1, 1, 8], [3, 3], 8, 1, 1, true),
@@ -31,6 +31,7 @@ pub fn cases() -> Vec<Case> {
         ([1, 6, 6, 16], [3, 3], 5, 1, 1, false),
         ([3, 9, 1, 24], [3, 3], 24, 1, 1, true),
         ([1, 8, 8, 64], [3, 3], 64, 1, 1, true),
+        ([1, 6, 5, 72], [3, 3], 80, 1, 1, true), // more channels than the tile engine adds up at a time
         // 3x3, stride 2, padding 1
         ([1, 1, 1, 8], [3, 3], 8, 2, 1, true),
         ([2, 9, 7, 3], [3, 3], 8, 2, 1, true),
@@ -59,7 +60,36 @@ pub fn cases() -> Vec<Case> {
         ([8, 32, 32, 16], [3, 3], 8, 2, 1, false),
         ([16, 16, 16, 16], [1, 1], 3, 1, 0, true),
     ];
-    sizes.into_iter().map(case).collect()
+    sizes.into_iter().map(case).chain([blocks()]).collect()
+}
+
+/// So many pixels and weights that a chunk of the weight gradient is longer than the block that is summed at a time.
+/// Only a few pixels of gy are not 0, so that the plain loops are done soon.
+fn blocks() -> Case {
+    let (shape, weight_shape) = ([1, 64, 128, 128], [3, 3, 128, 128]);
+    Case::new(OP, format!("{shape:?} kernel [3, 3] -> 128: blocks within a chunk"), move |device, checks| {
+        let p = Conv2dParams::forward(shape, weight_shape, 1, 1, true);
+        let x = numbers("x", shape.iter().product());
+        let mut gy = numbers("gy", x.len());
+        gy.iter_mut().enumerate().filter(|(at, _)| at / 128 % 97 != 0).for_each(|(_, g)| *g = 0.0);
+        let (mut gw, mut gb) = (vec![0.0; 9 * 128 * 128], vec![0.0; 128]);
+        for (at, g) in gy.iter().enumerate().filter(|(_, g)| **g != 0.0) {
+            gb[at % 128] += f64::from(*g);
+            each_term(&p, at, |w_at, x_at| gw[w_at] += f64::from(*g) * f64::from(x[x_at]));
+        }
+        let (x, gy) = (device.tensor(OP, shape, &x)?, device.tensor(OP, shape, &gy)?);
+        for kernel in [WeightKernel::V2, WeightKernel::V3] {
+            let got_w = device.tensor(OP, weight_shape, &vec![f32::NAN; gw.len()])?;
+            let got_b = device.tensor(OP, [128], &[f32::NAN; 128])?;
+            ops::conv2d::backward_weight(&p, &x, &gy, &got_w, Some(&got_b), kernel)?;
+            checks.compare("backward_weight", kernel.name(), &got_w, &gw, SUMS)?;
+            checks.compare("backward_weight bias", kernel.name(), &got_b, &gb, SUMS)?;
+            if matches!(device, Device::Cpu(_)) {
+                break; // one version
+            }
+        }
+        Ok(())
+    })
 }
 
 fn case((shape, kernel, out, stride, padding, with_bias): Sizes) -> Case {
@@ -173,27 +203,34 @@ impl Results {
 /// The formula and its three derivatives, term by term.
 fn naive(p: &Conv2dParams, x: &[f64], w: &[f64], bias: Option<&[f64]>, gy: &[f64]) -> Results {
     let mut all = Results::zeros(p);
-    let stride = p.multiply as usize;
-    let [in_h, in_w, in_c, out_c] = [p.in_h, p.in_w, p.in_c, p.out_c].map(|extent| extent as usize);
     for (at, g) in gy.iter().enumerate() {
-        let (co, pixel) = (at % out_c, at / out_c);
-        let (ox, row) = (pixel % p.out_w as usize, pixel / p.out_w as usize);
-        let (oy, n) = (row % p.out_h as usize, row / p.out_h as usize);
+        let co = at % p.out_c as usize;
         all.gb[co] += g;
         all.y[at] = bias.map_or(0.0, |bias| bias[co]);
-        for (w_at, w) in w.iter().enumerate().skip(co).step_by(out_c) {
-            let (ci, tap) = (w_at / out_c % in_c, w_at / out_c / in_c);
-            let iy = (oy * stride + tap / p.kernel_w as usize).wrapping_sub(p.pad_h as usize);
-            let ix = (ox * stride + tap % p.kernel_w as usize).wrapping_sub(p.pad_w as usize);
-            if iy < in_h && ix < in_w {
-                let x_at = ((n * in_h + iy) * in_w + ix) * in_c + ci;
-                all.y[at] += x[x_at] * w;
-                all.gx[x_at] += g * w;
-                all.gw[w_at] += g * x[x_at];
-            }
-        }
+        each_term(p, at, |w_at, x_at| {
+            all.y[at] += x[x_at] * w[w_at];
+            all.gx[x_at] += g * w[w_at];
+            all.gw[w_at] += g * x[x_at];
+        });
     }
     all
+}
+
+/// The products that one element of y is the sum of: where the weight stands, and where the x.
+fn each_term(p: &Conv2dParams, at: usize, mut term: impl FnMut(usize, usize)) {
+    let stride = p.multiply as usize;
+    let [in_h, in_w, in_c, out_c] = [p.in_h, p.in_w, p.in_c, p.out_c].map(|extent| extent as usize);
+    let (co, pixel) = (at % out_c, at / out_c);
+    let (ox, row) = (pixel % p.out_w as usize, pixel / p.out_w as usize);
+    let (oy, n) = (row % p.out_h as usize, row / p.out_h as usize);
+    for k in 0..(p.kernel_h * p.kernel_w) as usize * in_c {
+        let (ci, tap) = (k % in_c, k / in_c);
+        let iy = (oy * stride + tap / p.kernel_w as usize).wrapping_sub(p.pad_h as usize);
+        let ix = (ox * stride + tap % p.kernel_w as usize).wrapping_sub(p.pad_w as usize);
+        if iy < in_h && ix < in_w {
+            term(k * out_c + co, ((n * in_h + iy) * in_w + ix) * in_c + ci);
+        }
+    }
 }
 
 pub fn gradients() -> Vec<GradientCase> {

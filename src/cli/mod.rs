@@ -48,7 +48,8 @@ Environment:
                           difference with op, shape, index and both values
   SHADEGRAD_NAN=1         stops at the first result that is not finite
   SHADEGRAD_TRACE=FILE    Chrome trace of host and device; open it in ui.perfetto.dev or chrome://tracing
-  SHADEGRAD_SHADERS=DIR   read shaders there instead of the built-in ones";
+  SHADEGRAD_SHADERS=DIR   read shaders there instead of the built-in ones
+  SHADEGRAD_LIMITS=webgpu ask the adapter for no more than WebGPU promises everywhere";
 
 #[derive(Debug, Subcommand)]
 enum Command {

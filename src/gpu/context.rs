@@ -48,6 +48,9 @@ pub struct GpuOptions {
     pub name: Option<String>,
     /// A smaller binding limit than the device's, to try how tensors larger than one binding are handled.
     pub max_binding_bytes: Option<u64>,
+    /// No more than WebGPU promises on every device: its default limits and no features. `SHADEGRAD_LIMITS=webgpu` asks
+    /// for the same.
+    pub webgpu_only: bool,
 }
 
 /// An opened GPU. Shared by all its tensors; all methods take `&self`.
@@ -194,8 +197,9 @@ impl Context {
 
     fn open_adapter(adapter: &wgpu::Adapter, options: &GpuOptions, switches: Switches) -> Result<Arc<Self>> {
         let facts = facts_of(adapter);
-        let limits = adapter.limits();
-        let timestamps = adapter.features().contains(wgpu::Features::TIMESTAMP_QUERY);
+        let webgpu_only = options.webgpu_only || switches.webgpu_only;
+        let limits = if webgpu_only { wgpu::Limits::default() } else { adapter.limits() };
+        let timestamps = !webgpu_only && adapter.features().contains(wgpu::Features::TIMESTAMP_QUERY);
         let (device, queue) = pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor {
             label: Some("shadegrad"),
             required_features: if timestamps { wgpu::Features::TIMESTAMP_QUERY } else { wgpu::Features::empty() },
@@ -215,7 +219,7 @@ impl Context {
         device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
             seen.error.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| error.to_string());
         }));
-        switches.say(1, || format!("{facts:?}"));
+        switches.say(1, || format!("{facts:?}{}", if webgpu_only { ", used as WebGPU promises" } else { "" }));
         let mut recorder = Recorder::new(&switches);
         if timestamps && switches.times_dispatches() {
             recorder.profile(&device, false);
@@ -252,7 +256,7 @@ impl Context {
         let instance = wgpu::Instance::new(descriptor);
         let nothing = || Error::Adapter("wgpu was built without its noop backend".to_owned());
         let noop = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::NOOP)).into_iter().next();
-        let options = GpuOptions { name: adapter.map(str::to_owned), max_binding_bytes: None };
+        let options = GpuOptions { name: adapter.map(str::to_owned), ..Default::default() };
         let (facts, limits) = match adapter {
             Some(_) => {
                 let real = Self::choose(&enumerate(), &options)?;

@@ -1,0 +1,184 @@
+//! Every kernel for drivers that this machine lacks. naga translates each entry point of each shader, with every
+//! combination of its `// @tune` numbers, to SPIR-V, MSL and HLSL; `spirv-val` validates the first and Microsoft's own
+//! compiler takes the last to DXIL, where they are to be had: `./kernels-tests/portability` fetches both.
+//!
+//! | variable | tool | otherwise |
+//! | --- | --- | --- |
+//! | `SHADEGRAD_SPIRV_VAL` | path of `spirv-val` | the one under `target/portability/`, or on the path |
+//! | `SHADEGRAD_DXC` | path of `libdxcompiler.so` | the one under `target/portability/` |
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use naga::valid::{Capabilities, ValidationFlags, Validator};
+use shadegrad::gpu::Assembled;
+use shadegrad::gpu::translate::Translator;
+use shadegrad::ops::SHADERS;
+
+/// A shader's text with one choice of its tunable numbers.
+struct Variant {
+    /// `conv2d`, or `conv2d.TILE_M=4.TILE_N=1`.
+    name: String,
+    text: Assembled,
+}
+
+/// All shaders with all combinations of their tunable numbers; first of each shader the file as it stands.
+fn variants() -> Vec<Variant> {
+    let mut all = Vec::new();
+    for shader in SHADERS {
+        let plain = shader.assemble(None, &[]).unwrap();
+        let mut choices: Vec<Vec<(String, u32)>> = vec![Vec::new()];
+        for (name, values) in plain.text.lines().filter_map(tunable) {
+            let longer = |choice: &Vec<(String, u32)>, value| [choice.as_slice(), &[(name.clone(), value)]].concat();
+            choices =
+                choices.iter().flat_map(|choice| values.iter().map(move |value| longer(choice, *value))).collect();
+        }
+        for choice in choices {
+            let constants: Vec<_> = choice.iter().map(|(name, value)| (name.as_str(), *value)).collect();
+            let suffix: String = choice.iter().map(|(name, value)| format!(".{name}={value}")).collect();
+            let text = shader.assemble(None, &constants).unwrap();
+            all.push(Variant { name: format!("{}{suffix}", shader.name), text });
+        }
+    }
+    all
+}
+
+/// Name and values of `const NAME: u32 = 8u; // @tune 4 8`.
+fn tunable(line: &str) -> Option<(String, Vec<u32>)> {
+    let (declaration, values) = line.split_once("// @tune")?;
+    let name = declaration.strip_prefix("const ")?.split(':').next()?;
+    Some((name.to_owned(), values.split_whitespace().map(|value| value.parse().unwrap()).collect()))
+}
+
+#[test]
+fn tuned_numbers_are_all_combined() {
+    let names: Vec<_> = variants().into_iter().map(|variant| variant.name).collect();
+    for wanted in ["linear.TILE_M=4.TILE_N=1", "linear.TILE_M=8.TILE_N=2", "batch_norm.PIXELS=8", "relu"] {
+        assert!(names.iter().any(|name| name == wanted), "{wanted} is not among {names:?}");
+    }
+}
+
+/// Nothing beyond WebGPU itself: no subgroups, no f16, no 64-bit numbers, no limits above the promised ones.
+#[test]
+fn every_kernel_is_plain_webgpu() {
+    const MOST_WORKGROUP_BYTES: u32 = 16384;
+    for Variant { name, text } in variants() {
+        let module = text.validate().unwrap();
+        let mut validator = Validator::new(ValidationFlags::all(), Capabilities::empty());
+        if let Err(error) = validator.validate(&module) {
+            panic!("{name} needs more than WebGPU promises: {}", error.into_inner());
+        }
+        let translator = Translator::new(&text, true).unwrap();
+        for entry in translator.entries() {
+            // As WGSL again the sizes of workgroup arrays are settled numbers.
+            let settled = naga::front::wgsl::parse_str(&translator.wgsl(entry).unwrap()).unwrap();
+            let mut layouter = naga::proc::Layouter::default();
+            layouter.update(settled.to_ctx()).unwrap();
+            let shared = settled.global_variables.iter().filter(|(_, v)| v.space == naga::AddressSpace::WorkGroup);
+            let bytes: u32 = shared.map(|(_, variable)| layouter[variable.ty].size).sum();
+            assert!(bytes <= MOST_WORKGROUP_BYTES, "{name}.{entry}: {bytes} bytes of workgroup memory");
+        }
+    }
+}
+
+/// Writes each entry point of each variant in one language into a fresh folder of cargo's for tests, and says how many.
+fn translate(end: &str, language: impl Fn(&Translator, &str) -> shadegrad::Result<Vec<u8>>) -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("translations").join(end);
+    let _ = std::fs::remove_dir_all(&folder);
+    std::fs::create_dir_all(&folder).unwrap();
+    let mut files = Vec::new();
+    let mut failed = Vec::new();
+    for Variant { name, text } in variants() {
+        let translator = Translator::new(&text, true).unwrap();
+        for entry in translator.entries() {
+            match language(&translator, entry) {
+                Ok(written) => {
+                    let path = folder.join(format!("{name}.{entry}.{end}"));
+                    std::fs::write(&path, written).unwrap();
+                    files.push(path);
+                }
+                Err(error) => failed.push(format!("{name}.{entry}: {error}")),
+            }
+        }
+    }
+    assert!(failed.is_empty(), "{} of {} to {end}:\n{}", failed.len(), failed.len() + files.len(), failed.join("\n"));
+    println!("{} variants of entry points to {end}, in {}", files.len(), folder.display());
+    files
+}
+
+#[test]
+fn every_variant_is_msl() {
+    let files = translate("metal", |translator, entry| translator.msl(entry).map(String::into_bytes));
+    assert!(files.len() > 100, "{}", files.len());
+}
+
+#[test]
+fn every_variant_is_valid_spirv() {
+    let files = translate("spv", |translator, entry| {
+        Ok(translator.spirv(entry)?.into_iter().flat_map(u32::to_le_bytes).collect())
+    });
+    let Some(tool) = tool("SHADEGRAD_SPIRV_VAL", "root/usr/bin/spirv-val").or_else(|| on_path("spirv-val")) else {
+        return not_checked("SPIR-V by spirv-val");
+    };
+    let wrong: Vec<_> = files.iter().filter_map(|file| refused(&tool, file)).collect();
+    assert!(wrong.is_empty(), "spirv-val refuses {} of {}:\n{}", wrong.len(), files.len(), wrong.join("\n"));
+    // A tool that takes everything would prove nothing.
+    let damaged = files[0].with_file_name("damaged.spv");
+    let mut bytes = std::fs::read(&files[0]).unwrap();
+    let end = bytes.len() - 4; // without OpFunctionEnd
+    bytes.truncate(end);
+    std::fs::write(&damaged, bytes).unwrap();
+    assert!(refused(&tool, &damaged).is_some(), "{} takes a damaged file", tool.display());
+}
+
+/// What `spirv-val` says against a file, for Vulkan 1.1.
+fn refused(tool: &Path, file: &Path) -> Option<String> {
+    let done = Command::new(tool).args(["--target-env", "vulkan1.1"]).arg(file).output().unwrap();
+    let said = || format!("{}: {}{}", file.display(), text(&done.stdout), text(&done.stderr));
+    (!done.status.success()).then(said)
+}
+
+#[test]
+fn every_variant_is_hlsl_for_dxc() {
+    let files = translate("hlsl", |translator, entry| translator.hlsl(entry).map(String::into_bytes));
+    let Some(library) = tool("SHADEGRAD_DXC", "libdxcompiler.so") else {
+        return not_checked("HLSL by the DirectX compiler");
+    };
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels-tests/dxc");
+    let compile = |files: &[PathBuf]| {
+        let done = Command::new("python3").arg(&script).arg(&library).args(files).output();
+        let done = done.unwrap_or_else(|error| panic!("{} needs python3: {error}", script.display()));
+        (done.status.code(), format!("{}{}", text(&done.stdout), text(&done.stderr)))
+    };
+    let (code, said) = compile(&files);
+    assert!(code == Some(0), "{said}");
+    print!("{said}");
+    let damaged = files[0].with_file_name("damaged.hlsl");
+    std::fs::write(&damaged, std::fs::read_to_string(&files[0]).unwrap().replace("asfloat(", "asnothing(")).unwrap();
+    assert!(compile(&[damaged]).0 == Some(1), "{} takes a damaged file", library.display());
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// The file that a variable names (then it must exist), or the one that `./kernels-tests/portability` has fetched.
+fn tool(variable: &str, fetched: &str) -> Option<PathBuf> {
+    if let Some(named) = std::env::var_os(variable) {
+        let path = PathBuf::from(named);
+        assert!(path.exists(), "{variable}={}: there is no such file", path.display());
+        return Some(path);
+    }
+    Some(Path::new(env!("CARGO_MANIFEST_DIR")).join("target/portability").join(fetched)).filter(|path| path.exists())
+}
+
+fn on_path(name: &str) -> Option<PathBuf> {
+    let folders = std::env::var_os("PATH")?;
+    std::env::split_paths(&folders).map(|folder| folder.join(name)).find(|path| path.is_file())
+}
+
+/// A line that the test harness does not swallow: what was left out must be seen.
+fn not_checked(what: &str) {
+    let _ = writeln!(std::io::stderr(), "NOT CHECKED: {what}; ./kernels-tests/portability fetches it");
+}
