@@ -91,7 +91,8 @@ impl<'a> Walk<'a> {
                 }
                 Statement::Call { function, arguments, .. } => {
                     let called = &self.module.functions[*function];
-                    let position = called.arguments.iter().position(|argument| argument.name.as_deref() == Some("slot"));
+                    let position =
+                        called.arguments.iter().position(|argument| argument.name.as_deref() == Some("slot"));
                     let slot = position.and_then(|at| match place.function.expressions[arguments[at]] {
                         Expression::Literal(naga::Literal::U32(slot)) => Some(slot),
                         _ => None,
@@ -126,15 +127,19 @@ impl<'a> Walk<'a> {
 /// Whether a block under `if a < b` that writes `tile[a]` reads only `tile[a]` or `tile[a + b]`.
 fn step_of_a_tree(place: Place<'_>, written: Handle<Expression>, read: Handle<Expression>) -> bool {
     let all = &place.function.expressions;
-    let (Expression::Access { index: to, .. }, Expression::Access { index: from, .. }) = (&all[written], &all[read]) else {
+    let (Expression::Access { index: to, .. }, Expression::Access { index: from, .. }) = (&all[written], &all[read])
+    else {
         return false;
     };
-    let Some(Expression::Binary { op: BinaryOperator::Less, left, right }) = place.guard.map(|guard| &all[guard]) else {
+    let Some(Expression::Binary { op: BinaryOperator::Less, left, right }) = place.guard.map(|guard| &all[guard])
+    else {
         return false;
     };
     let own = same(place, *to, *left);
     own && match &all[*from] {
-        Expression::Binary { op: BinaryOperator::Add, left: a, right: b } => same(place, *a, *left) && same(place, *b, *right),
+        Expression::Binary { op: BinaryOperator::Add, left: a, right: b } => {
+            same(place, *a, *left) && same(place, *b, *right)
+        }
         _ => same(place, *from, *left),
     }
 }
