@@ -33,16 +33,16 @@ const MEMORY_BOUND: f64 = 10.0;
 pub struct Options {
     /// Ops to time, or a network: unext, unet, resunet [default: all ops]
     #[arg(value_name = "OP", value_parser = PossibleValuesParser::new(names()), hide_possible_values = true)]
-    ops: Vec<String>,
+    pub ops: Vec<String>,
     /// auto, cpu, or part of an adapter's name
     #[arg(long, default_value = "auto", env = "SHADEGRAD_DEVICE")]
-    device: String,
+    pub device: String,
     /// Runs of each case; the median and the least are reported
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
-    runs: u32,
+    pub runs: u32,
     /// One JSON object a line
     #[arg(long)]
-    json: bool,
+    pub json: bool,
     /// Of a network: time a training step instead of inference
     #[arg(long)]
     train: bool,

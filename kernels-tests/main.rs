@@ -22,3 +22,4 @@ mod report;
 mod shaders;
 mod training;
 mod translations;
+mod workbench;

@@ -3,7 +3,8 @@
 
 use std::collections::HashMap;
 
-use naga::{AddressSpace, Statement, TypeInner};
+use naga::{AddressSpace, TypeInner};
+use shadegrad::gpu::loops::unbounded;
 use shadegrad::ops::{SHADERS, UNIFORMS};
 
 fn modules() -> Vec<(&'static str, naga::Module)> {
@@ -131,140 +132,11 @@ fn bindings_follow_the_convention() {
     }
 }
 
-/// A loop is bounded if it breaks on a comparison of a variable that only its continuing block changes, with a value
-/// that the loop does not change. The loader switches wgpu's own loop counter off on the strength of this.
+/// The loader switches wgpu's own loop counters off on the strength of this.
 #[test]
 fn every_loop_is_bounded() {
     for (name, module) in modules() {
-        let functions = module
-            .functions
-            .iter()
-            .map(|(_, function)| function)
-            .chain(module.entry_points.iter().map(|entry| &entry.function));
-        for function in functions {
-            walk(&function.body, function, &module, name);
-        }
-    }
-}
-
-fn walk(block: &naga::Block, function: &naga::Function, module: &naga::Module, shader: &str) {
-    for statement in block {
-        match statement {
-            Statement::Loop { body, continuing, break_if } => {
-                assert!(break_if.is_none(), "{shader}: break if");
-                let (counter, bound) = comparison(body, function)
-                    .unwrap_or_else(|| panic!("{shader}: a loop in {:?} does not start with its bound", function.name));
-                let mut in_body = Vec::new();
-                stores(body, function, &mut in_body);
-                let mut in_step = Vec::new();
-                stores(continuing, function, &mut in_step);
-                assert!(!in_body.contains(&counter), "{shader}: a loop's body changes its counter");
-                assert_eq!(in_step, vec![counter], "{shader}: a loop's step changes only its counter");
-                let mut read = Vec::new();
-                reads(bound, function, module, &mut read);
-                assert!(
-                    !read.iter().any(|variable| *variable == counter || in_body.contains(variable)),
-                    "{shader}: a loop changes its bound"
-                );
-                walk(body, function, module, shader);
-            }
-            Statement::Block(inner) => walk(inner, function, module, shader),
-            Statement::If { accept, reject, .. } => {
-                walk(accept, function, module, shader);
-                walk(reject, function, module, shader);
-            }
-            Statement::Switch { cases, .. } => cases.iter().for_each(|case| walk(&case.body, function, module, shader)),
-            _ => {}
-        }
-    }
-}
-
-type Variable = naga::Handle<naga::LocalVariable>;
-type Expression = naga::Handle<naga::Expression>;
-
-/// The local variables that a bound reads. It is made of constants, uniforms, locals, arithmetic, `min` and `select`:
-/// anything else (memory that a kernel writes) might change and is refused. A call's result is a value made before the
-/// loop: `comparison` refuses a call inside the loop ahead of its bound.
-fn reads(expression: Expression, function: &naga::Function, module: &naga::Module, found: &mut Vec<Variable>) {
-    use naga::Expression as E;
-    match &function.expressions[expression] {
-        E::Literal(_) | E::Constant(_) | E::Override(_) | E::FunctionArgument(_) | E::CallResult(_) => {}
-        E::GlobalVariable(global) if module.global_variables[*global].space == AddressSpace::Uniform => {}
-        E::Load { pointer } => match local(*pointer, function) {
-            Some(variable) => found.push(variable),
-            None => reads(*pointer, function, module, found),
-        },
-        E::Access { base, .. } | E::AccessIndex { base, .. } => reads(*base, function, module, found),
-        E::Unary { expr, .. } | E::As { expr, .. } => reads(*expr, function, module, found),
-        E::Binary { left, right, .. } => [left, right].iter().for_each(|part| reads(**part, function, module, found)),
-        E::Select { condition, accept, reject } => {
-            [condition, accept, reject].iter().for_each(|part| reads(**part, function, module, found));
-        }
-        E::Math { arg, arg1, arg2, .. } => {
-            [Some(*arg), *arg1, *arg2].into_iter().flatten().for_each(|part| reads(part, function, module, found));
-        }
-        other => panic!("{:?}: a loop's bound holds {other:?}", function.name),
-    }
-}
-
-/// The local variable and the bound that the loop's first `if !(variable < bound) { break; }` compares.
-fn comparison(body: &naga::Block, function: &naga::Function) -> Option<(Variable, Expression)> {
-    for statement in body {
-        match statement {
-            Statement::Emit(_) => {}
-            Statement::If { condition, accept, reject } => {
-                let breaks = |block: &naga::Block| block.iter().any(|s| matches!(s, Statement::Break));
-                if !breaks(accept) && !breaks(reject) {
-                    return None;
-                }
-                let mut expression = &function.expressions[*condition];
-                while let naga::Expression::Unary { expr, .. } = expression {
-                    expression = &function.expressions[*expr];
-                }
-                let naga::Expression::Binary { left, right, .. } = expression else { return None };
-                return Some((loaded(*left, function)?, *right));
-            }
-            Statement::Block(inner) => return comparison(inner, function),
-            _ => return None,
-        }
-    }
-    None
-}
-
-fn loaded(expression: naga::Handle<naga::Expression>, function: &naga::Function) -> Option<Variable> {
-    match &function.expressions[expression] {
-        naga::Expression::Load { pointer } => local(*pointer, function),
-        _ => None,
-    }
-}
-
-fn local(pointer: naga::Handle<naga::Expression>, function: &naga::Function) -> Option<Variable> {
-    match &function.expressions[pointer] {
-        naga::Expression::LocalVariable(variable) => Some(*variable),
-        naga::Expression::AccessIndex { base, .. } | naga::Expression::Access { base, .. } => local(*base, function),
-        _ => None,
-    }
-}
-
-fn stores(block: &naga::Block, function: &naga::Function, found: &mut Vec<Variable>) {
-    for statement in block {
-        match statement {
-            Statement::Store { pointer, .. } => found.extend(local(*pointer, function)),
-            Statement::Block(inner) => stores(inner, function, found),
-            Statement::If { accept, reject, .. } => {
-                stores(accept, function, found);
-                stores(reject, function, found);
-            }
-            Statement::Loop { body, continuing, .. } => {
-                stores(body, function, found);
-                stores(continuing, function, found);
-            }
-            Statement::Switch { cases, .. } => cases.iter().for_each(|case| stores(&case.body, function, found)),
-            Statement::Call { arguments, .. } => {
-                found.extend(arguments.iter().filter_map(|argument| local(*argument, function)));
-            }
-            _ => {}
-        }
+        assert_eq!(unbounded(&module), None, "{name}");
     }
 }
 
@@ -287,9 +159,8 @@ fn a_loop_that_changes_its_counter_or_bound_is_found() {
     ];
     for text in texts {
         let module = naga::front::wgsl::parse_str(text).unwrap();
-        let (_, function) = module.functions.iter().find(|(_, f)| f.name.as_deref() == Some("f")).unwrap();
-        let caught = std::panic::catch_unwind(|| walk(&function.body, function, &module, "text"));
-        assert!(caught.is_err(), "{text}");
+        let reason = unbounded(&module).unwrap_or_else(|| panic!("taken for bounded: {text}"));
+        assert!(reason.starts_with("a loop of f "), "{reason}");
     }
 }
 

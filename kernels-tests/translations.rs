@@ -19,7 +19,7 @@ use shadegrad::ops::SHADERS;
 
 /// A shader's text with one choice of its tunable numbers.
 struct Variant {
-    /// `conv2d`, or `conv2d.TILE_M=4.TILE_N=1`.
+    /// `conv2d.TILE_M=4.TILE_N=1`, or `relu`.
     name: String,
     text: Assembled,
 }
@@ -28,16 +28,8 @@ struct Variant {
 fn variants() -> Vec<Variant> {
     let mut all = Vec::new();
     for shader in SHADERS {
-        let plain = shader.assemble(None, &[]).unwrap();
-        let mut choices: Vec<Vec<(String, u32)>> = vec![Vec::new()];
-        for (name, values) in plain.text.lines().filter_map(tunable) {
-            let longer = |choice: &Vec<(String, u32)>, value| [choice.as_slice(), &[(name.clone(), value)]].concat();
-            choices =
-                choices.iter().flat_map(|choice| values.iter().map(move |value| longer(choice, *value))).collect();
-        }
-        for choice in choices {
-            let constants: Vec<_> = choice.iter().map(|(name, value)| (name.as_str(), *value)).collect();
-            let suffix: String = choice.iter().map(|(name, value)| format!(".{name}={value}")).collect();
+        for constants in shader.variants() {
+            let suffix: String = constants.iter().map(|(name, value)| format!(".{name}={value}")).collect();
             let text = shader.assemble(None, &constants).unwrap();
             all.push(Variant { name: format!("{}{suffix}", shader.name), text });
         }
@@ -45,18 +37,28 @@ fn variants() -> Vec<Variant> {
     all
 }
 
-/// Name and values of `const NAME: u32 = 8u; // @tune 4 8`.
-fn tunable(line: &str) -> Option<(String, Vec<u32>)> {
-    let (declaration, values) = line.split_once("// @tune")?;
-    let name = declaration.strip_prefix("const ")?.split(':').next()?;
-    Some((name.to_owned(), values.split_whitespace().map(|value| value.parse().unwrap()).collect()))
-}
-
 #[test]
 fn tuned_numbers_are_all_combined() {
     let names: Vec<_> = variants().into_iter().map(|variant| variant.name).collect();
     for wanted in ["linear.TILE_M=4.TILE_N=1", "linear.TILE_M=8.TILE_N=2", "batch_norm.PIXELS=8", "relu"] {
         assert!(names.iter().any(|name| name == wanted), "{wanted} is not among {names:?}");
+    }
+}
+
+/// The numbers of a file as it stands are among those to try, and no line with `@tune` is overlooked.
+#[test]
+fn every_tunable_number_is_understood() {
+    for shader in SHADERS {
+        let (text, tunables) = (shader.assemble(None, &[]).unwrap().text, shader.tunables());
+        assert_eq!(tunables.len(), text.matches("// @tune").count(), "{}", shader.name);
+        for tunable in &tunables {
+            assert!(
+                tunable.values.contains(&tunable.usual) && tunable.values.len() > 1,
+                "{}: {tunable:?}",
+                shader.name
+            );
+        }
+        assert_eq!(shader.assemble(None, &shader.variants()[0]).unwrap().text, text, "{}", shader.name);
     }
 }
 

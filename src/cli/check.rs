@@ -1,10 +1,12 @@
 //! `shadegrad check`: every kernel version against the f64 reference on this device, with the cases of the tests.
 
 use clap::builder::PossibleValuesParser;
+use indicatif::ProgressBar;
 use serde_json::json;
 use shadegrad::{Device, Error, Result};
 
 use super::bar;
+use super::own_shader::OwnShader;
 
 #[allow(missing_docs, unreachable_pub, reason = "shared with the tests")]
 #[path = "../../kernels-tests/ops/mod.rs"]
@@ -15,6 +17,7 @@ mod cases;
 /// Examples:
 ///   shadegrad check
 ///   shadegrad check add max_pool2d --device lavapipe
+///   shadegrad check max_pool2d --shader my_pool.wgsl --device lavapipe
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct CheckArgs {
@@ -24,6 +27,8 @@ pub(crate) struct CheckArgs {
     /// auto, cpu, or part of an adapter's name
     #[arg(long, default_value = "auto", env = "SHADEGRAD_DEVICE")]
     device: String,
+    #[command(flatten)]
+    own: OwnShader,
     /// A JSON object for each comparison, then one with the counts
     #[arg(long)]
     json: bool,
@@ -52,25 +57,68 @@ fn worse(a: f64, b: f64) -> f64 {
     if a.is_nan() || b.is_nan() { f64::NAN } else { a.max(b) }
 }
 
-/// Runs `shadegrad check`; true if every comparison is within its tolerance.
+/// What the cases of some ops say.
+#[derive(Default)]
+pub(crate) struct Verdict {
+    rows: Vec<Row>,
+    /// A sentence for each comparison that failed.
+    pub(crate) wrong: Vec<String>,
+    /// Comparisons within their tolerance.
+    pub(crate) passed: usize,
+}
+
+impl Verdict {
+    /// Whether everything was right.
+    pub(crate) fn ok(&self) -> bool {
+        self.wrong.is_empty()
+    }
+
+    fn add(&mut self, op: &'static str, case: &str, of: &str, outcome: cases::Outcome) {
+        let cases::Outcome { entry, version, nmse, max_abs, tolerance, ok, first_wrong } = outcome;
+        if ok {
+            self.passed += 1;
+        } else {
+            let values: Vec<String> = first_wrong
+                .iter()
+                .map(|(index, got, want)| format!("index {index}: got {got}, the reference is {want}"))
+                .collect();
+            let values =
+                if values.is_empty() { "each value is close, their sum is not".to_owned() } else { values.join("; ") };
+            self.wrong.push(format!(
+                "{op}{of}: {entry} / {version} {case}: nmse {nmse:.2e} (bound {tolerance:.0e}), largest difference {max_abs:.2e}; {values}"
+            ));
+        }
+        match self.rows.iter_mut().find(|row| row.op == op && row.entry == entry && row.version == version) {
+            Some(row) => {
+                row.compared += 1;
+                row.nmse = worse(row.nmse, nmse);
+                row.max_abs = worse(row.max_abs, max_abs);
+                row.ok &= ok;
+            }
+            None => self.rows.push(Row { op, entry, version, compared: 1, nmse, max_abs, ok }),
+        }
+    }
+}
+
+/// Runs all cases of these ops (none named: of all) on a device. `of` is added to the name of the op where something is
+/// wrong (` of my.wgsl`), `each` gets a JSON object for each comparison.
 ///
 /// # Errors
-/// No such device, or the device was lost. A kernel that fails is a failed comparison, not an error.
-pub(crate) fn run(args: CheckArgs) -> Result<bool> {
-    let device = Device::open(&args.device)?;
+/// [`Error::DeviceLost`]. A kernel that fails is a failed comparison, not an error.
+pub(crate) fn judge(
+    device: &Device,
+    ops: &[impl AsRef<str>],
+    of: &str,
+    progress: &ProgressBar,
+    mut each: impl FnMut(serde_json::Value),
+) -> Result<Verdict> {
     let mut chosen = cases::cases();
-    chosen.retain(|case| args.ops.is_empty() || args.ops.iter().any(|op| op == case.op));
-    if !args.json {
-        println!("{device} {}", device.driver());
-    }
-    let progress = bar("checking", args.json);
+    chosen.retain(|case| ops.is_empty() || ops.iter().any(|op| op.as_ref() == case.op));
     progress.set_length(chosen.len() as u64);
-    let mut rows: Vec<Row> = Vec::new();
-    let mut wrong = Vec::new();
-    let (mut passed, mut failed) = (0, 0);
+    let mut verdict = Verdict::default();
     for case in &chosen {
         let (op, name) = (case.op, &case.name);
-        let outcomes = match case.run(&device) {
+        let outcomes = match case.run(device) {
             Ok(outcomes) if outcomes.is_empty() => Err("it compared nothing".to_owned()),
             Ok(outcomes) => Ok(outcomes),
             // Nothing that follows could work.
@@ -78,69 +126,56 @@ pub(crate) fn run(args: CheckArgs) -> Result<bool> {
             Err(error) => Err(error.to_string()),
         };
         progress.inc(1);
-        let outcomes = match outcomes {
-            Ok(outcomes) => outcomes,
+        match outcomes {
+            Ok(outcomes) => {
+                for outcome in outcomes {
+                    each(json!({ "op": op, "entry": outcome.entry, "version": outcome.version, "case": name,
+                        "nmse": outcome.nmse, "max_abs": outcome.max_abs, "tolerance": outcome.tolerance, "ok": outcome.ok }));
+                    verdict.add(op, name, of, outcome);
+                }
+            }
             Err(message) => {
-                failed += 1;
-                if args.json {
-                    println!(
-                        "{}",
-                        json!({ "op": op, "entry": null, "version": null, "case": name, "nmse": null, "max_abs": null,
-                            "tolerance": null, "ok": false, "error": message })
-                    );
-                }
-                wrong.push(format!("{op} {name}: {message}"));
-                continue;
-            }
-        };
-        for outcome in outcomes {
-            if outcome.ok {
-                passed += 1;
-            } else {
-                failed += 1;
-                wrong.push(format!(
-                    "{op} {} {} {name}: nmse {:.2e} (bound {:.0e}), largest difference {:.2e}; first wrong (index, got, wanted): {:?}",
-                    outcome.entry, outcome.version, outcome.nmse, outcome.tolerance, outcome.max_abs, outcome.first_wrong
-                ));
-            }
-            if args.json {
-                println!(
-                    "{}",
-                    json!({ "op": op, "entry": outcome.entry, "version": outcome.version, "case": name,
-                        "nmse": outcome.nmse, "max_abs": outcome.max_abs, "tolerance": outcome.tolerance, "ok": outcome.ok })
-                );
-            }
-            let same = |row: &&mut Row| row.op == op && row.entry == outcome.entry && row.version == outcome.version;
-            match rows.iter_mut().find(same) {
-                Some(row) => {
-                    row.compared += 1;
-                    row.nmse = worse(row.nmse, outcome.nmse);
-                    row.max_abs = worse(row.max_abs, outcome.max_abs);
-                    row.ok &= outcome.ok;
-                }
-                None => rows.push(Row {
-                    op,
-                    entry: outcome.entry,
-                    version: outcome.version,
-                    compared: 1,
-                    nmse: outcome.nmse,
-                    max_abs: outcome.max_abs,
-                    ok: outcome.ok,
-                }),
+                each(json!({ "op": op, "entry": null, "version": null, "case": name, "nmse": null, "max_abs": null,
+                    "tolerance": null, "ok": false, "error": message }));
+                verdict.wrong.push(format!("{op}{of}: {name}: {message}"));
             }
         }
     }
     progress.finish_and_clear();
+    Ok(verdict)
+}
+
+/// Runs `shadegrad check`; true if every comparison is within its tolerance.
+///
+/// # Errors
+/// No such device, a shader file that does not fit, or the device was lost. A kernel that fails is a failed comparison,
+/// not an error.
+pub(crate) fn run(args: CheckArgs) -> Result<bool> {
+    let device = Device::open(&args.device)?;
+    let said = |line: String| {
+        if !args.json {
+            println!("{line}");
+        }
+    };
+    said(format!("{device} {}", device.driver()));
+    let of = args.own.stand_in(&device, &args.ops, said)?.unwrap_or_default();
+    let progress = bar("checking", args.json);
+    let verdict = judge(&device, &args.ops, &of, &progress, |line| {
+        if args.json {
+            println!("{line}");
+        }
+    })?;
+    let (passed, failed) = (verdict.passed, verdict.wrong.len());
     if args.json {
         println!("{}", json!({ "passed": passed, "failed": failed, "device": device.to_string() }));
     } else {
-        print_table(&rows);
-        for line in &wrong {
+        print_table(&verdict.rows);
+        for line in &verdict.wrong {
             println!("WRONG {line}");
         }
         println!("{passed} comparisons passed, {failed} failed");
     }
-    Ok(failed == 0)
+    Ok(verdict.ok())
 }
 
 fn print_table(rows: &[Row]) {

@@ -11,6 +11,7 @@ mod eval;
 mod export;
 mod import;
 mod network;
+mod own_shader;
 mod predict;
 mod report;
 mod show;
@@ -73,26 +74,23 @@ enum Command {
 /// 0 done, 1 failed, 2 wrong usage, 130 interrupted after saving.
 pub(crate) fn run() -> ExitCode {
     let done = match Arguments::parse().command {
-        Command::Demo(args) => demo::run(&args),
-        Command::Devices(args) => devices::run(args),
-        Command::Train(args) => train::run(&args),
-        Command::Eval(args) => eval::run(&args),
-        Command::Predict(args) => predict::run(&args),
-        Command::Report(args) => report::run(&args),
-        Command::Check(args) => match check::run(args) {
-            Ok(true) => Ok(()),
-            Ok(false) => return ExitCode::FAILURE,
-            Err(error) => Err(error),
-        },
+        Command::Demo(args) => demo::run(&args).map(right),
+        Command::Devices(args) => devices::run(args).map(right),
+        Command::Train(args) => train::run(&args).map(right),
+        Command::Eval(args) => eval::run(&args).map(right),
+        Command::Predict(args) => predict::run(&args).map(right),
+        Command::Report(args) => report::run(&args).map(right),
+        Command::Check(args) => check::run(args),
         Command::Bench(args) => bench::run(args),
-        Command::Data(args) => data::run(args),
-        Command::Show(args) => show::run(&args),
-        Command::Import(args) => import::run(&args),
-        Command::Export(args) => export::run(&args),
-        Command::Completions(args) => completions::run(&args),
+        Command::Data(args) => data::run(args).map(right),
+        Command::Show(args) => show::run(&args).map(right),
+        Command::Import(args) => import::run(&args).map(right),
+        Command::Export(args) => export::run(&args).map(right),
+        Command::Completions(args) => completions::run(&args).map(right),
     };
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE, // the command has said what is wrong
         Err(Error::Interrupted) => {
             eprintln!("interrupted; go on with --resume");
             ExitCode::from(130)
@@ -107,6 +105,11 @@ pub(crate) fn run() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Of a command that judges nothing.
+fn right((): ()) -> bool {
+    true
 }
 
 /// A bar on stderr; hidden where the output is for machines.

@@ -10,6 +10,7 @@ use super::plan::PlanEvent;
 use super::pool::{Buffer, Pool, PoolReport};
 use super::readback::Readback;
 use super::recorder::{Dispatch, Recorder, Timing};
+use super::replacement::Replacement;
 use super::shader::{Entry, Shader};
 use crate::debug::Switches;
 use crate::{Error, Result};
@@ -377,10 +378,16 @@ impl Context {
         self.pipelines.get(&self.device, shader, key, &self.switches)
     }
 
-    /// Reads a shader's text again at its next use (after an edit).
-    pub fn reload(&self, shader: &str) {
+    /// Lets somebody's own text stand in for entry points of a shader, or takes our own back (`None`). Returns what
+    /// was there before, with its compiled pipelines.
+    pub fn replace(&self, shader: &'static str, with: Option<Arc<Replacement>>) -> Option<Arc<Replacement>> {
         self.recorder().forget();
-        self.pipelines.reload(shader);
+        self.pipelines.replace(shader, with)
+    }
+
+    /// The text that stands in for a shader's own.
+    pub fn replacement(&self, shader: &str) -> Option<Arc<Replacement>> {
+        self.pipelines.replacement(shader)
     }
 
     pub(crate) fn allocate(&self, op: &'static str, bytes: u64) -> Result<Arc<Buffer>> {

@@ -7,11 +7,13 @@
 
 mod context;
 mod launch;
+pub mod loops;
 mod pipeline;
 pub mod plan;
 mod pool;
 mod readback;
 pub(crate) mod recorder;
+mod replacement;
 pub mod shader;
 pub mod translate;
 
@@ -20,4 +22,5 @@ pub use launch::{Binding, Launch, WORKGROUP};
 pub use pool::{Buffer, PoolReport};
 pub use readback::Readback;
 pub use recorder::Timing;
-pub use shader::{Assembled, Entry, Shader};
+pub use replacement::Replacement;
+pub use shader::{Assembled, Entry, Shader, Tunable, Variant};

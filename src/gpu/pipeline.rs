@@ -1,15 +1,19 @@
 //! Compiled kernels, one per shader, entry point and set of constants; each compiled once, by whoever asks first.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use super::shader::{Entry, Shader};
+use super::replacement::Replacement;
+use super::shader::{Assembled, Entry, Shader};
 use crate::debug::Switches;
 use crate::{Error, Result};
 
 /// A compiled entry point.
 #[derive(Debug)]
 pub(crate) struct Pipeline {
+    /// No other of this device has the same.
     pub(crate) id: usize,
     pub(crate) raw: wgpu::ComputePipeline,
     pub(crate) layout: wgpu::BindGroupLayout,
@@ -17,9 +21,16 @@ pub(crate) struct Pipeline {
 
 type Slot = Arc<OnceLock<std::result::Result<Arc<Pipeline>, String>>>;
 
+/// What has been compiled of one text.
+#[derive(Debug, Default)]
+pub(super) struct Slots(Mutex<HashMap<Entry, Slot>>);
+
 #[derive(Debug, Default)]
 pub(crate) struct Pipelines {
-    slots: Mutex<HashMap<Entry, (usize, Slot)>>,
+    ours: Slots,
+    /// Texts that stand in for ours, by shader.
+    replaced: Mutex<HashMap<&'static str, Arc<Replacement>>>,
+    compiled: AtomicUsize,
 }
 
 impl Pipelines {
@@ -35,58 +46,66 @@ impl Pipelines {
         key: Entry,
         switches: &Switches,
     ) -> Result<Arc<Pipeline>> {
-        let (id, slot) = {
-            let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
-            let next = slots.len();
-            slots.entry(key).or_insert_with(|| (next, Slot::default())).clone()
+        let replacement = self.replacement(shader.name).filter(|replacement| replacement.replaces(&key));
+        let slots = replacement.as_deref().map_or(&self.ours, |replacement| &replacement.compiled);
+        let slot = slots.0.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_default().clone();
+        let make = || {
+            let (text, trusted) = match &replacement {
+                Some(replacement) => (Cow::Borrowed(replacement.text()), replacement.trusted()),
+                None => (Cow::Owned(shader.assemble(switches.shaders.as_deref(), key.constants)?), true),
+            };
+            compile(device, key, &text, trusted, switches, self.compiled.fetch_add(1, Ordering::Relaxed))
         };
-        // An error is kept as text, so that every caller gets it and a reload can clear it.
-        let made = slot.get_or_init(|| compile(device, shader, key, switches, id).map_err(|error| error.to_string()));
-        match made {
+        // An error is kept as text, so that every caller gets it.
+        match slot.get_or_init(|| make().map_err(|error| error.to_string())) {
             Ok(pipeline) => Ok(Arc::clone(pipeline)),
             // Compile errors are rare and final: making the typed error again keeps file and line.
-            Err(_) => compile(device, shader, key, switches, id),
+            Err(_) => make(),
         }
     }
 
-    /// Forgets the pipelines of a shader, so that its text is read again.
-    pub(crate) fn reload(&self, shader: &str) {
-        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
-        for (key, (_, slot)) in slots.iter_mut() {
-            if key.shader == shader {
-                *slot = Slot::default();
-            }
+    /// The text that stands in for a shader's own.
+    pub(crate) fn replacement(&self, shader: &str) -> Option<Arc<Replacement>> {
+        self.replaced.lock().unwrap_or_else(PoisonError::into_inner).get(shader).cloned()
+    }
+
+    /// Puts a text in the place of a shader's own, or takes our own back; returns what was there.
+    pub(crate) fn replace(&self, shader: &'static str, with: Option<Arc<Replacement>>) -> Option<Arc<Replacement>> {
+        let mut replaced = self.replaced.lock().unwrap_or_else(PoisonError::into_inner);
+        match with {
+            Some(with) => replaced.insert(shader, with),
+            None => replaced.remove(shader),
         }
     }
 }
 
 fn compile(
     device: &wgpu::Device,
-    shader: &Shader,
     key: Entry,
+    text: &Assembled,
+    trusted: bool,
     switches: &Switches,
     id: usize,
 ) -> Result<Arc<Pipeline>> {
-    let text = shader.assemble(switches.shaders.as_deref(), key.constants)?;
-    let label = format!("{}.{}", shader.name, key.entry);
+    let label = format!("{}.{}", key.shader, key.entry);
     let _span = switches.span("compile", &label);
     switches.say(4, || format!("{label} {:?}\n{}", key.constants, text.text));
     let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
-    let module = text.compile(device, &label, true);
+    let module = text.compile(device, &label, trusted);
     let raw = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
         label: Some(&label),
         layout: None,
         module: &module,
         entry_point: Some(key.entry),
         compilation_options: wgpu::PipelineCompilationOptions {
-            zero_initialize_workgroup_memory: false,
+            zero_initialize_workgroup_memory: !trusted,
             ..Default::default()
         },
         cache: None,
     });
     if let Some(error) = pollster::block_on(scope.pop()) {
         text.validate()?;
-        let file = format!("{}.wgsl", shader.name);
+        let (file, _) = text.locate(1);
         return Err(Error::Shader { file, line: 0, message: format!("{label}: {error}") });
     }
     let layout = raw.get_bind_group_layout(0);

@@ -60,18 +60,63 @@ pub struct Assembled {
     pub origin: Vec<(String, u32)>,
 }
 
+/// A `// @tune` constant of a shader.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tunable {
+    /// Its name.
+    pub name: &'static str,
+    /// Its number in the file.
+    pub usual: u32,
+    /// The numbers to try.
+    pub values: Vec<u32>,
+}
+
+/// One number for each `// @tune` constant of a shader, in their order.
+pub type Variant = Vec<(&'static str, u32)>;
+
 impl Shader {
+    /// The `// @tune` constants of the built-in text and its pieces, in their order.
+    pub fn tunables(&self) -> Vec<Tunable> {
+        let (mut texts, mut all) = (vec![self.source], Vec::new());
+        let mut next = 0;
+        while let Some(text) = texts.get(next).copied() {
+            next += 1;
+            for line in text.lines() {
+                all.extend(tunable(line));
+                let piece = line.trim().strip_prefix("// @include ").map(str::trim);
+                let piece = piece.and_then(|name| PIECES.iter().find(|(known, _)| *known == name));
+                texts.extend(piece.map(|(_, text)| *text).filter(|text| !texts.contains(text)));
+            }
+        }
+        all
+    }
+
+    /// All combinations of the numbers of [`tunables`](Self::tunables), the file's own first; one empty combination if
+    /// there are none.
+    pub fn variants(&self) -> Vec<Variant> {
+        let tunables = self.tunables();
+        let usual: Variant = tunables.iter().map(|tunable| (tunable.name, tunable.usual)).collect();
+        let mut all = vec![Variant::new()];
+        for Tunable { name, values, .. } in &tunables {
+            let longer = |variant: &Variant, value: &u32| [variant.as_slice(), &[(*name, *value)]].concat();
+            all = all.iter().flat_map(|variant| values.iter().map(move |value| longer(variant, value))).collect();
+        }
+        all.sort_by_key(|variant| *variant != usual);
+        all
+    }
+
     /// Puts the shader together: its own text (from `folder` if given), its pieces and its constants.
     ///
     /// # Errors
     /// A piece or constant that does not exist, or a file of `folder` that cannot be read.
     pub fn assemble(&self, folder: Option<&Path>, constants: &[(&str, u32)]) -> Result<Assembled> {
+        let file = format!("{}.wgsl", self.name);
+        let text = text_of(&file, self.source, folder)?;
+        let mut assembly = Assembly { folder, constants, seen: HashSet::new(), used: HashSet::new() };
         let mut out = Assembled { text: String::new(), origin: Vec::new() };
-        let mut seen = HashSet::new();
-        let mut used = HashSet::new();
-        append(&format!("{}.wgsl", self.name), self.source, folder, constants, &mut seen, &mut used, &mut out)?;
+        assembly.append(&file, &text, &mut out)?;
         for (name, _) in constants {
-            if !used.contains(*name) {
+            if !assembly.used.contains(*name) {
                 return Err(Error::Shader {
                     file: format!("{}.wgsl", self.name),
                     line: 0,
@@ -83,45 +128,61 @@ impl Shader {
     }
 }
 
-fn append(
-    file: &str,
-    embedded: &str,
-    folder: Option<&Path>,
-    constants: &[(&str, u32)],
-    seen: &mut HashSet<String>,
-    used: &mut HashSet<String>,
-    out: &mut Assembled,
-) -> Result<()> {
-    if !seen.insert(file.to_owned()) {
-        return Ok(());
-    }
-    let text: Cow<'_, str> = match folder {
-        Some(folder) => {
-            let path = folder.join(file);
-            std::fs::read_to_string(&path).map_err(Error::io("read", &path))?.into()
+/// The text of a file of `shaders/`: from the folder if there is one, else as it was built in.
+fn text_of(file: &str, embedded: &'static str, folder: Option<&Path>) -> Result<Cow<'static, str>> {
+    let Some(folder) = folder else { return Ok(embedded.into()) };
+    let path = folder.join(file);
+    Ok(std::fs::read_to_string(&path).map_err(Error::io("read", &path))?.into())
+}
+
+/// What putting pieces together needs to know.
+struct Assembly<'a> {
+    /// Where pieces come from, if not from what was built in.
+    folder: Option<&'a Path>,
+    constants: &'a [(&'a str, u32)],
+    /// Files that are in.
+    seen: HashSet<String>,
+    /// Constants that were found.
+    used: HashSet<String>,
+}
+
+impl Assembly<'_> {
+    /// Adds a file and, behind it, the pieces that it includes.
+    fn append(&mut self, file: &str, text: &str, out: &mut Assembled) -> Result<()> {
+        if !self.seen.insert(file.to_owned()) {
+            return Ok(());
         }
-        None => embedded.into(),
-    };
-    let mut pieces = Vec::new();
-    for (index, line) in text.lines().enumerate() {
-        if let Some(name) = line.trim().strip_prefix("// @include ") {
-            pieces.push((index, name.trim().to_owned()));
+        let mut pieces = Vec::new();
+        for (index, line) in text.lines().enumerate() {
+            if let Some(name) = line.trim().strip_prefix("// @include ") {
+                pieces.push((index, name.trim().to_owned()));
+            }
+            out.text.push_str(&tuned(line, self.constants, &mut self.used));
+            out.text.push('\n');
+            out.origin.push((file.to_owned(), index as u32 + 1));
         }
-        out.text.push_str(&tuned(line, constants, used));
-        out.text.push('\n');
-        out.origin.push((file.to_owned(), index as u32 + 1));
+        for (index, name) in pieces {
+            let Some((_, source)) = PIECES.iter().find(|(piece, _)| *piece == name) else {
+                return Err(Error::Shader {
+                    file: file.to_owned(),
+                    line: index as u32 + 1,
+                    message: format!("there is no shaders/lib/{name}.wgsl"),
+                });
+            };
+            let piece = format!("lib/{name}.wgsl");
+            self.append(&piece, &text_of(&piece, source, self.folder)?, out)?;
+        }
+        Ok(())
     }
-    for (index, name) in pieces {
-        let Some((_, source)) = PIECES.iter().find(|(piece, _)| *piece == name) else {
-            return Err(Error::Shader {
-                file: file.to_owned(),
-                line: index as u32 + 1,
-                message: format!("there is no shaders/lib/{name}.wgsl"),
-            });
-        };
-        append(&format!("lib/{name}.wgsl"), source, folder, constants, seen, used, out)?;
-    }
-    Ok(())
+}
+
+/// What `const NAME: u32 = 8u; // @tune 4 8` declares.
+fn tunable(line: &'static str) -> Option<Tunable> {
+    let (declaration, values) = line.split_once("// @tune")?;
+    let (name, number) = declaration.strip_prefix("const ")?.split_once(": u32 = ")?;
+    let usual = number.trim().strip_suffix("u;")?.parse().ok()?;
+    let values = values.split_whitespace().map_while(|value| value.parse().ok()).collect();
+    Some(Tunable { name, usual, values })
 }
 
 /// The line with its number replaced if it declares one of `constants` as tunable.
@@ -142,6 +203,25 @@ fn tuned<'a>(line: &'a str, constants: &[(&str, u32)], used: &mut HashSet<String
 }
 
 impl Assembled {
+    /// Puts the text of any file together with the pieces that it includes, which come from `folder` if given.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or a piece that does not exist.
+    pub fn read(path: &Path, folder: Option<&Path>) -> Result<Self> {
+        let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
+        let mut assembly = Assembly { folder, constants: &[], seen: HashSet::new(), used: HashSet::new() };
+        let mut out = Self { text: String::new(), origin: Vec::new() };
+        assembly.append(&path.display().to_string(), &text, &mut out)?;
+        Ok(out)
+    }
+
+    /// The files that it is made of, in their order.
+    pub fn files(&self) -> Vec<&str> {
+        let mut files: Vec<&str> = self.origin.iter().map(|(file, _)| file.as_str()).collect();
+        files.dedup();
+        files
+    }
+
     /// File and line of a line (from 1) of the whole text.
     pub fn locate(&self, line: u32) -> (String, u32) {
         let index = (line.max(1) - 1) as usize;
@@ -201,8 +281,9 @@ impl Assembled {
             return device.create_shader_module(descriptor);
         }
         let checks = wgpu::ShaderRuntimeChecks { force_loop_bounding: false, ..wgpu::ShaderRuntimeChecks::checked() };
-        // SAFETY: `kernels-tests/shaders.rs` proves with naga that each loop of each file under `shaders/` counts
-        // towards a bound that its body does not change, so none is infinite. All other checks stay on.
+        // SAFETY: `loops` proves with naga that each loop of a text counts towards a bound that its body does not
+        // change, so none is infinite: `kernels-tests/shaders.rs` asks it of each file under `shaders/`, `Replacement`
+        // of any other text before it says `trusted`. All other checks stay on.
         unsafe { device.create_shader_module_trusted(descriptor, checks) }
     }
 }

@@ -17,6 +17,7 @@ use crate::{Error, Result};
 #[derive(Debug)]
 pub struct Translator {
     name: String,
+    text: String,
     module: Module,
     info: ModuleInfo,
     /// Whether each loop gets a hidden counter, as the shaders of users do.
@@ -44,7 +45,31 @@ impl Translator {
     pub fn new(text: &Assembled, trusted: bool) -> Result<Self> {
         let (module, info) = text.validated()?;
         let name = text.origin.first().map_or_else(String::new, |(file, _)| file.clone());
-        Ok(Self { name, module, info, bound_loops: !trusted })
+        Ok(Self { name, text: text.text.clone(), module, info, bound_loops: !trusted })
+    }
+
+    /// What naga understood.
+    pub(super) fn module(&self) -> &Module {
+        &self.module
+    }
+
+    /// Whether an entry point uses a variable, itself or in what it calls.
+    pub(super) fn uses(&self, entry: &str, variable: naga::Handle<naga::GlobalVariable>) -> bool {
+        let index = self.entries().iter().position(|name| *name == entry);
+        index.is_some_and(|index| !self.info.get_entry_point(index)[variable].is_empty())
+    }
+
+    /// The line of the whole text, from 1, that a span begins in; `None` for what naga made up itself.
+    pub(super) fn line_of(&self, span: naga::Span) -> Option<u32> {
+        span.is_defined().then(|| span.location(&self.text).line_number)
+    }
+
+    /// The invocations of a workgroup along each axis.
+    ///
+    /// # Errors
+    /// As [`spirv`](Self::spirv).
+    pub(super) fn workgroup_size(&self, entry: &str) -> Result<[u32; 3]> {
+        Ok(self.part(entry)?.module.entry_points.first().map_or([0; 3], |entry| entry.workgroup_size))
     }
 
     /// The names of the entry points, in the order of the file.

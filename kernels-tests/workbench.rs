@@ -1,0 +1,244 @@
+//! The kernel workbench: a kernel of somebody's own is checked before it is timed, and what does not fit is explained.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use shadegrad::gpu::{Replacement, Shader};
+use shadegrad::ops::SHADERS;
+
+use crate::devices;
+
+/// Text of max pooling, and the same with the neighbour's channel.
+const RIGHT: &str = "let candidate = x[corner + ((k / 2u) * params.in_w + k % 2u) * params.channels];";
+const WRONG: &str = "let candidate = x[corner + ((k / 2u) * params.in_w + k % 2u) * params.channels + 1u];";
+
+/// The device of the tests for `--device`, and a folder for files.
+fn workplace() -> Option<(String, tempfile::TempDir)> {
+    Some((devices::gpu()?.to_string(), tempfile::tempdir().unwrap()))
+}
+
+fn shader(name: &str) -> &'static Shader {
+    SHADERS.iter().find(|shader| shader.name == name).unwrap()
+}
+
+/// A copy of an op's shader with some texts replaced.
+fn edited(folder: &Path, op: &str, edits: &[(&str, &str)]) -> PathBuf {
+    let mut text = shader(op).source.to_owned();
+    for (right, wrong) in edits {
+        assert!(text.contains(right), "{op}.wgsl does not contain {right:?} any more");
+        text = text.replace(right, wrong);
+    }
+    let path = folder.join("edited.wgsl");
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
+fn shadegrad(words: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_shadegrad")).args(words).output().unwrap()
+}
+
+fn said(output: &Output) -> (Option<i32>, String, String) {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code(), text(&output.stdout), text(&output.stderr))
+}
+
+#[test]
+fn a_wrong_kernel_is_named_and_never_timed() {
+    let Some((device, folder)) = workplace() else { return };
+    let file = edited(folder.path(), "max_pool2d", &[(RIGHT, WRONG)]);
+    let name = file.to_str().unwrap();
+    let words = ["max_pool2d", "--shader", name, "--device", &device];
+    for command in ["bench", "check"] {
+        let (code, out, err) = said(&shadegrad(&[&[command], &words[..]].concat()));
+        assert_eq!(code, Some(1), "{out}{err}");
+        let wrong = out.lines().find(|line| line.starts_with("WRONG ")).unwrap_or_else(|| panic!("{out}{err}"));
+        assert!(wrong.starts_with(&format!("WRONG max_pool2d of {name}: forward / v1 [2, 7, 9, 3]")), "{wrong}");
+        assert!(
+            wrong.contains("; index ") && wrong.contains(": got ") && wrong.contains(", the reference is "),
+            "{wrong}"
+        );
+        assert!(!out.contains(" ms"), "it was timed:\n{out}");
+    }
+    let (code, out, _) = said(&shadegrad(&[&["bench"], &words[..], &["--json"]].concat()));
+    assert_eq!(code, Some(1));
+    for line in out.lines() {
+        let object: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert!(object["ok"] == false && object.get("median_ms").is_none(), "{line}");
+    }
+}
+
+#[test]
+fn a_right_kernel_is_checked_and_timed_beside_ours() {
+    let Some((device, folder)) = workplace() else { return };
+    // Another text for the same: the four candidates one by one. `other` is nothing of ours.
+    let file = folder.path().join("mine.wgsl");
+    let text = "
+        struct Params { batch: u32, in_h: u32, in_w: u32, out_h: u32, out_w: u32, channels: u32 }
+        @group(0) @binding(0) var<uniform> params: Params;
+        @group(0) @binding(1) var<storage, read> x: array<f32>;
+        @group(0) @binding(2) var<storage, read_write> y: array<f32>;
+        @group(0) @binding(3) var<storage, read_write> winner: array<u32>;
+        override WG: u32 = 64u;
+        // @include flat
+        @compute @workgroup_size(WG)
+        fn forward(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+            let at = flat_index(gid, groups);
+            if at >= arrayLength(&y) { return; }
+            let c = at % params.channels;
+            let ox = at / params.channels % params.out_w;
+            let row = at / params.channels / params.out_w;
+            let iy = row / params.out_h * params.in_h + row % params.out_h * 2u;
+            let corner = (iy * params.in_w + ox * 2u) * params.channels + c;
+            var best = x[corner];
+            var which = 0u;
+            let right = x[corner + params.channels];
+            if right > best { best = right; which = 1u; }
+            let below = x[corner + params.in_w * params.channels];
+            if below > best { best = below; which = 2u; }
+            let last = x[corner + (params.in_w + 1u) * params.channels];
+            if last > best { best = last; which = 3u; }
+            y[at] = best;
+            winner[at] = which;
+        }
+        @compute @workgroup_size(WG)
+        fn other() {}
+    ";
+    std::fs::write(&file, text).unwrap();
+    let name = file.to_str().unwrap();
+    let words = ["max_pool2d", "--shader", name, "--device", &device];
+    let (code, out, err) = said(&shadegrad(&[&["check"], &words[..]].concat()));
+    assert_eq!(code, Some(0), "{out}{err}");
+    assert!(out.contains("forward of ") && out.contains("not used: other"), "{out}");
+
+    let (code, out, err) = said(&shadegrad(&[&["bench"], &words[..], &["--runs", "1", "--json"]].concat()));
+    assert_eq!(code, Some(0), "{out}{err}");
+    let lines: Vec<serde_json::Value> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(!lines.is_empty() && lines.len() % 2 == 0, "{out}");
+    for pair in lines.chunks(2) {
+        // The gradient needs forward's winners, so it is timed too.
+        assert!(pair[0]["case"] == pair[1]["case"] && pair[0]["entry"] == pair[1]["entry"]);
+        assert!(pair[0]["shader"] == "ours" && pair[1]["shader"] == name, "{out}");
+        assert!(pair.iter().all(|line| line["median_ms"].as_f64().unwrap() > 0.0));
+    }
+}
+
+#[test]
+fn bindings_that_do_not_fit_are_explained() {
+    let folder = tempfile::tempdir().unwrap();
+    let x = "@group(0) @binding(1) var<storage, read> x: array<f32>;";
+    let cases: &[(&[(&str, &str)], &str)] = &[
+        (&[("    winner_out[at] = winner;\n", "")], "it does not use @binding(3) (winner_out)"),
+        (&[(x, "@group(1) @binding(1) var<storage, read> x: array<f32>;")], "@binding(1) (x) is in @group(1)"),
+        (
+            &[("var<uniform> params: Params", "var<storage, read> params: Params")],
+            "@binding(0) (params) is var<storage, read> instead of var<uniform>",
+        ),
+        (
+            &[(x, "@group(0) @binding(1) var<storage, read_write> x: array<f32>;")],
+            "@binding(1) (x) is var<storage, read_write> instead of var<storage, read>",
+        ),
+        (
+            &[("    out_h: u32,\n    out_w: u32,", "    out_w: u32,\n    out_h: u32,")],
+            "@binding(0) (params) has out_w: u32 as field 4 instead of out_h: u32",
+        ),
+        (
+            &[("    channels: u32,\n}", "    channels: u32,\n    more: u32,\n}")],
+            "has more: u32 as field 7 instead of nothing",
+        ),
+        (
+            &[
+                ("var<storage, read_write> winner_out: array<u32>", "var<storage, read_write> winner_out: array<f32>"),
+                ("winner_out[at] = winner", "winner_out[at] = f32(winner)"),
+            ],
+            "@binding(3) (winner_out) is array<f32> instead of array<u32>",
+        ),
+        (
+            &[
+                ("winner_out: array", "z: array"),
+                ("winner_out[at]", "z[at]"),
+                ("> y: array", "> winner_out: array"),
+                ("y[at] =", "winner_out[at] ="),
+            ],
+            "@binding(2) (winner_out) is what the op calls y; its winner_out is @binding(3)",
+        ),
+        (
+            &[
+                ("y[at] = best;", "y[at] = best + more[at];"),
+                ("struct Params", "@group(0) @binding(7) var<storage, read> more: array<f32>;\nstruct Params"),
+            ],
+            "it uses @binding(7) (more), which the op does not bind",
+        ),
+    ];
+    for (edits, reason) in cases {
+        let file = edited(folder.path(), "max_pool2d", edits);
+        let Err(error) = Replacement::of_user(shader("max_pool2d"), &file, None, None) else {
+            panic!("taken: {reason}")
+        };
+        let message = error.to_string();
+        println!("{message}\n");
+        assert!(message.contains("edited.wgsl:") && message.contains(reason), "{reason}:\n{message}");
+        for line in [
+            "@binding(0) var<uniform> params: Params { batch: u32, in_h: u32, in_w: u32, out_h: u32, out_w: u32, channels: u32 }",
+            "@binding(1) var<storage, read> x: array<f32>",
+            "@binding(3) var<storage, read_write> winner_out: array<u32>",
+        ] {
+            assert!(message.contains(line), "{line} is not in the list:\n{message}");
+        }
+    }
+}
+
+/// Every entry point of ours fits itself; numbers may be read four at a time.
+#[test]
+fn our_own_shaders_fit() {
+    let folder = tempfile::tempdir().unwrap();
+    for shader in SHADERS {
+        let file = edited(folder.path(), shader.name, &[]);
+        let own = Replacement::of_user(shader, &file, None, None).unwrap();
+        assert!(own.ignored().is_empty() && own.notes().is_empty(), "{}: {:?}", shader.name, own.notes());
+    }
+    let v2 = ("forward_v2", "forward_v1");
+    let file = edited(folder.path(), "relu", &[("forward_v1", "old"), v2]);
+    let own = Replacement::of_user(shader("relu"), &file, Some("forward_v1"), None).unwrap();
+    assert_eq!(own.entries(), ["forward_v1"]);
+    let file = edited(folder.path(), "relu", &[("override WG: u32 = 64u", "override WG: u32 = 128u")]);
+    let own = Replacement::of_user(shader("relu"), &file, Some("forward_v1"), None).unwrap();
+    assert_eq!(own.notes(), ["forward_v1 has workgroups of 128 invocations; the op counts them as 64"]);
+}
+
+#[test]
+fn what_is_no_kernel_of_the_op_is_said_in_a_sentence() {
+    let folder = tempfile::tempdir().unwrap();
+    let pool = shader("max_pool2d");
+    let refused = |file: &Path, entry: Option<&str>| match Replacement::of_user(pool, file, entry, None) {
+        Ok(_) => panic!("taken"),
+        Err(error) => error.to_string(),
+    };
+    let file = edited(folder.path(), "max_pool2d", &[]);
+    let message = refused(&file, Some("forward_v2"));
+    assert!(
+        message.ends_with("the shader of max_pool2d has no entry point forward_v2; it has forward, backward_input"),
+        "{message}"
+    );
+    let file = edited(folder.path(), "max_pool2d", &[("fn backward_input", "fn back")]);
+    let message = refused(&file, Some("backward_input"));
+    assert!(message.ends_with("edited.wgsl has no entry point backward_input; it has forward, back"), "{message}");
+    let file = edited(folder.path(), "relu", &[]);
+    let message = refused(&file, None);
+    assert!(message.contains("it has no entry point of max_pool2d: it has forward_v1, "), "{message}");
+    let file = edited(folder.path(), "max_pool2d", &[("var best = x[corner];", "var best = nowhere;")]);
+    let message = refused(&file, None);
+    let line = pool.source.lines().position(|line| line.contains("var best")).unwrap() + 1;
+    assert!(message.contains(&format!("edited.wgsl:{line}: ")) && message.contains("nowhere"), "{message}");
+    assert!(refused(&folder.path().join("none.wgsl"), None).starts_with("cannot read "));
+
+    for (words, reason) in [
+        (&["check", "max_pool2d", "--shader", "x.wgsl", "--device", "cpu"][..], "--shader needs a GPU"),
+        (&["check", "max_pool2d", "relu", "--shader", "x.wgsl", "--device", "cpu"], "--shader needs one op"),
+        (&["bench", "unext", "--shader", "x.wgsl", "--device", "cpu"], "unext is no op with a shader"),
+    ] {
+        let (code, out, err) = said(&shadegrad(words));
+        assert!(code == Some(1) && err.contains(reason), "{out}{err}");
+    }
+    let (code, _, err) = said(&shadegrad(&["check", "max_pool2d", "--entry", "forward"]));
+    assert!(code == Some(2) && err.contains("--shader"), "{err}");
+}
