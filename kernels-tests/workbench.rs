@@ -1,5 +1,6 @@
 //! The kernel workbench: a kernel of somebody's own is checked before it is timed, and what does not fit is explained.
 
+use std::io::BufRead as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -52,7 +53,7 @@ fn a_wrong_kernel_is_named_and_never_timed() {
         let (code, out, err) = said(&shadegrad(&[&[command], &words[..]].concat()));
         assert_eq!(code, Some(1), "{out}{err}");
         let wrong = out.lines().find(|line| line.starts_with("WRONG ")).unwrap_or_else(|| panic!("{out}{err}"));
-        assert!(wrong.starts_with(&format!("WRONG max_pool2d of {name}: forward / v1 [2, 7, 9, 3]")), "{wrong}");
+        assert!(wrong.starts_with(&format!("WRONG max_pool2d of {name}: forward / v1 [1, 2, 2, 1] ")), "{wrong}");
         assert!(
             wrong.contains("; index ") && wrong.contains(": got ") && wrong.contains(", the reference is "),
             "{wrong}"
@@ -113,7 +114,7 @@ fn a_right_kernel_is_checked_and_timed_beside_ours() {
     let (code, out, err) = said(&shadegrad(&[&["bench"], &words[..], &["--runs", "1", "--json"]].concat()));
     assert_eq!(code, Some(0), "{out}{err}");
     let lines: Vec<serde_json::Value> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert!(!lines.is_empty() && lines.len() % 2 == 0, "{out}");
+    assert!(!lines.is_empty() && lines.len().is_multiple_of(2), "{out}");
     for pair in lines.chunks(2) {
         // The gradient needs forward's winners, so it is timed too.
         assert!(pair[0]["case"] == pair[1]["case"] && pair[0]["entry"] == pair[1]["entry"]);
@@ -241,4 +242,135 @@ fn what_is_no_kernel_of_the_op_is_said_in_a_sentence() {
     }
     let (code, _, err) = said(&shadegrad(&["check", "max_pool2d", "--entry", "forward"]));
     assert!(code == Some(2) && err.contains("--shader"), "{err}");
+}
+
+/// The tests' own `watch`, whose lines are read as JSON.
+struct Watching {
+    child: std::process::Child,
+    lines: std::io::Lines<std::io::BufReader<std::process::ChildStdout>>,
+}
+
+impl Watching {
+    fn start(op: &str, folder: &Path, device: &str, saves: &str) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_shadegrad"))
+            .args(["watch", op, "--device", device, "--runs", "1", "--json", "--saves", saves, "--shaders"])
+            .arg(folder)
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = std::io::BufReader::new(child.stdout.take().unwrap()).lines();
+        Self { child, lines }
+    }
+
+    fn line(&mut self) -> serde_json::Value {
+        serde_json::from_str(&self.lines.next().expect("watch has ended").unwrap()).unwrap()
+    }
+
+    /// The next verdict, and the lines of times before it.
+    fn verdict(&mut self) -> (serde_json::Value, usize) {
+        for timed in 0.. {
+            let line = self.line();
+            if line.get("save").is_some() {
+                return (line, timed);
+            }
+            assert!(line["before_ms"].as_f64().unwrap() > 0.0 && line["median_ms"].as_f64().unwrap() > 0.0, "{line}");
+        }
+        unreachable!()
+    }
+}
+
+/// The folder `shaders/`, as a copy.
+fn shaders(folder: &Path) {
+    std::fs::create_dir_all(folder.join("lib")).unwrap();
+    for part in ["", "lib"] {
+        let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("shaders").join(part);
+        for file in std::fs::read_dir(from).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file()) {
+            std::fs::copy(&file, folder.join(part).join(file.file_name().unwrap())).unwrap();
+        }
+    }
+}
+
+/// As careful editors do: a new file takes the place of the old one.
+fn save(path: &Path, text: &str) {
+    let fresh = path.with_extension("new");
+    std::fs::write(&fresh, text).unwrap();
+    std::fs::rename(&fresh, path).unwrap();
+}
+
+#[test]
+fn watch_sees_a_break_a_fault_and_a_fix() {
+    let Some((device, folder)) = workplace() else { return };
+    shaders(folder.path());
+    let (file, piece) = (folder.path().join("max_pool2d.wgsl"), folder.path().join("lib/flat.wgsl"));
+    let right = std::fs::read_to_string(&file).unwrap();
+    let flat = std::fs::read_to_string(&piece).unwrap();
+    let mut watch = Watching::start("max_pool2d", folder.path(), &device, "6");
+    let (verdict, _) = watch.verdict();
+    assert!(verdict["save"] == 0 && verdict["ok"] == true && verdict["passed"].as_u64().unwrap() > 10, "{verdict}");
+
+    // It does not compile: file and line.
+    save(&file, &right.replace("    y[at] = best;", "    y[at] = nowhere * best;"));
+    let (verdict, _) = watch.verdict();
+    let line = right.lines().position(|line| line.contains("y[at] = best")).unwrap() + 1;
+    let error = verdict["errors"][0].as_str().unwrap();
+    assert!(verdict["ok"] == false && error.contains(&format!("max_pool2d.wgsl:{line}: ")), "{verdict}");
+    assert!(error.contains("nowhere"), "{error}");
+
+    // It is wrong.
+    save(&file, &right.replace(RIGHT, WRONG));
+    let (verdict, _) = watch.verdict();
+    let error = verdict["errors"][0].as_str().unwrap();
+    assert!(verdict["ok"] == false && error.starts_with("WRONG max_pool2d: forward / v1 "), "{verdict}");
+    assert!(error.contains(": got "), "{error}");
+
+    // Its piece is broken: the piece's own file and line. Written in place, as other editors do.
+    save(&file, &right);
+    let (verdict, _) = watch.verdict();
+    assert!(verdict["ok"] == true && verdict["seconds"].as_f64().unwrap() >= 0.0, "{verdict}");
+    std::fs::write(&piece, flat.replace("return gid.y", "return nowhere * gid.y")).unwrap();
+    let (verdict, timed) = watch.verdict();
+    assert_eq!(timed, 0, "the code is the one of the start");
+    let error = verdict["errors"][0].as_str().unwrap();
+    assert!(verdict["ok"] == false && error.starts_with("lib/flat.wgsl:6: ") && error.contains("nowhere"), "{verdict}");
+    std::fs::write(&piece, &flat).unwrap();
+    let (verdict, _) = watch.verdict();
+    assert!(verdict["save"] == 5 && verdict["ok"] == true, "{verdict}");
+
+    // Other code that is right is timed beside the text before it.
+    save(
+        &file,
+        &right.replace(
+            "if candidate > best { best = candidate; winner = k; }",
+            "if candidate > best { winner = k; best = candidate; }",
+        ),
+    );
+    let (verdict, _) = watch.verdict();
+    assert!(verdict["save"] == 6 && verdict["ok"] == true, "{verdict}");
+    let rest: Vec<_> = watch.lines.by_ref().map(Result::unwrap).collect();
+    assert!(!rest.is_empty() && rest.iter().all(|line| line.contains("\"change_percent\":")), "{rest:?}");
+    assert!(watch.child.wait().unwrap().success());
+}
+
+#[test]
+fn watch_says_what_it_needs() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().to_str().unwrap();
+    let (code, _, err) = said(&shadegrad(&["watch", "max_pool2d", "--device", "cpu", "--shaders", path]));
+    assert!(code == Some(1) && err.contains("max_pool2d.wgsl; name the folder with --shaders"), "{err}");
+    shaders(folder.path());
+    let (code, _, err) = said(&shadegrad(&["watch", "max_pool2d", "--device", "cpu", "--shaders", path]));
+    assert!(code == Some(1) && err.contains("watch needs a GPU"), "{err}");
+}
+
+/// A loop without a bound keeps wgpu's counters, and says so; the files as they are need none.
+#[test]
+fn edited_loops_are_proved_before_they_are_trusted() {
+    let conv = shader("linear");
+    let text = conv.assemble(None, &[]).unwrap();
+    assert!(Replacement::edited(conv, text.clone()).unwrap().notes().is_empty());
+    let mut endless = text.clone();
+    endless.text = text.text.replace("first += SUM_TERMS) {", "first += SUM_TERMS) { first = first;");
+    assert_ne!(endless.text, text.text);
+    let notes = Replacement::edited(conv, endless).unwrap().notes().join("\n");
+    assert!(notes.contains("a loop of gemm_tile changes its counter in its body"), "{notes}");
 }

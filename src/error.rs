@@ -25,7 +25,7 @@ pub enum Error {
     #[error("{0}")]
     Adapter(String),
     /// A shader does not compile.
-    #[error("{file}:{line}: {message}")]
+    #[error("{file}{}: {message}", if *line == 0 { String::new() } else { format!(":{line}") })]
     Shader {
         /// The piece that holds the line, not the concatenated text.
         file: String,

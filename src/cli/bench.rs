@@ -4,6 +4,8 @@ use serde_json::json;
 use shadegrad::gpu::plan::PlanEvent;
 use shadegrad::{Device, Error, Result};
 
+pub(super) use harness::time;
+
 use super::own_shader::{OwnShader, gpu_of};
 use super::{bar, check};
 
@@ -71,12 +73,11 @@ fn beside_ours(args: &BenchArgs) -> Result<bool> {
         "{:<18} {:<7} {:<34} {:>10} {:>10} {:>8}  timer",
         "entry", "version", "case", "ours ms", "yours ms", "change"
     ));
-    for case in ops::cases().iter().filter(|case| case.op == options.ops[0]) {
-        if !launches_replaced(case, &theirs)? {
-            continue;
-        }
+    let replaced = gpu_of(&theirs, "--shader")?.replacement(&options.ops[0]);
+    let entries: Vec<&str> = replaced.iter().flat_map(|own| own.entries()).map(String::as_str).collect();
+    for case in cases_launching(&options.ops[0], &entries)? {
         let runs = options.runs as usize;
-        let (ours, theirs) = (harness::time(case, &ours, runs)?, harness::time(case, &theirs, runs)?);
+        let (ours, theirs) = (time(&case, &ours, runs)?, time(&case, &theirs, runs)?);
         if options.json {
             for (line, whose) in [(&ours, "ours"), (&theirs, of.trim_start_matches(" of "))] {
                 let mut object = serde_json::to_value(line).map_err(|error| Error::Config(format!("JSON: {error}")))?;
@@ -94,19 +95,23 @@ fn beside_ours(args: &BenchArgs) -> Result<bool> {
     Ok(true)
 }
 
-/// Whether a case launches an entry point that is replaced on a device. Asked of a device that only plans.
-fn launches_replaced(case: &ops::BenchCase, on: &Device) -> Result<bool> {
-    let replaced = gpu_of(on, "--shader")?.replacement(case.op);
-    let planned = Device::plan(None)?;
-    let mut work = (case.prepare)(&planned)?;
-    work()?;
-    let launched = gpu_of(&planned, "--shader")?.take_plan();
-    Ok(replaced.is_some_and(|replaced| {
-        launched.iter().any(|event| match event {
-            PlanEvent::Launched(launch) => {
-                launch.shader == case.op && replaced.entries().iter().any(|e| e == launch.entry)
-            }
+/// The timed cases of an op that launch one of these entry points of its shader. Asked of a device that only plans.
+///
+/// # Errors
+/// What the ops report.
+pub(super) fn cases_launching(op: &str, entries: &[&str]) -> Result<Vec<ops::BenchCase>> {
+    let device = Device::plan(None)?;
+    let context = gpu_of(&device, "a plan")?;
+    let mut launching = Vec::new();
+    for case in ops::cases().into_iter().filter(|case| case.op == op) {
+        (case.prepare)(&device)?()?;
+        let launched = |event: PlanEvent| match event {
+            PlanEvent::Launched(launch) => launch.shader == op && entries.contains(&launch.entry),
             _ => false,
-        })
-    }))
+        };
+        if context.take_plan().into_iter().any(launched) {
+            launching.push(case);
+        }
+    }
+    Ok(launching)
 }

@@ -16,6 +16,7 @@ mod predict;
 mod report;
 mod show;
 mod train;
+mod watch;
 mod weights;
 
 use std::error::Error as _;
@@ -63,6 +64,7 @@ enum Command {
     Report(report::ReportArgs),
     Check(check::CheckArgs),
     Bench(bench::BenchArgs),
+    Watch(watch::WatchArgs),
     Data(data::DataArgs),
     Show(show::ShowArgs),
     Import(import::ImportArgs),
@@ -82,6 +84,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Report(args) => report::run(&args).map(right),
         Command::Check(args) => check::run(args),
         Command::Bench(args) => bench::run(args),
+        Command::Watch(args) => watch::run(&args).map(right),
         Command::Data(args) => data::run(args).map(right),
         Command::Show(args) => show::run(&args).map(right),
         Command::Import(args) => import::run(&args).map(right),

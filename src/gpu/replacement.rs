@@ -5,8 +5,8 @@
 
 use std::path::Path;
 
-use naga::common::wgsl::{TypeContext as _, address_space_str};
-use naga::{AddressSpace, Handle, Module, ResourceBinding, Type, TypeInner};
+use naga::common::wgsl::TypeContext as _;
+use naga::{AddressSpace, Handle, Module, ResourceBinding, StorageAccess, Type, TypeInner};
 
 use super::pipeline::Slots;
 use super::shader::{Assembled, Entry, Shader};
@@ -75,7 +75,9 @@ impl Replacement {
         let mut notes = Vec::new();
         for entry in &entries {
             if let Some((line, conflict)) = conflict(&theirs, &op, entry) {
-                let (file, line) = line.map_or_else(|| (name.clone(), 0), |line| text.locate(line));
+                let head = |line: &str| line.trim_start().starts_with(&format!("fn {entry}("));
+                let begins = || text.text.lines().position(head).map_or(0, |line| line as u32 + 1);
+                let (file, line) = text.locate(line.unwrap_or_else(begins));
                 let message = format!(
                     "{entry} of {} does not fit the op: {conflict}; the op binds, all in @group(0):{}",
                     ours.name,
@@ -97,11 +99,6 @@ impl Replacement {
             notes.push(format!("{reason}: it runs with wgpu's loop counters, which cost time"));
         }
         Ok(Self { shader: ours.name, text, entries, ignored, notes, trusted, compiled: Slots::default() })
-    }
-
-    /// The shader whose entry points are replaced.
-    pub fn shader(&self) -> &'static str {
-        self.shader
     }
 
     /// The entry points that are replaced.
@@ -161,8 +158,11 @@ struct Bound<'a> {
 impl Bound<'_> {
     /// `storage, read`.
     fn space(&self) -> String {
-        let (space, access) = address_space_str(self.space);
-        [space, access].into_iter().flatten().collect::<Vec<_>>().join(", ")
+        match self.space {
+            AddressSpace::Storage { access } if access == StorageAccess::LOAD => "storage, read".to_owned(),
+            AddressSpace::Storage { .. } => "storage, read_write".to_owned(),
+            other => format!("{other:?}").to_lowercase(),
+        }
     }
 
     fn declaration(&self, of: &Translator) -> String {
