@@ -8,10 +8,11 @@ use std::sync::Arc;
 use shadegrad::debug::{Checks, Switches};
 use shadegrad::gpu::{Context, GpuOptions};
 use shadegrad::models::{MemoryPlan, Model, ModelConfig, build};
+use shadegrad::ops::plan::Sizes;
 use shadegrad::ops::{
     self, Adam, BceDice, Elastic, Mode, Sample, Sgd, Slices, Tone, adam, bce_dice, clip_norm, ema, metric_counts, sgd,
 };
-use shadegrad::tensor::{CpuContext, random::Stream};
+use shadegrad::tensor::CpuContext;
 use shadegrad::{Device, Error, Result, Tape};
 
 use crate::devices;
@@ -67,15 +68,12 @@ fn step(device: &Device, config: &ModelConfig) -> Result<()> {
     Ok(())
 }
 
-/// The ops that no network has, forward and backward.
-fn others(device: &Device) -> Result<()> {
-    let stream = Stream::seeded(5, "others");
-    let values: Vec<f32> = (0..2 * 5 * 7 * 12).map(|at| 4.0 * stream.unit(at)).collect();
-    let x = device.tensor("x", [2, 5, 7, 12], &values)?;
-    for op in [ops::softmax, ops::sigmoid, ops::gelu] {
-        let tape = Tape::new();
-        let y = op(&tape.watch_input(&x))?;
-        tape.backward_from(&y, &x)?;
+/// The ops that have not been compared yet, each on its own, forward and backward.
+fn others(device: &Device, checks: &Checks) -> Result<()> {
+    let sizes = Sizes { shape: [2, 5, 7, 12].into(), out: 8, kernel: 3, stride: 1, padding: 1 };
+    let done = checks.compared();
+    for plan in ops::PLANS.iter().filter(|plan| !done.iter().any(|(op, _)| *op == plan.op)) {
+        ops::plan::run(plan.op, device, &sizes)?;
     }
     Ok(())
 }
@@ -88,7 +86,7 @@ fn every_op_of_a_step_is_compared() {
     for config in configs() {
         step(&device, &config).unwrap();
     }
-    others(&device).unwrap();
+    others(&device, &checks).unwrap();
     let compared: BTreeMap<_, _> = checks.compared().into_iter().collect();
     println!("{compared:?}");
     for shader in ops::SHADERS {

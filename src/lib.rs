@@ -1,9 +1,27 @@
 //! shadegrad: a hand-written GPU compute engine that trains and runs segmentation networks on any vendor's GPU.
 //!
-//! Reading order: a [`Tensor`] is a handle to numbers on a [`Device`]; an op ([`ops`]) is a
-//! kernel, its plain-Rust twin ([`cpu`]) and its gradient; the [`Tape`] plays gradients backwards ([`autograd`]);
-//! layers ([`nn`]) hold parameters and call ops; a network ([`models`]) is a struct of layers; [`train`] puts slices
-//! ([`data`]) in and weights out; [`eval`] says how good they are and [`report`] shows it. [`gpu`] is the only place that talks to wgpu.
+//! # The tour
+//!
+//! The [`course`] explains all of it in ten short chapters, each with a program that runs as a test:
+//!
+//! | chapter | what | where |
+//! | --- | --- | --- |
+//! | [1](course::ch01_tensor) | a [`Tensor`] is a handle to numbers on a [`Device`] | [`tensor`] |
+//! | [2](course::ch02_op) | an op is written twice: kernels, and plain Rust that judges them | [`ops`], [`cpu`] |
+//! | [3](course::ch03_kernel) | a kernel in WGSL: bindings, workgroups, tiles | [`gpu`], `shaders/` |
+//! | [4](course::ch04_tape) | the [`Tape`] plays gradients backwards | [`autograd`] |
+//! | [5](course::ch05_layers) | layers hold parameters and call ops | [`nn`] |
+//! | [6](course::ch06_network) | a network is a struct of layers: UNeXt | [`models`] |
+//! | [7](course::ch07_loss) | the loss, one number: cross-entropy and Dice | [`ops::bce_dice`](mod@ops::bce_dice) |
+//! | [8](course::ch08_optimizer) | the optimizer changes all weights in one launch | [`ops::adam`](mod@ops::adam), [`ops::sgd`](mod@ops::sgd) |
+//! | [9](course::ch09_training) | slices in, weights out | [`data`], [`train`] |
+//! | [10](course::ch10_gpu) | what a step launches, and what lives when | [`gpu::plan`], [`debug`] |
+//!
+//! Beside the path: [`eval`] says how good weights are, [`report`] shows it. Each op's page has its formulas, a picture,
+//! and its five files: begin with [`relu`](mod@ops::relu), [`max_pool2d`](mod@ops::max_pool2d),
+//! [`conv2d`](mod@ops::conv2d). [`gpu`] is the only place that talks to wgpu.
+//!
+//! # A training step
 //!
 //! ```
 //! use shadegrad::models::{self, ModelConfig};
@@ -27,6 +45,7 @@
 mod error;
 
 pub mod autograd;
+pub mod course;
 pub mod cpu;
 pub mod data;
 pub mod debug;

@@ -1,7 +1,50 @@
-//! Adam and AdamW for all parameters in one dispatch. Not differentiated.
+//! Adam and AdamW for all parameters in one dispatch.
 //!
-//! Shapes: gradient, parameter and both moments `[count]`; `step` `[4]`.  Versions: one.
+//! # Forward
+//! For each number: gradient g, parameter p, moments m and v, decays b1 and b2.
+//!
+//! ```text
+//! g' = factor g + decay p
+//! m  = b1 m + (1 - b1) g'
+//! v  = b2 v + (1 - b2) g'^2
+//! p  = p - shrink p - step_size m / (sqrt(v) / root_correction + eps)
+//! ```
+//!
+//! What changes at every step stands in `step = [step_size, root_correction, shrink, factor]`: step_size = lr / (1 -
+//! b1^t), root_correction = sqrt(1 - b2^t), shrink = lr decay (AdamW, with decay = 0 above) or 0, and factor = 1 unless
+//! gradients are clipped or accumulated.
+//!
+//! # Backward
+//! No gradient: an update of the weights is not differentiated.
+//!
+//! # Data flow
+//! ```text
+//! gradient [count] ---.
+//! step         [4] ---+--> update --> parameter, m, v [count], changed in place
+//! parameter, m, v  ---'    one invocation, one number
+//! ```
+//!
+//! Shapes: gradient, parameter and both moments `[count]`; `step` `[4]`.
+//!
+//! Versions: one.
+//!
+//! Launches: 1.
+//!
+//! # Files
+//! - [`shaders/adam.wgsl`](../../../../../shaders/adam.wgsl), below
+//! - [`src/ops/adam.rs`](../../../src/shadegrad/ops/adam.rs.html)
+//! - [`src/cpu/adam.rs`](../../../src/shadegrad/cpu/adam.rs.html)
+//! - [`kernels-tests/ops/adam.rs`](../../../../../kernels-tests/ops/adam.rs)
+//! - [`bench/ops/adam.rs`](../../../../../bench/ops/adam.rs)
+//!
+//! <details><summary>shaders/adam.wgsl</summary>
+//!
+//! ```wgsl
+#![doc = include_str!("../../shaders/adam.wgsl")]
+//! ```
+//! </details>
 
+use super::plan::Plan;
 use crate::cpu::adam::{self as plain, AdamParams};
 use crate::debug::observed;
 use crate::gpu::Shader;
@@ -11,6 +54,14 @@ use crate::{Error, Result};
 
 const OP: &str = "adam";
 pub(super) const SHADER: Shader = shader!("adam");
+pub(super) const PLAN: Plan = Plan {
+    op: OP,
+    rules: &[],
+    run: |on| {
+        let [p, m, v] = [on.flat()?, on.flat()?, on.flat()?];
+        adam(&Adam::default(), &on.flat()?, &on.constant([4])?, &p, &m, &v).map(|()| None)
+    },
+};
 
 /// Adam's settings, as in PyTorch.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -1,14 +1,52 @@
-//! Batch normalisation per channel.  y = (x - mean) * rstd * weight + bias;  rstd = 1 / sqrt(variance + eps).
+//! Batch normalisation per channel.
 //!
-//! Train mode takes mean and (biased) variance from x and moves the running statistics towards them; the gradient
-//! goes through them: gx = weight * rstd * (gy - mean(gy) - xhat * mean(gy * xhat)) with xhat = (x - mean) * rstd.
-//! Eval mode takes the running statistics as constants: gx = weight * rstd * gy.
-//! Shapes: x, y `[N, H, W, C]`, everything else `[C]`.  Versions: v1 (a channel per invocation), v2 (four channels).
+//! # Forward
+//! `y = (x - mean) * rstd * weight + bias`;  `rstd = 1 / sqrt(variance + eps)`. Train mode takes mean and (biased)
+//! variance of each channel from x and moves the running statistics towards them: `running = (1 - momentum) * running +
+//! momentum * batch`. Eval mode takes the running statistics.
+//!
+//! # Backward
+//! `gb = sum of gy`;  `gw = sum of gy * xhat`;  `xhat = (x - mean) * rstd`, sums over all pixels of the channel. Train
+//! mode, where the gradient goes through the statistics too: `gx = weight * rstd * (gy - mean(gy) - xhat * mean(gy *
+//! xhat))`. Eval mode, where they are constants: `gx = weight * rstd * gy`.
+//!
+//! # Picture of the tile
+//! ```text
+//!       columns (channels / 4)
+//!     +----+----+----+----+
+//!     | v4 | v4 | v4 | v4 |  row 0: pixels 0, rows, 2 rows, .. of the chunk
+//!     | v4 | v4 | v4 | v4 |  row 1: pixels 1, rows + 1, ..
+//!     +----+----+----+----+  ..     then the rows are added up through workgroup memory
+//!
+//! x --> statistics: mean and squares of each chunk --> finalize: of all chunks --> forward: y
+//! ```
+//!
+//! In v2 a workgroup takes a chunk of pixels: neighbours read neighbouring channels.
+//!
+//! Shapes: x, y `[N, H, W, C]`, everything else `[C]`.
+//!
+//! Versions: v1 (a channel per invocation), v2 (four channels).
+//!
 //! Launches: 3 forward in train mode, 1 in eval mode; 3 backward (2 if the gradient of x is not wanted).
+//!
+//! # Files
+//! - [`shaders/batch_norm.wgsl`](../../../../../shaders/batch_norm.wgsl), below
+//! - [`src/ops/batch_norm.rs`](../../../src/shadegrad/ops/batch_norm.rs.html)
+//! - [`src/cpu/batch_norm.rs`](../../../src/shadegrad/cpu/batch_norm.rs.html)
+//! - [`kernels-tests/ops/batch_norm.rs`](../../../../../kernels-tests/ops/batch_norm.rs)
+//! - [`bench/ops/batch_norm.rs`](../../../../../bench/ops/batch_norm.rs)
+//!
+//! <details><summary>shaders/batch_norm.wgsl</summary>
+//!
+//! ```wgsl
+#![doc = include_str!("../../shaders/batch_norm.wgsl")]
+//! ```
+//! </details>
 
 use std::ops::Range;
 
 use super::Version;
+use super::plan::Plan;
 use crate::autograd::{Backward, Setting, Wanted, record};
 use crate::cpu::batch_norm::{self as plain, BatchNormParams};
 use crate::debug::observed;
@@ -19,6 +57,16 @@ use crate::{Error, Result};
 
 const OP: &str = "batch_norm";
 pub(super) const SHADER: Shader = shader!("batch_norm");
+pub(super) const PLAN: Plan = Plan {
+    op: OP,
+    rules: &[("_v2", "the channels divide by 4")],
+    run: |on| {
+        let c = on.sizes.shape.last();
+        let (mean, var) = (on.constant([c])?, on.constant([c])?);
+        let running = RunningStats { mean: &mean, var: &var };
+        batch_norm(&on.x()?, &on.input([c])?, &on.input([c])?, &running, Mode::Train, 0.1, 1e-5).map(Some)
+    },
+};
 
 /// What `PIXELS` is in the shader: pixels per invocation of the element-wise kernels.
 const PIXELS: usize = 4;

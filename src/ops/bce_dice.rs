@@ -1,12 +1,54 @@
 //! The loss: binary cross-entropy plus soft Dice, from logits; with its settings also BCE, Dice, focal and Tversky.
 //!
-//! L = bce_weight * mean(bce) + dice_weight * mean over groups of (1 - (2I + smooth) / (P + T + smooth)), with
-//! p = sigmoid(logits), I = sum(p * target), P = sum(p), T = sum(target) over a group; a group is an image (all its
-//! classes) or the batch. Computed in a form that keeps its digits in f32, see the shader.
-//! Shapes: logits, target `[N, H, W, C]` -> loss `[1]`.  Versions: one.  Launches: 2 forward, 1 backward.
+//! # Forward
+//! `L = bce_weight * mean(bce) + dice_weight * mean over groups of (1 - (2I + smooth) / (P + T + smooth))`
+//!
+//! with `bce = -t ln p - (1 - t) ln(1 - p)`, `p = sigmoid(logit)`, `I = sum(p * t)`, `P = sum(p)`, `T = sum(t)` over a
+//! group; a group is an image (all its classes) or the batch. The kernel computes it in a form that keeps its digits in
+//! f32: `1 - Dice = D / S` with `D = sum(p (1 - t) + (1 - p) t)` and `S = 2I + D + smooth`, a sum of terms that are
+//! never negative.
+//!
+//! # Backward
+//! ```text
+//! gx = gy * (bce_weight / count * (p - t) + dice_weight / groups * p (1 - p) / S * slope)
+//! slope = (1 - 2t) * (2I + smooth) / S - 2t * D / S
+//! ```
+//!
+//! with I, D and S of the logit's group. The target gets no gradient. Focal and Tversky add a weight to each term: see
+//! the shader's header.
+//!
+//! # Data flow
+//! ```text
+//! logits, target [N,H,W,C]
+//!    | sums: a workgroup adds up a chunk of one image
+//! partials  I, D, B [group, chunk]                      B: cross-entropy
+//!    | finalize: one workgroup, in a fixed order
+//! loss [1],  I and D of each group --> backward_input: one invocation, one logit
+//! ```
+//!
+//! Shapes: logits, target `[N, H, W, C]` -> loss `[1]`.
+//!
+//! Versions: one.
+//!
+//! Launches: 2 forward, 1 backward.
+//!
+//! # Files
+//! - [`shaders/bce_dice.wgsl`](../../../../../shaders/bce_dice.wgsl), below
+//! - [`src/ops/bce_dice.rs`](../../../src/shadegrad/ops/bce_dice.rs.html)
+//! - [`src/cpu/bce_dice.rs`](../../../src/shadegrad/cpu/bce_dice.rs.html)
+//! - [`kernels-tests/ops/bce_dice.rs`](../../../../../kernels-tests/ops/bce_dice.rs)
+//! - [`bench/ops/bce_dice.rs`](../../../../../bench/ops/bce_dice.rs)
+//!
+//! <details><summary>shaders/bce_dice.wgsl</summary>
+//!
+//! ```wgsl
+#![doc = include_str!("../../shaders/bce_dice.wgsl")]
+//! ```
+//! </details>
 
 use std::ops::Range;
 
+use super::plan::Plan;
 use crate::autograd::{Backward, Wanted, record};
 use crate::cpu::bce_dice::{self as plain, BceDiceParams};
 use crate::debug::observed;
@@ -17,6 +59,11 @@ use crate::{Error, Result};
 
 const OP: &str = "bce_dice";
 pub(super) const SHADER: Shader = shader!("bce_dice");
+pub(super) const PLAN: Plan = Plan {
+    op: OP,
+    rules: &[],
+    run: |on| bce_dice(&on.x()?, &on.constant(on.sizes.shape)?, &BceDice::batch()).map(Some),
+};
 
 /// What Dice is computed over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -1,8 +1,42 @@
-//! Gradient clipping by the global norm (`torch.nn.utils.clip_grad_norm_`), on the device. Not differentiated.
+//! Gradient clipping by the global norm (`torch.nn.utils.clip_grad_norm_`), on the device.
 //!
-//! `step[3] *= min(1, max_norm / (norm + 1e-6))`.  Shapes: gradient `[count]`, `step` `[4]` -> norm `[1]`.
-//! Versions: one.  Launches: 2.
+//! # Forward
+//! `norm = step[3] * sqrt(sum of g^2)`;  `step[3] = step[3] * min(1, max_norm / (norm + 1e-6))`. The optimizer
+//! multiplies every gradient by `step[3]`, so the gradients are not rewritten.
+//!
+//! # Backward
+//! No gradient: it prepares an update of the weights.
+//!
+//! # Data flow
+//! ```text
+//! gradient [count]   | chunk | chunk | chunk | ..
+//!                        |       |       |      partial: a workgroup, the squares of one chunk
+//! partials           [   .       .       .  .. ]
+//!                        \_______|_______/      finalize: one workgroup
+//! norm [1], step[3]
+//! ```
+//!
+//! Shapes: gradient `[count]`, `step` `[4]` -> norm `[1]`.
+//!
+//! Versions: one.
+//!
+//! Launches: 2.
+//!
+//! # Files
+//! - [`shaders/clip_norm.wgsl`](../../../../../shaders/clip_norm.wgsl), below
+//! - [`src/ops/clip_norm.rs`](../../../src/shadegrad/ops/clip_norm.rs.html)
+//! - [`src/cpu/clip_norm.rs`](../../../src/shadegrad/cpu/clip_norm.rs.html)
+//! - [`kernels-tests/ops/clip_norm.rs`](../../../../../kernels-tests/ops/clip_norm.rs)
+//! - [`bench/ops/clip_norm.rs`](../../../../../bench/ops/clip_norm.rs)
+//!
+//! <details><summary>shaders/clip_norm.wgsl</summary>
+//!
+//! ```wgsl
+#![doc = include_str!("../../shaders/clip_norm.wgsl")]
+//! ```
+//! </details>
 
+use super::plan::Plan;
 use crate::cpu::clip_norm::{self as plain, ClipNormParams};
 use crate::debug::observed;
 use crate::gpu::Shader;
@@ -12,6 +46,8 @@ use crate::{Error, Result};
 
 const OP: &str = "clip_norm";
 pub(super) const SHADER: Shader = shader!("clip_norm");
+pub(super) const PLAN: Plan =
+    Plan { op: OP, rules: &[], run: |on| clip_norm(1.0, &on.flat()?, &on.constant([4])?).map(|_| None) };
 
 /// Gradients of a chunk: about 512 chunks keep a GPU busy, and no chain of additions is longer than 64 terms.
 fn chunk_of(count: usize) -> usize {

@@ -1,9 +1,43 @@
-//! Two tensors side by side along the channels.  `y[r,c] = a[r,c]`, then `b[r,c]`;  ga and gb are the two parts of gy.
+//! Two tensors side by side along the channels.
+//!
+//! # Forward
+//! `y[r,c] = a[r,c]` where c < A, else `b[r,c-A]`;  rows r are everything but the last axis.
+//!
+//! # Backward
+//! `ga[r,c] = gy[r,c]`;  `gb[r,c] = gy[r,A+c]`: each number of gy goes to exactly one place.
+//!
+//! # Data flow
+//! ```text
+//! a [r, A]   a0 a1           y [r, A + B]   a0 a1 b0 b1 b2
+//! b [r, B]   b0 b1 b2                       a0 a1 b0 b1 b2
+//!                               gy          .. .. -------------> ga
+//!                                                 .. .. .. ----> gb
+//! ```
+//!
+//! One invocation copies one number of the wide tensor, in v2 four channels; one launch writes both gradients.
 //!
 //! Shapes: a `[.., A]`, b `[.., B]`, equal but for the last axis -> y `[.., A + B]`.
-//! Versions: v1 (an element per invocation), v2 (four channels).  Launches: 1 forward, 1 backward.
+//!
+//! Versions: v1 (an element per invocation), v2 (four channels).
+//!
+//! Launches: 1 forward, 1 backward.
+//!
+//! # Files
+//! - [`shaders/concat.wgsl`](../../../../../shaders/concat.wgsl), below
+//! - [`src/ops/concat.rs`](../../../src/shadegrad/ops/concat.rs.html)
+//! - [`src/cpu/concat.rs`](../../../src/shadegrad/cpu/concat.rs.html)
+//! - [`kernels-tests/ops/concat.rs`](../../../../../kernels-tests/ops/concat.rs)
+//! - [`bench/ops/concat.rs`](../../../../../bench/ops/concat.rs)
+//!
+//! <details><summary>shaders/concat.wgsl</summary>
+//!
+//! ```wgsl
+#![doc = include_str!("../../shaders/concat.wgsl")]
+//! ```
+//! </details>
 
 use super::Version;
+use super::plan::Plan;
 use crate::autograd::{Backward, Wanted, record};
 use crate::cpu::concat::{self as plain, ConcatParams};
 use crate::debug::observed;
@@ -14,6 +48,11 @@ use crate::{Error, Result};
 
 const OP: &str = "concat";
 pub(super) const SHADER: Shader = shader!("concat");
+pub(super) const PLAN: Plan = Plan {
+    op: OP,
+    rules: &[("_v2", "the channels of both divide by 4")],
+    run: |on| concat(&on.x()?, &on.input(on.sizes.shape.with_last(on.sizes.out))?).map(Some),
+};
 
 /// The channels of a, then those of b: PyTorch's `torch.cat([a, b], 1)`, whose axis 1 is the last one here.
 ///

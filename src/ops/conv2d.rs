@@ -1,16 +1,51 @@
 //! 2-D convolution (as in networks: a correlation), any kernel, stride and padding.
 //!
-//! `y[n,oy,ox,co] = bias[co] + sum over ky,kx,ci of x[n, oy*s+ky-p, ox*s+kx-p, ci] * w[ky,kx,ci,co]`
+//! # Forward
+//! `y[n,oy,ox,co] = bias[co] + sum over ky,kx,ci of x[n, oy*s+ky-p, ox*s+kx-p, ci] * w[ky,kx,ci,co]`, x is 0 outside.
+//!
+//! # Backward
+//! `gx[n,iy,ix,ci] = sum over ky,kx,co of gy[n, (iy+p-ky)/s, (ix+p-kx)/s, co] * w[ky,kx,ci,co]`, where s divides: the
+//! same gather over gy with flipped weights.
+//!
+//! `gw[ky,kx,ci,co] = sum over n,oy,ox of x[n, oy*s+ky-p, ox*s+kx-p, ci] * gy[n,oy,ox,co]`;  `gb[co] = sum of gy`:
+//! partial sums over chunks of image rows, with a second stage that adds the chunks up in order.
+//!
+//! # Picture of the tile
+//! ```text
+//!                      co: 8 columns
+//!                    +----+----+
+//!    8 pixels        | v4 | v4 |     for each kernel position (tap) and input channel k:
+//!    (n, oy, ox)     | v4 | v4 |     acc[pixel][co] += x[pixel, tap, k] * w[tap, k, co]
+//!                    | v4 | v4 |
+//!                    +----+----+
+//! ```
+//!
+//! In v2 one invocation owns 8 pixels x 8 channels in registers. For each (tap, k) it loads 8 numbers of x and two
+//! vectors of w, and adds their outer product. Neighbouring invocations take neighbouring channels, so they read the
+//! same x and consecutive w.
 //!
 //! Shapes: x `[N, H, W, in]`, weight `[kh, kw, in, out]`, bias `[out]` -> y `[N, (H+2p-kh)/s+1, (W+2p-kw)/s+1, out]`.
-//! The input gradient is the same gather over gy with flipped weights; the weight gradient sums over pixels in
-//! chunks, with a second stage that adds the chunks up in order.
 //!
-//! Versions: `v1` one element per invocation, any shape; `v2` register tiles, result channels that divide by 8;
-//! weight gradient `v3`, input channels that divide by 8 too.
+//! Versions: `v1` one element per invocation, any shape; `v2` register tiles, result channels that divide by 8; weight
+//! gradient `v3`, input channels that divide by 8 too.
+//!
+//! # Files
+//! - [`shaders/conv2d.wgsl`](../../../../../shaders/conv2d.wgsl), below
+//! - [`src/ops/conv2d.rs`](../../../src/shadegrad/ops/conv2d.rs.html)
+//! - [`src/cpu/conv2d.rs`](../../../src/shadegrad/cpu/conv2d.rs.html)
+//! - [`kernels-tests/ops/conv2d.rs`](../../../../../kernels-tests/ops/conv2d.rs)
+//! - [`bench/ops/conv2d.rs`](../../../../../bench/ops/conv2d.rs)
+//!
+//! <details><summary>shaders/conv2d.wgsl</summary>
+//!
+//! ```wgsl
+#![doc = include_str!("../../shaders/conv2d.wgsl")]
+//! ```
+//! </details>
 
 use std::ops::Range;
 
+use super::plan::{Plan, Sizes};
 use super::{Version, chunks_with_room};
 use crate::autograd::{Backward, Setting, Wanted, record};
 use crate::cpu::conv2d::{self as plain, Conv2dParams};
@@ -22,6 +57,19 @@ use crate::{Error, Result};
 
 const OP: &str = "conv2d";
 pub(super) const SHADER: Shader = shader!("conv2d");
+pub(super) const PLAN: Plan = Plan {
+    op: OP,
+    rules: &[
+        ("forward_v2", "the channels of the result divide by 8"),
+        ("backward_weight_v3", "the channels of x and of the result divide by 8"),
+        ("backward_weight_v2", "the channels of the result divide by 8, those of x do not"),
+    ],
+    run: |on| {
+        let Sizes { shape, out, kernel, stride, padding } = on.sizes;
+        let weight = on.input([kernel, kernel, shape.last(), out])?;
+        conv2d(&on.x()?, &weight, Some(&on.input([out])?), stride, padding).map(Some)
+    },
+};
 
 /// Convolves images with a bank of kernels.
 ///

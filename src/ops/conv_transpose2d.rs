@@ -1,16 +1,50 @@
 //! Transposed 2-D convolution, any kernel, stride and padding: each x pixel adds a scaled kernel to y.
 //!
+//! # Forward
 //! `y[n, iy*s+ky-p, ix*s+kx-p, co] = bias[co] + sum over ky,kx,ci of x[n,iy,ix,ci] * w[ky,kx,co,ci]`
 //!
-//! Shapes: x `[N, H, W, in]`, weight `[kh, kw, out, in]`, bias `[out]` -> y `[N, (H-1)s-2p+kh+op, (W-1)s-2p+kw+op, out]`,
-//! op the output padding: rows and columns at the end that no kernel may reach.
-//! It is the adjoint of a convolution from y to x, so gx is `conv2d` of gy and gw is `conv2d`'s with x and gy exchanged:
-//! the same kernels, launched from here. That is why the weight has the layout of that convolution.
+//! # Backward
+//! It is the adjoint of a convolution from y to x, so gx is `conv2d` of gy and gw is `conv2d`'s with x and gy
+//! exchanged:
+//!
+//! `gx[n,iy,ix,ci] = sum over ky,kx,co of gy[n, iy*s+ky-p, ix*s+kx-p, co] * w[ky,kx,co,ci]`;
+//!
+//! `gw[ky,kx,co,ci] = sum over n,iy,ix of gy[n, iy*s+ky-p, ix*s+kx-p, co] * x[n,iy,ix,ci]`;  `gb[co] = sum of gy`. The
+//! same kernels, launched from here. That is why the weight has the layout of that convolution.
+//!
+//! # Picture of the tile
+//! ```text
+//! x pixel --> | ky0 kx0: co.. | ky0 kx1: co.. | ky1 kx0: co.. | ky1 kx1: co.. |
+//!                   |               |               |               |
+//!               y[2iy,2ix]      y[2iy,2ix+1]    y[2iy+1,2ix]    y[2iy+1,2ix+1]
+//! ```
+//!
+//! In v2 (here kernel = stride = 2) a row of a matrix product for each x pixel is dealt out to four y pixels that
+//! nobody else touches.
+//!
+//! Shapes: x `[N, H, W, in]`, weight `[kh, kw, out, in]`, bias `[out]` -> y `[N, (H-1)s-2p+kh+op, (W-1)s-2p+kw+op,
+//! out]`, op the output padding: rows and columns at the end that no kernel may reach.
 //!
 //! Versions: `v1` one element per invocation, any sizes; `v2` kernel = stride without padding (U-Net: 2x2, stride 2) as
 //! a matrix product, result channels that divide by 4.
+//!
 //! Launches: forward 1 (v2 2, the weight is transposed first); backward 1 for x, 3 for weight and bias, or more.
+//!
+//! # Files
+//! - [`shaders/conv_transpose2d.wgsl`](../../../../../shaders/conv_transpose2d.wgsl), below
+//! - [`src/ops/conv_transpose2d.rs`](../../../src/shadegrad/ops/conv_transpose2d.rs.html)
+//! - [`src/cpu/conv_transpose2d.rs`](../../../src/shadegrad/cpu/conv_transpose2d.rs.html)
+//! - [`kernels-tests/ops/conv_transpose2d.rs`](../../../../../kernels-tests/ops/conv_transpose2d.rs)
+//! - [`bench/ops/conv_transpose2d.rs`](../../../../../bench/ops/conv_transpose2d.rs)
+//!
+//! <details><summary>shaders/conv_transpose2d.wgsl</summary>
+//!
+//! ```wgsl
+#![doc = include_str!("../../shaders/conv_transpose2d.wgsl")]
+//! ```
+//! </details>
 
+use super::plan::{Plan, Sizes};
 use super::{Version, add, conv2d};
 use crate::autograd::{Backward, Setting, Wanted, record};
 use crate::cpu::conv_transpose2d::{self as plain, ConvTranspose2dParams};
@@ -22,6 +56,18 @@ use crate::{Error, Result};
 
 const OP: &str = "conv_transpose2d";
 pub(super) const SHADER: Shader = shader!("conv_transpose2d");
+pub(super) const PLAN: Plan = Plan {
+    op: OP,
+    rules: &[(
+        "forward_v2",
+        "kernel = stride, no padding, the channels of the result divide by 4 and times the kernel by 8",
+    )],
+    run: |on| {
+        let Sizes { shape, out, kernel, stride, padding } = on.sizes;
+        let weight = on.input([kernel, kernel, out, shape.last()])?;
+        conv_transpose2d(&on.x()?, &weight, Some(&on.input([out])?), stride, padding, 0).map(Some)
+    },
+};
 
 /// Spreads each pixel of x over a kernel. PyTorch's `conv_transpose2d`; its weights `[in, out, kh, kw]` are permuted on
 /// loading.

@@ -1,13 +1,51 @@
-//! Depthwise 2-D convolution, stride 1.  y = bias + sum over the kernel of x * w, each channel with its own kernel.
+//! Depthwise 2-D convolution, stride 1: each channel with its own kernel.
 //!
-//! gx is the same sum over gy with the kernel turned round; gw and gb are sums over all pixels.
+//! # Forward
+//! `y[n,oy,ox,c] = bias[c] + sum over ky,kx of x[n, oy+ky-p, ox+kx-p, c] * w[ky,kx,c]`
+//!
+//! # Backward
+//! `gx[n,iy,ix,c] = sum over ky,kx of gy[n, iy+p-ky, ix+p-kx, c] * w[ky,kx,c]`: the same sum with the kernel turned
+//! round.
+//!
+//! `gw[ky,kx,c] = sum over n,oy,ox of x[n, oy+ky-p, ox+kx-p, c] * gy[n,oy,ox,c]`;  `gb[c] = sum of gy`.
+//!
+//! # Data flow
+//! ```text
+//! x, channel c          w, channel c       y, channel c
+//! . . . . .             a b c              . . . .
+//! . 1 2 3 .     *       d e f       =      . Y . .      Y = a 1 + b 2 + c 3 + d 4 + .. + i 9
+//! . 4 5 6 .             g h i              . . . .
+//! . 7 8 9 .
+//!
+//! gw, gb: chunks of image rows --> a partial sum each for a .. i and the bias --> reduce
+//! ```
+//!
+//! One invocation gathers one element, in v2 of four channels. The chunks are added up in order.
+//!
 //! Shapes: x `[N, H, W, C]`, weight `[kh, kw, C]`, bias `[C]` -> y `[N, H + 2p - kh + 1, W + 2p - kw + 1, C]`.
-//! Versions: v1 (an element per invocation), v2 (four channels).  Launches: 1 forward; backward 1 for x and 2 for weight
-//! and bias together.
+//!
+//! Versions: v1 (an element per invocation), v2 (four channels).
+//!
+//! Launches: 1 forward; backward 1 for x and 2 for weight and bias together.
+//!
+//! # Files
+//! - [`shaders/depthwise_conv2d.wgsl`](../../../../../shaders/depthwise_conv2d.wgsl), below
+//! - [`src/ops/depthwise_conv2d.rs`](../../../src/shadegrad/ops/depthwise_conv2d.rs.html)
+//! - [`src/cpu/depthwise_conv2d.rs`](../../../src/shadegrad/cpu/depthwise_conv2d.rs.html)
+//! - [`kernels-tests/ops/depthwise_conv2d.rs`](../../../../../kernels-tests/ops/depthwise_conv2d.rs)
+//! - [`bench/ops/depthwise_conv2d.rs`](../../../../../bench/ops/depthwise_conv2d.rs)
+//!
+//! <details><summary>shaders/depthwise_conv2d.wgsl</summary>
+//!
+//! ```wgsl
+#![doc = include_str!("../../shaders/depthwise_conv2d.wgsl")]
+//! ```
+//! </details>
 
 use std::ops::Range;
 
 use super::Version;
+use super::plan::{Plan, Sizes};
 use crate::autograd::{Backward, Setting, Wanted, record};
 use crate::cpu::depthwise_conv2d::{self as plain, DepthwiseConv2dParams};
 use crate::debug::observed;
@@ -18,6 +56,15 @@ use crate::{Error, Result};
 
 const OP: &str = "depthwise_conv2d";
 pub(super) const SHADER: Shader = shader!("depthwise_conv2d");
+pub(super) const PLAN: Plan = Plan {
+    op: OP,
+    rules: &[("_v2", "the channels divide by 4")],
+    run: |on| {
+        let Sizes { shape, kernel, padding, .. } = on.sizes;
+        let weight = on.input([kernel, kernel, shape.last()])?;
+        depthwise_conv2d(&on.x()?, &weight, Some(&on.input([shape.last()])?), padding).map(Some)
+    },
+};
 
 /// Neighbouring elements that a workgroup of `reduce` computes.
 const COLUMNS: usize = 16;

@@ -1,7 +1,38 @@
-//! Exponential moving average of the parameters (Polyak averaging). Not differentiated.
+//! Exponential moving average of the parameters (Polyak averaging).
 //!
-//! average += (1 - decay) * (parameter - average).  Shapes: both `[count]`.  Versions: one.
+//! # Forward
+//! `average = average + (1 - decay) * (parameter - average)`
+//!
+//! # Backward
+//! No gradient: the average follows the weights, nothing is computed from it while training.
+//!
+//! # Data flow
+//! ```text
+//! parameter [count] ---+--> update --> average [count], changed in place
+//! average   [count] ---'    one invocation, one number
+//! ```
+//!
+//! Shapes: both `[count]`.
+//!
+//! Versions: one.
+//!
+//! Launches: 1.
+//!
+//! # Files
+//! - [`shaders/ema.wgsl`](../../../../../shaders/ema.wgsl), below
+//! - [`src/ops/ema.rs`](../../../src/shadegrad/ops/ema.rs.html)
+//! - [`src/cpu/ema.rs`](../../../src/shadegrad/cpu/ema.rs.html)
+//! - [`kernels-tests/ops/ema.rs`](../../../../../kernels-tests/ops/ema.rs)
+//! - [`bench/ops/ema.rs`](../../../../../bench/ops/ema.rs)
+//!
+//! <details><summary>shaders/ema.wgsl</summary>
+//!
+//! ```wgsl
+#![doc = include_str!("../../shaders/ema.wgsl")]
+//! ```
+//! </details>
 
+use super::plan::Plan;
 use crate::cpu::ema::{self as plain, EmaParams};
 use crate::debug::observed;
 use crate::gpu::Shader;
@@ -11,6 +42,8 @@ use crate::{Error, Result};
 
 const OP: &str = "ema";
 pub(super) const SHADER: Shader = shader!("ema");
+pub(super) const PLAN: Plan =
+    Plan { op: OP, rules: &[], run: |on| ema(0.999, &on.flat()?, &on.flat()?).map(|()| None) };
 
 /// Moves `average` towards `parameter` in place; `decay` in 0..=1 is the share of the average that stays.
 ///

@@ -1,9 +1,42 @@
-//! GELU in its exact form.  y = x P(x);  gx = gy (P(x) + x p(x)), with the standard normal's distribution P and
-//! density p. How they are computed stands in `shaders/gelu.wgsl`.
+//! GELU in its exact form.
 //!
-//! Shapes: any; y has the shape of x.  Versions: v1 (an element per invocation), v2 (four).
+//! # Forward
+//! `y = x P(x)`, with the standard normal's distribution function P.
+//!
+//! # Backward
+//! `gx = gy (P(x) + x p(x))`, with its density p. x is kept. How P and p are computed stands in the shader's header.
+//!
+//! # Data flow
+//! ```text
+//! x[i] --> |x| --+--> bell(t)  = exp(-t^2 / 2)   --+--> P(x) --> y[i] = x P(x)
+//!                '--> ratio(t) = P(-t) / bell(t) --'
+//! gy[i], x[i] ----------------> P(x) + x p(x) ---------> gx[i]
+//! ```
+//!
+//! One invocation computes one element, in v2 four.
+//!
+//! Shapes: any; y has the shape of x.
+//!
+//! Versions: v1 (an element per invocation), v2 (four).
+//!
+//! Launches: 1 forward, 1 backward.
+//!
+//! # Files
+//! - [`shaders/gelu.wgsl`](../../../../../shaders/gelu.wgsl), below
+//! - [`src/ops/gelu.rs`](../../../src/shadegrad/ops/gelu.rs.html)
+//! - [`src/cpu/gelu.rs`](../../../src/shadegrad/cpu/gelu.rs.html)
+//! - [`kernels-tests/ops/gelu.rs`](../../../../../kernels-tests/ops/gelu.rs)
+//! - [`bench/ops/gelu.rs`](../../../../../bench/ops/gelu.rs)
+//!
+//! <details><summary>shaders/gelu.wgsl</summary>
+//!
+//! ```wgsl
+#![doc = include_str!("../../shaders/gelu.wgsl")]
+//! ```
+//! </details>
 
 use super::Version;
+use super::plan::Plan;
 use crate::autograd::{Backward, Wanted, record};
 use crate::cpu::gelu as plain;
 use crate::debug::observed;
@@ -14,6 +47,8 @@ use crate::{Error, Result};
 
 const OP: &str = "gelu";
 pub(super) const SHADER: Shader = shader!("gelu");
+pub(super) const PLAN: Plan =
+    Plan { op: OP, rules: &[("_v2", "the elements divide by 4")], run: |on| gelu(&on.x()?).map(Some) };
 
 /// x times the probability that a standard normal number is below x: PyTorch's `gelu` with `approximate = "none"`.
 /// Right to a few units in the last place, for far negative x too.

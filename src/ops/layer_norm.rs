@@ -1,13 +1,50 @@
-//! Layer normalisation over the last axis.  y = (x - mean) * rstd * weight + bias;  rstd = 1 / sqrt(variance + eps).
+//! Layer normalisation over the last axis.
 //!
-//! Mean and (biased) variance belong to a row: to one pixel, or token.
-//! gx = rstd * (g - mean(g) - xhat * mean(g * xhat)) with g = gy * weight and xhat = (x - mean) * rstd.
-//! Shapes: x, y `[.., C]`, weight and bias `[C]`.  Versions: v1 (a row per invocation), v2 (invocations share a row).
+//! # Forward
+//! `y = (x - mean) * rstd * weight + bias`;  `rstd = 1 / sqrt(variance + eps)`. Mean and (biased) variance belong to a
+//! row: to one pixel, or token.
+//!
+//! # Backward
+//! `gx = rstd * (g - mean(g) - xhat * mean(g * xhat))` with `g = gy * weight` and `xhat = (x - mean) * rstd`, means
+//! over a row.  `gw[c] = sum over rows of gy * xhat`;  `gb[c] = sum over rows of gy`.
+//!
+//! # Picture of the tile
+//! ```text
+//!       columns
+//!     +----+----+----+----+
+//!     | v4 | v4 | v4 | v4 |   row 0: vectors column, column + columns, .. of row 0 of x
+//!     +----+----+----+----+
+//!     | v4 | v4 | v4 | v4 |   row 1: of row 1 of x
+//!     +----+----+----+----+   ..     then the columns are added up through workgroup memory
+//! ```
+//!
+//! In v2 `columns` invocations share a row, a workgroup takes 64 / columns rows. For gw and gb the rows of the table
+//! walk down a chunk of rows and are added up; a second launch adds the chunks.
+//!
+//! Shapes: x, y `[.., C]`, weight and bias `[C]`.
+//!
+//! Versions: v1 (a row per invocation), v2 (invocations share a row).
+//!
 //! Launches: 1 forward; backward 1 for x and 2 for weight and bias.
+//!
+//! # Files
+//! - [`shaders/layer_norm.wgsl`](../../../../../shaders/layer_norm.wgsl), below
+//! - [`src/ops/layer_norm.rs`](../../../src/shadegrad/ops/layer_norm.rs.html)
+//! - [`src/cpu/layer_norm.rs`](../../../src/shadegrad/cpu/layer_norm.rs.html)
+//! - [`kernels-tests/ops/layer_norm.rs`](../../../../../kernels-tests/ops/layer_norm.rs)
+//! - [`bench/ops/layer_norm.rs`](../../../../../bench/ops/layer_norm.rs)
+//!
+//! <details><summary>shaders/layer_norm.wgsl</summary>
+//!
+//! ```wgsl
+#![doc = include_str!("../../shaders/layer_norm.wgsl")]
+//! ```
+//! </details>
 
 use std::ops::Range;
 
 use super::Version;
+use super::plan::Plan;
 use crate::autograd::{Backward, Setting, Wanted, record};
 use crate::cpu::layer_norm::{self as plain, LayerNormParams};
 use crate::debug::observed;
@@ -18,6 +55,14 @@ use crate::{Error, Result};
 
 const OP: &str = "layer_norm";
 pub(super) const SHADER: Shader = shader!("layer_norm");
+pub(super) const PLAN: Plan = Plan {
+    op: OP,
+    rules: &[("_v2", "the channels divide by 4")],
+    run: |on| {
+        let c = on.sizes.shape.last();
+        layer_norm(&on.x()?, &on.input([c])?, &on.input([c])?, 1e-5).map(Some)
+    },
+};
 
 /// Normalises each row of the last axis to mean 0 and variance 1, then scales and shifts it by channel.
 ///

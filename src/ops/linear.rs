@@ -1,8 +1,48 @@
-//! Linear layer over the last axis.  `y[r,o] = bias[o] + sum over i of x[r,i] * w[i,o]`.
+//! Linear layer over the last axis.
+//!
+//! # Forward
+//! `y[r,o] = bias[o] + sum over i of x[r,i] * w[i,o]`;  rows r are everything but the last axis.
+//!
+//! # Backward
+//! `gx[r,i] = sum over o of gy[r,o] * w[i,o]`: the forward kernels with the transposed weight.
+//!
+//! `gw[i,o] = sum over r of x[r,i] * gy[r,o]`;  `gb[o] = sum over r of gy[r,o]`: partial sums over chunks of rows,
+//! which a second stage adds up in order.
+//!
+//! # Picture of the tile
+//! ```text
+//!                          w [i, o]
+//!                        +----+----+  o: 8
+//!                        | v4 | v4 |  i
+//!                        +----+----+
+//!   x [r, i]   +--+      +----+----+
+//!    8 rows    |  |      | v4 | v4 |   y [r, o]
+//!              |  |      | v4 | v4 |   acc[r][o] += x[r,i] * w[i,o]
+//!              +--+      +----+----+
+//! ```
+//!
+//! In v2 one invocation owns 8 rows x 8 outputs in registers. For each i it loads 8 numbers of x and two vectors of w,
+//! and adds their outer product.
 //!
 //! Shapes: x `[.., in]`, weight `[in, out]`, bias `[out]` -> y `[.., out]`.
+//!
 //! Versions: `v1` one element per invocation; `v2` register tiles, channels that divide by 8.
+//!
+//! # Files
+//! - [`shaders/linear.wgsl`](../../../../../shaders/linear.wgsl), below
+//! - [`src/ops/linear.rs`](../../../src/shadegrad/ops/linear.rs.html)
+//! - [`src/cpu/linear.rs`](../../../src/shadegrad/cpu/linear.rs.html)
+//! - [`kernels-tests/ops/linear.rs`](../../../../../kernels-tests/ops/linear.rs)
+//! - [`bench/ops/linear.rs`](../../../../../bench/ops/linear.rs)
+//!
+//! <details><summary>shaders/linear.wgsl</summary>
+//!
+//! ```wgsl
+#![doc = include_str!("../../shaders/linear.wgsl")]
+//! ```
+//! </details>
 
+use super::plan::{Plan, Sizes};
 use super::{Version, chunks_with_room};
 use crate::autograd::{Backward, Wanted, record};
 use crate::cpu::linear::{self as plain, LinearParams};
@@ -14,6 +54,17 @@ use crate::{Error, Result};
 
 const OP: &str = "linear";
 pub(super) const SHADER: Shader = shader!("linear");
+pub(super) const PLAN: Plan = Plan {
+    op: OP,
+    rules: &[
+        ("forward_v2", "the channels of the result divide by 8"),
+        ("backward_weight_v2", "the channels of x and of the result divide by 8"),
+    ],
+    run: |on| {
+        let Sizes { shape, out, .. } = on.sizes;
+        linear(&on.x()?, &on.input([shape.last(), out])?, Some(&on.input([out])?)).map(Some)
+    },
+};
 
 /// Multiplies the last axis with a matrix and adds a bias.
 ///

@@ -1,10 +1,46 @@
 //! From the decoded slices on the device to a training batch: gathered, normalised and augmented in one kernel.
 //!
+//! # Forward
+//! `value = clamp(tone(grey(place)), low, high) * scale + shift`
+//!
+//! place: where a pixel of the batch lies in its slice (turns and flips undone, then the affine map, then the elastic
+//! displacement);  grey: the byte there, bilinear between pixels, the mask's nearest, 0 outside;  tone: noise,
+//! brightness, contrast, gamma;  low, high, scale, shift: the patient's normalisation, of each channel.
+//!
+//! # Backward
+//! No gradient: bytes are where a step begins.
+//!
+//! # Data flow
+//! ```text
+//! images  u8 [S,H,W,3] ----.
+//! masks   u8 [S,H,W]   ----+--> one invocation, one pixel --> x [N,H,W,C], target [N,H,W,1]
+//! rescale (patient, c) ----+    of one sample
+//! samples (slice, turn, flips, affine map, tones, seed)
+//! ```
+//!
+//! The samples are the only bytes that a step sends to the device.
+//!
 //! Shapes: slices as bytes `[S, H, W, 3]` and masks `[S, H, W]` -> x `[N, H, W, C]` and target `[N, H, W, 1]`.
-//! Not differentiated.  Versions: one (a pixel per invocation).
+//!
+//! Versions: one (a pixel per invocation).
+//!
+//! # Files
+//! - [`shaders/load_batch.wgsl`](../../../../../shaders/load_batch.wgsl), below
+//! - [`src/ops/load_batch.rs`](../../../src/shadegrad/ops/load_batch.rs.html)
+//! - [`src/cpu/load_batch.rs`](../../../src/shadegrad/cpu/load_batch.rs.html)
+//! - [`kernels-tests/ops/load_batch.rs`](../../../../../kernels-tests/ops/load_batch.rs)
+//! - [`bench/ops/load_batch.rs`](../../../../../bench/ops/load_batch.rs)
+//!
+//! <details><summary>shaders/load_batch.wgsl</summary>
+//!
+//! ```wgsl
+#![doc = include_str!("../../shaders/load_batch.wgsl")]
+//! ```
+//! </details>
 
 use std::ops::Range;
 
+use super::plan::Plan;
 use crate::cpu::load_batch::{self as plain, LoadBatchParams, SampleRow};
 use crate::debug::{On, observed};
 use crate::gpu::Shader;
@@ -14,6 +50,18 @@ use crate::{Error, Result};
 
 const OP: &str = "load_batch";
 pub(super) const SHADER: Shader = shader!("load_batch");
+pub(super) const PLAN: Plan = Plan {
+    op: OP,
+    rules: &[],
+    run: |on| {
+        let [n, h, w, _] = on.sizes.shape.nhwc(OP)?;
+        let (images, masks) = (vec![0; n * h * w * 3], vec![0; n * h * w]);
+        let slices = Slices::upload(on.device, [h, w], &images, &masks, &[[0.0, 1.0, 1.0, 0.0]; 3], [0, 1, 2])?;
+        let samples: Vec<Sample> = (0..n).map(|slice| Sample::plain(slice, 0)).collect();
+        let (x, target) = (on.constant([n, h, w, 3])?, on.constant([n, h, w, 1])?);
+        load_batch(&slices, &samples, &slices.table(n)?, &x, &target).map(|()| None)
+    },
+};
 
 /// All slices of a data set on the device, as bytes: they are uploaded once. A set larger than one binding lies in
 /// several buffers.

@@ -1,9 +1,45 @@
-//! Max pooling, 2x2 windows with stride 2.  y = max of each window;  gx = gy where x won, 0 elsewhere.
+//! Max pooling, 2x2 windows with stride 2.
 //!
-//! Shapes: x `[N, H, W, C]` -> y `[N, H/2, W/2, C]` (rounded down).  Versions: one (an element per invocation).
+//! # Forward
+//! `y[n,oy,ox,c] = max of x[n,2oy+ky,2ox+kx,c]` for ky, kx in {0, 1}; an odd last row or column is dropped.
+//!
+//! # Backward
+//! `gx[n,iy,ix,c] = gy` of its window if (iy, ix) won there, else 0. The winner (0..3) is kept, so the gradient
+//! gathers: no atomics, the same bits in every run. Ties go to the first in row order, as in PyTorch.
+//!
+//! # Data flow
+//! ```text
+//! x, one channel      y          winner        gy        gx
+//!  1 4 | 2 2          4 2         1 0          5 7       0 5 | 7 0
+//!  3 0 | 1 0    -->                      -->             0 0 | 0 0
+//! -----+-----                                           -----+-----
+//!  0 9 | 6 8          9 8         1 1          3 2       0 3 | 0 2
+//!  5 5 | 6 7                                             0 0 | 0 0
+//! ```
+//!
+//! One invocation computes one element of its output.
+//!
+//! Shapes: x `[N, H, W, C]` -> y `[N, H/2, W/2, C]` (rounded down).
+//!
+//! Versions: one (an element per invocation).
+//!
+//! # Files
+//! - [`shaders/max_pool2d.wgsl`](../../../../../shaders/max_pool2d.wgsl), below
+//! - [`src/ops/max_pool2d.rs`](../../../src/shadegrad/ops/max_pool2d.rs.html)
+//! - [`src/cpu/max_pool2d.rs`](../../../src/shadegrad/cpu/max_pool2d.rs.html)
+//! - [`kernels-tests/ops/max_pool2d.rs`](../../../../../kernels-tests/ops/max_pool2d.rs)
+//! - [`bench/ops/max_pool2d.rs`](../../../../../bench/ops/max_pool2d.rs)
+//!
+//! <details><summary>shaders/max_pool2d.wgsl</summary>
+//!
+//! ```wgsl
+#![doc = include_str!("../../shaders/max_pool2d.wgsl")]
+//! ```
+//! </details>
 
 use std::ops::Range;
 
+use super::plan::Plan;
 use crate::autograd::{Backward, Wanted, record};
 use crate::cpu::max_pool2d::{self as plain, MaxPool2dParams};
 use crate::debug::observed;
@@ -14,6 +50,7 @@ use crate::{Error, Result};
 
 const OP: &str = "max_pool2d";
 pub(super) const SHADER: Shader = shader!("max_pool2d");
+pub(super) const PLAN: Plan = Plan { op: OP, rules: &[], run: |on| max_pool2d(&on.x()?).map(Some) };
 
 /// The largest value of each 2x2 window; the first in row order wins a tie and gets the gradient, as in PyTorch.
 ///

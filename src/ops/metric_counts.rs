@@ -1,8 +1,42 @@
-//! Counts for Dice and IoU, exact. Per image: intersection, predicted (logit > 0), wanted (target > 0.5).
+//! Counts for Dice and IoU, exact.
+//!
+//! # Forward
+//! Per image: `intersection = sum of (logit > 0 and target > 0.5)`, `predicted = sum of (logit > 0)`, `wanted = sum of
+//! (target > 0.5)`. From them `Dice = 2 intersection / (predicted + wanted)`.
+//!
+//! # Backward
+//! No gradient: counts do not change with a small step of a logit.
+//!
+//! # Data flow
+//! ```text
+//! logits, target [N,H,W,C]     | chunk | chunk | ..   of one image
+//!                                  |       |          count: a workgroup, one chunk, as a tree
+//! partials u32 [which, chunk]      .       .  ..
+//!                                  \_______/          finalize: a workgroup, one image
+//! counts u32 [N,3]
+//! ```
 //!
 //! Shapes: logits, target `[N, H, W, C]` -> counts `[N, 3]` (integers; all classes of an image pooled).
-//! Versions: one.  Launches: 2.  No gradient.
+//!
+//! Versions: one.
+//!
+//! Launches: 2.
+//!
+//! # Files
+//! - [`shaders/metric_counts.wgsl`](../../../../../shaders/metric_counts.wgsl), below
+//! - [`src/ops/metric_counts.rs`](../../../src/shadegrad/ops/metric_counts.rs.html)
+//! - [`src/cpu/metric_counts.rs`](../../../src/shadegrad/cpu/metric_counts.rs.html)
+//! - [`kernels-tests/ops/metric_counts.rs`](../../../../../kernels-tests/ops/metric_counts.rs)
+//! - [`bench/ops/metric_counts.rs`](../../../../../bench/ops/metric_counts.rs)
+//!
+//! <details><summary>shaders/metric_counts.wgsl</summary>
+//!
+//! ```wgsl
+#![doc = include_str!("../../shaders/metric_counts.wgsl")]
+//! ```
+//! </details>
 
+use super::plan::Plan;
 use crate::cpu::metric_counts::{self as plain, MetricCountsParams};
 use crate::debug::observed;
 use crate::gpu::Shader;
@@ -12,6 +46,8 @@ use crate::{Error, Result};
 
 const OP: &str = "metric_counts";
 pub(super) const SHADER: Shader = shader!("metric_counts");
+pub(super) const PLAN: Plan =
+    Plan { op: OP, rules: &[], run: |on| metric_counts(&on.x()?, &on.constant(on.sizes.shape)?).map(|_| None) };
 
 /// Per image: pixels predicted and wanted, predicted, wanted. A logit above 0 is a probability above 0.5.
 ///

@@ -1,9 +1,18 @@
-//! The operations. Each is one idea written four times under one name: the kernels (`shaders/<op>.wgsl`), the op
-//! that launches and differentiates them (`src/ops/<op>.rs`), the plain-Rust twin (`src/cpu/<op>.rs`) and its
-//! cases (`kernels-tests/ops/<op>.rs`, with `bench/ops/<op>.rs` for speed).
+//! The operations, each in five files.
 //!
-//! In every file the order is the same: doc with formula and shapes, the op, the struct that holds what its gradient
-//! needs, its `Backward`.
+//! Each is one idea under one name:
+//!
+//! | file | holds |
+//! | --- | --- |
+//! | `shaders/<op>.wgsl` | the kernels |
+//! | `src/ops/<op>.rs` | the op: checks shapes, launches, records the gradient |
+//! | `src/cpu/<op>.rs` | the same in plain Rust, the judge of the kernels |
+//! | `kernels-tests/ops/<op>.rs` | cases, for the tests and `shadegrad check` |
+//! | `bench/ops/<op>.rs` | shapes to time |
+//!
+//! In an op's file the order is the same everywhere: formulas and picture, what `show plan` should know, the op, the
+//! struct that holds what its gradient needs, its `Backward`. A module and its function have the same name: the page
+//! with the formulas is the module's.
 
 pub mod adam;
 pub mod add;
@@ -86,6 +95,32 @@ pub const SHADERS: &[Shader] = &[
     sigmoid::SHADER,
     softmax::SHADER,
     upsample_bilinear::SHADER,
+];
+
+/// What `show plan` and the debug ladder know of each op.
+pub const PLANS: &[plan::Plan] = &[
+    adam::PLAN,
+    add::PLAN,
+    batch_norm::PLAN,
+    bce_dice::PLAN,
+    clip_norm::PLAN,
+    concat::PLAN,
+    conv2d::PLAN,
+    conv_transpose2d::PLAN,
+    depthwise_conv2d::PLAN,
+    ema::PLAN,
+    gelu::PLAN,
+    layer_norm::PLAN,
+    linear::PLAN,
+    load_batch::PLAN,
+    max_pool2d::PLAN,
+    metric_counts::PLAN,
+    relu::PLAN,
+    sgd::PLAN,
+    shift::PLAN,
+    sigmoid::PLAN,
+    softmax::PLAN,
+    upsample_bilinear::PLAN,
 ];
 
 /// The fields of a host struct: name and WGSL type, 4 bytes each.

@@ -1,8 +1,42 @@
-//! Rectifier.  y = max(x, 0);  gx = gy where y > 0, 0 elsewhere.
+//! Rectifier.
 //!
-//! Shapes: any; y has the shape of x.  Versions: v1 (an element per invocation), v2 (four).
+//! # Forward
+//! `y = max(x, 0)`; -0 and NaN stay as they are.
+//!
+//! # Backward
+//! `gx = gy` where y > 0, else 0: the slope at 0 is 0. y says all that the gradient needs, so x is not kept.
+//!
+//! # Data flow
+//! ```text
+//! x   -2  3  0  5 | -1  1  4 -3
+//! y    0  3  0  5 |  0  1  4  0
+//! gx   0 g1  0 g3 |  0 g5 g6  0
+//! ```
+//!
+//! One invocation computes one element, in v2 four (the bar); 64 invocations are a workgroup.
+//!
+//! Shapes: any; y has the shape of x.
+//!
+//! Versions: v1 (an element per invocation), v2 (four).
+//!
+//! Launches: 1 forward, 1 backward.
+//!
+//! # Files
+//! - [`shaders/relu.wgsl`](../../../../../shaders/relu.wgsl), below
+//! - [`src/ops/relu.rs`](../../../src/shadegrad/ops/relu.rs.html)
+//! - [`src/cpu/relu.rs`](../../../src/shadegrad/cpu/relu.rs.html)
+//! - [`kernels-tests/ops/relu.rs`](../../../../../kernels-tests/ops/relu.rs)
+//! - [`bench/ops/relu.rs`](../../../../../bench/ops/relu.rs)
+//!
+//! <details><summary>shaders/relu.wgsl</summary>
+//!
+//! ```wgsl
+#![doc = include_str!("../../shaders/relu.wgsl")]
+//! ```
+//! </details>
 
 use super::Version;
+use super::plan::Plan;
 use crate::autograd::{Backward, Wanted, record};
 use crate::cpu::relu as plain;
 use crate::debug::observed;
@@ -13,6 +47,8 @@ use crate::{Error, Result};
 
 const OP: &str = "relu";
 pub(super) const SHADER: Shader = shader!("relu");
+pub(super) const PLAN: Plan =
+    Plan { op: OP, rules: &[("_v2", "the elements divide by 4")], run: |on| relu(&on.x()?).map(Some) };
 
 /// The positive part. -0 and NaN stay as they are and the slope at 0 is 0, as in PyTorch.
 ///

@@ -1,7 +1,45 @@
-//! Stochastic gradient descent with momentum for all parameters in one dispatch. Not differentiated.
+//! Stochastic gradient descent with momentum for all parameters in one dispatch.
 //!
-//! Shapes: gradient, parameter and buffer `[count]`; `step` `[4]`.  Versions: one.
+//! # Forward
+//! ```text
+//! g'     = factor g + decay p
+//! buffer = momentum buffer + g'
+//! p      = p - rate (nesterov ? g' + momentum buffer : buffer)
+//! ```
+//!
+//! rate and factor (1 unless gradients are clipped or accumulated) stand in `step = [rate, -, -, factor]`.
+//!
+//! # Backward
+//! No gradient: an update of the weights is not differentiated.
+//!
+//! # Data flow
+//! ```text
+//! gradient [count] ----.
+//! step         [4] ----+--> update --> parameter, buffer [count], changed in place
+//! parameter, buffer ---'    one invocation, one number
+//! ```
+//!
+//! Shapes: gradient, parameter and buffer `[count]`; `step` `[4]`.
+//!
+//! Versions: one.
+//!
+//! Launches: 1.
+//!
+//! # Files
+//! - [`shaders/sgd.wgsl`](../../../../../shaders/sgd.wgsl), below
+//! - [`src/ops/sgd.rs`](../../../src/shadegrad/ops/sgd.rs.html)
+//! - [`src/cpu/sgd.rs`](../../../src/shadegrad/cpu/sgd.rs.html)
+//! - [`kernels-tests/ops/sgd.rs`](../../../../../kernels-tests/ops/sgd.rs)
+//! - [`bench/ops/sgd.rs`](../../../../../bench/ops/sgd.rs)
+//!
+//! <details><summary>shaders/sgd.wgsl</summary>
+//!
+//! ```wgsl
+#![doc = include_str!("../../shaders/sgd.wgsl")]
+//! ```
+//! </details>
 
+use super::plan::Plan;
 use crate::cpu::sgd::{self as plain, SgdParams};
 use crate::debug::observed;
 use crate::gpu::Shader;
@@ -11,6 +49,14 @@ use crate::{Error, Result};
 
 const OP: &str = "sgd";
 pub(super) const SHADER: Shader = shader!("sgd");
+pub(super) const PLAN: Plan = Plan {
+    op: OP,
+    rules: &[],
+    run: |on| {
+        let (parameter, buffer) = (on.flat()?, on.flat()?);
+        sgd(&Sgd::default(), &on.flat()?, &on.constant([4])?, &parameter, &buffer).map(|()| None)
+    },
+};
 
 /// The settings, as in PyTorch (dampening 0).
 #[derive(Debug, Clone, Copy, PartialEq, Default)]

@@ -1,9 +1,46 @@
-//! Shifted tokens (UNeXt).  y[.., i, .., c] = x[.., i - s, .., c], 0 from outside;  s = -2, -1, 0, 1, 2 by channel group.
+//! Shifted tokens (UNeXt): groups of channels move by -2, -1, 0, 1, 2 pixels along one axis.
 //!
-//! The gradient is the opposite shift. Shapes: y has the shape of x `[N, H, W, C]`; groups are ceil(C/5) channels, so
-//! there can be fewer than five.  Versions: v1 (an element per invocation), v2 (four channels).
+//! # Forward
+//! `y[.., i, .., c] = x[.., i - s, .., c]`, 0 from outside;  `s = c / chunk - 2`, groups of `chunk = ceil(C/5)`
+//! channels.
+//!
+//! # Backward
+//! `gx[.., i, .., c] = gy[.., i + s, .., c]`, 0 from outside: the opposite shift, by the same kernel.
+//!
+//! # Data flow
+//! ```text
+//! i ->          x             y
+//! group 0   1 2 3 4 5     3 4 5 0 0     s = -2
+//! group 1   1 2 3 4 5     2 3 4 5 0     s = -1
+//! group 2   1 2 3 4 5     1 2 3 4 5     s =  0
+//! group 3   1 2 3 4 5     0 1 2 3 4     s =  1
+//! group 4   1 2 3 4 5     0 0 1 2 3     s =  2
+//! ```
+//!
+//! One invocation copies one element, in v2 four channels. What leaves the image is lost, what enters is 0.
+//!
+//! Shapes: y has the shape of x `[N, H, W, C]`; there can be fewer than five groups.
+//!
+//! Versions: v1 (an element per invocation), v2 (four channels).
+//!
+//! Launches: 1 forward, 1 backward.
+//!
+//! # Files
+//! - [`shaders/shift.wgsl`](../../../../../shaders/shift.wgsl), below
+//! - [`src/ops/shift.rs`](../../../src/shadegrad/ops/shift.rs.html)
+//! - [`src/cpu/shift.rs`](../../../src/shadegrad/cpu/shift.rs.html)
+//! - [`kernels-tests/ops/shift.rs`](../../../../../kernels-tests/ops/shift.rs)
+//! - [`bench/ops/shift.rs`](../../../../../bench/ops/shift.rs)
+//!
+//! <details><summary>shaders/shift.wgsl</summary>
+//!
+//! ```wgsl
+#![doc = include_str!("../../shaders/shift.wgsl")]
+//! ```
+//! </details>
 
 use super::Version;
+use super::plan::Plan;
 use crate::autograd::{Backward, Setting, Wanted, record};
 use crate::cpu::shift::{self as plain, ShiftParams};
 use crate::debug::observed;
@@ -14,6 +51,11 @@ use crate::{Error, Result};
 
 const OP: &str = "shift";
 pub(super) const SHADER: Shader = shader!("shift");
+pub(super) const PLAN: Plan = Plan {
+    op: OP,
+    rules: &[("_v2", "the channels divide by 4 and are at least 12")],
+    run: |on| shift(&on.x()?, Axis::Width).map(Some),
+};
 
 /// Along which axis the tokens move.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

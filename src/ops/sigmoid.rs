@@ -1,8 +1,42 @@
-//! Logistic function.  y = 1 / (1 + exp(-x));  gx = gy * y * (1 - y).
+//! Logistic function.
 //!
-//! Shapes: any; y has the shape of x.  Versions: v1 (an element per invocation), v2 (four).
+//! # Forward
+//! `y = 1 / (1 + exp(-x))`. Only exp(-|x|) is taken, which cannot overflow.
+//!
+//! # Backward
+//! `gx = gy * y * (1 - y)`. y is kept, x is not.
+//!
+//! # Data flow
+//! ```text
+//! x[i] --> e = exp(-|x|) --+-- x >= 0 --> 1 / (1 + e) --+--> y[i]
+//!                          '-- x <  0 --> e / (1 + e) --'
+//! gy[i], y[i] -----------------> y (1 - y) -------------> gx[i]
+//! ```
+//!
+//! One invocation computes one element, in v2 four.
+//!
+//! Shapes: any; y has the shape of x.
+//!
+//! Versions: v1 (an element per invocation), v2 (four).
+//!
+//! Launches: 1 forward, 1 backward.
+//!
+//! # Files
+//! - [`shaders/sigmoid.wgsl`](../../../../../shaders/sigmoid.wgsl), below
+//! - [`src/ops/sigmoid.rs`](../../../src/shadegrad/ops/sigmoid.rs.html)
+//! - [`src/cpu/sigmoid.rs`](../../../src/shadegrad/cpu/sigmoid.rs.html)
+//! - [`kernels-tests/ops/sigmoid.rs`](../../../../../kernels-tests/ops/sigmoid.rs)
+//! - [`bench/ops/sigmoid.rs`](../../../../../bench/ops/sigmoid.rs)
+//!
+//! <details><summary>shaders/sigmoid.wgsl</summary>
+//!
+//! ```wgsl
+#![doc = include_str!("../../shaders/sigmoid.wgsl")]
+//! ```
+//! </details>
 
 use super::Version;
+use super::plan::Plan;
 use crate::autograd::{Backward, Wanted, record};
 use crate::cpu::sigmoid as plain;
 use crate::debug::observed;
@@ -13,6 +47,8 @@ use crate::{Error, Result};
 
 const OP: &str = "sigmoid";
 pub(super) const SHADER: Shader = shader!("sigmoid");
+pub(super) const PLAN: Plan =
+    Plan { op: OP, rules: &[("_v2", "the elements divide by 4")], run: |on| sigmoid(&on.x()?).map(Some) };
 
 /// Numbers to probabilities, without overflow at either end. Training does not use it: the loss takes logits.
 ///

@@ -1,9 +1,41 @@
-//! Softmax over the last axis.  `y = exp(x) / sum of exp(x)`;  `gx = y * (gy - sum of gy * y)`, both sums over a row.
+//! Softmax over the last axis (channels: classes).
 //!
-//! Shapes: x `[.., C]`; y has the shape of x.  Versions: v1 (a row per invocation), v2 (the same with four channels at a
-//! time).  Launches: 1 forward, 1 backward.
+//! # Forward
+//! `y[r,c] = exp(x[r,c] - m) / sum over k of exp(x[r,k] - m)`,  m the largest x of the row.
+//!
+//! # Backward
+//! `gx[r,c] = y[r,c] * (gy[r,c] - sum over k of gy[r,k] * y[r,k])`. y is kept, x is not.
+//!
+//! # Data flow
+//! ```text
+//! row r of x     1.0 3.0 2.0   --> m = 3.0 --> sum of exp(x - m) --> y   0.09 0.67 0.24
+//! row r + 1      ..
+//! ```
+//!
+//! One invocation walks three times over its row, in v2 with four channels at a time.
+//!
+//! Shapes: x `[.., C]`; y has the shape of x.
+//!
+//! Versions: v1 (a row per invocation), v2 (the same with four channels at a time).
+//!
+//! Launches: 1 forward, 1 backward.
+//!
+//! # Files
+//! - [`shaders/softmax.wgsl`](../../../../../shaders/softmax.wgsl), below
+//! - [`src/ops/softmax.rs`](../../../src/shadegrad/ops/softmax.rs.html)
+//! - [`src/cpu/softmax.rs`](../../../src/shadegrad/cpu/softmax.rs.html)
+//! - [`kernels-tests/ops/softmax.rs`](../../../../../kernels-tests/ops/softmax.rs)
+//! - [`bench/ops/softmax.rs`](../../../../../bench/ops/softmax.rs)
+//!
+//! <details><summary>shaders/softmax.wgsl</summary>
+//!
+//! ```wgsl
+#![doc = include_str!("../../shaders/softmax.wgsl")]
+//! ```
+//! </details>
 
 use super::Version;
+use super::plan::Plan;
 use crate::autograd::{Backward, Wanted, record};
 use crate::cpu::softmax::{self as plain, SoftmaxParams};
 use crate::debug::observed;
@@ -14,6 +46,8 @@ use crate::{Error, Result};
 
 const OP: &str = "softmax";
 pub(super) const SHADER: Shader = shader!("softmax");
+pub(super) const PLAN: Plan =
+    Plan { op: OP, rules: &[("_v2", "the channels divide by 4")], run: |on| softmax(&on.x()?).map(Some) };
 
 /// Turns the channels of each pixel into probabilities that add up to 1.
 ///

@@ -1,10 +1,49 @@
-//! Bilinear upsampling by 2.  y = the four x around each position, weighted by closeness;  gx gathers gy with the same
-//! weights.
+//! Bilinear upsampling by 2.
 //!
-//! Shapes: x `[N, H, W, C]` -> y `[N, 2H, 2W, C]`.  Versions: v1 (an element per invocation), v2 (four channels: of a
-//! 2x2 block by the half-pixel rule, of a pixel with corners on corners).  Launches: 1 forward, 1 backward.
+//! # Forward
+//! `y[n,oy,ox,c] = sum over the four x around the position of (oy,ox), weighted by their closeness`. The position of
+//! output o is `max(2o - 1, 0) / 4` (half pixel: the pixels' areas match; UNeXt) or `o * (in - 1) / (out - 1)` (corners
+//! on corners; ResUNet).
+//!
+//! # Backward
+//! `gx[n,iy,ix,c] = sum over the (oy,ox) that read (iy,ix) of gy[n,oy,ox,c]` with the same weights: a gather, no
+//! atomics.
+//!
+//! # Picture of the tile
+//! ```text
+//! half pixel, along one axis:
+//!
+//! x    i-1       i       i+1           y[2i]   = 1/4 x[i-1] + 3/4 x[i]
+//! y  2i-2 2i-1 | 2i 2i+1 | 2i+2        y[2i+1] = 3/4 x[i]   + 1/4 x[i+1]
+//!
+//! gx[i] = 1/4 gy[2i-1] + 3/4 gy[2i] + 3/4 gy[2i+1] + 1/4 gy[2i+2]
+//! ```
+//!
+//! In v2 one invocation computes four channels of a 2x2 block of y, from 3x3 of x.
+//!
+//! Shapes: x `[N, H, W, C]` -> y `[N, 2H, 2W, C]`.
+//!
+//! Versions: v1 (an element per invocation), v2 (four channels: of a 2x2 block by the half-pixel rule, of a pixel with
+//! corners on corners).
+//!
+//! Launches: 1 forward, 1 backward.
+//!
+//! # Files
+//! - [`shaders/upsample_bilinear.wgsl`](../../../../../shaders/upsample_bilinear.wgsl), below
+//! - [`src/ops/upsample_bilinear.rs`](../../../src/shadegrad/ops/upsample_bilinear.rs.html)
+//! - [`src/cpu/upsample_bilinear.rs`](../../../src/shadegrad/cpu/upsample_bilinear.rs.html)
+//! - [`kernels-tests/ops/upsample_bilinear.rs`](../../../../../kernels-tests/ops/upsample_bilinear.rs)
+//! - [`bench/ops/upsample_bilinear.rs`](../../../../../bench/ops/upsample_bilinear.rs)
+//!
+//! <details><summary>shaders/upsample_bilinear.wgsl</summary>
+//!
+//! ```wgsl
+#![doc = include_str!("../../shaders/upsample_bilinear.wgsl")]
+//! ```
+//! </details>
 
 use super::Version;
+use super::plan::Plan;
 use crate::autograd::{Backward, Setting, Wanted, record};
 use crate::cpu::upsample_bilinear::{self as plain, UpsampleBilinearParams};
 use crate::debug::observed;
@@ -15,6 +54,11 @@ use crate::{Error, Result};
 
 const OP: &str = "upsample_bilinear";
 pub(super) const SHADER: Shader = shader!("upsample_bilinear");
+pub(super) const PLAN: Plan = Plan {
+    op: OP,
+    rules: &[("_v2", "the channels divide by 4")],
+    run: |on| upsample_bilinear(&on.x()?, false).map(Some),
+};
 
 /// Twice the rows and columns. With `align_corners` the centres of the corner pixels match (ResUNet), without it the
 /// areas of the pixels do (UNeXt): PyTorch's `interpolate(scale_factor=2, mode="bilinear")`.

@@ -52,6 +52,12 @@ impl Shape {
         self
     }
 
+    /// The same shape with another last extent.
+    pub(crate) fn with_last(mut self, last: usize) -> Self {
+        self.dims[self.rank.max(1) - 1] = last;
+        self
+    }
+
     /// The four extents of an image batch `[N, H, W, C]`.
     ///
     /// # Errors
