@@ -1,217 +1,160 @@
-//! Times bench cases, for `cargo bench` and for `shadegrad bench`.
+//! Times the kernels, for `cargo bench` and for `shadegrad bench`.
 //!
-//! Which clock is used is said with every number (`timer`):
-//! - `timestamps`: the device's own clock around every dispatch of a run, summed. What happens between dispatches (copies,
-//!   recording, the driver) is not in it.
-//! - `submission`: a GPU without timestamps. Many runs are recorded, the wall time until all are done is divided by their
-//!   number; recording is in it.
-//! - `wall`: the CPU device, one call.
+//! | part | does |
+//! | --- | --- |
+//! | `shapes` | the layers of a network, or one given in text |
+//! | `ops` | what is timed of each op on a layer |
+//! | `timing` | seconds of each run, and by which clock |
+//! | `peaks` | what the device can do at most |
+//! | `line` | the result as JSON and as a row |
+//! | `statistics` | medians and spreads; whether two sets of times differ |
+//! | `compare` | two results, case by case |
+//! | `models` | whole networks |
 
 #![allow(clippy::print_stdout, reason = "a benchmark prints its results")]
 
+pub mod compare;
+pub mod line;
+pub mod models;
+pub mod ops;
+pub mod peaks;
+pub mod shapes;
+pub mod statistics;
+pub mod timing;
+
 use std::collections::HashSet;
-use std::time::Instant;
+use std::path::PathBuf;
 
 use clap::builder::PossibleValuesParser;
-use shadegrad::gpu::Context;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::Value;
 use shadegrad::models::{Model, ModelConfig};
-use shadegrad::ops::{Version, add};
 use shadegrad::{Device, Error, Result};
 
-use super::models;
-use super::ops::{BenchCase, Work, cases};
+use compare::{Comparison, Results};
+use line::{Line, Machine};
+use ops::{BenchCase, OPS};
+use peaks::Copy;
+use shapes::Layer;
+use timing::{Effort, Samples, time};
 
-/// A recorded batch of runs should last this long, so that submitting it does not count.
-const LONG: f64 = 0.05;
-/// Runs of a batch at most: recording must not fill the memory.
-const MOST: usize = 500;
-/// From this many operations per byte on, memory is not what limits a kernel.
-const MEMORY_BOUND: f64 = 10.0;
+/// All cases are timed this often, each time with a part of the runs: what slows the machine down for a while then shows
+/// as spread instead of as one slow case.
+const ROUNDS: usize = 3;
 
 /// What is timed, and how it is printed.
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Options {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// Ops to time, or a network: unext, unet, resunet [default: all ops]
     #[arg(value_name = "OP", value_parser = PossibleValuesParser::new(names()), hide_possible_values = true)]
     pub ops: Vec<String>,
     /// auto, cpu, or part of an adapter's name
     #[arg(long, default_value = "auto", env = "SHADEGRAD_DEVICE")]
     pub device: String,
-    /// Runs of each case; the median and the least are reported
-    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
-    pub runs: u32,
-    /// One JSON object a line
-    #[arg(long)]
-    pub json: bool,
-    /// Of a network: time a training step instead of inference
-    #[arg(long)]
-    train: bool,
-    /// Of a network: images of a step
+    /// The network whose layers are timed
+    #[arg(long, value_name = "NETWORK", default_value = "unext", value_parser = PossibleValuesParser::new(Model::ALL.map(Model::name)))]
+    shapes: String,
+    /// Another shape instead, such as "2x128x128x64 3x3 64" for conv2d; a wrong one is answered with the op's form
+    #[arg(long, value_name = "SIZES", requires = "ops")]
+    shape: Vec<String>,
+    /// Images of a step
     #[arg(long, default_value_t = 8)]
     batch: usize,
-    /// Of a network: rows and columns of an image
+    /// Rows and columns of an image
     #[arg(long, default_value_t = 256)]
     size: usize,
     /// Of U-Net and ResUNet: channels at full size
     #[arg(long, default_value_t = 64)]
     base: usize,
+    /// Runs of each case at most
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
+    pub runs: u32,
+    /// Seconds for each case at most; one run is always made in each of three rounds
+    #[arg(long, default_value_t = 2.0, value_parser = seconds)]
+    seconds: f64,
+    /// Empty the caches before every run
+    #[arg(long)]
+    pub cold: bool,
+    /// Of a network: time a training step instead of inference
+    #[arg(long)]
+    train: bool,
+    /// Compare with this file of an earlier `bench --json`
+    #[arg(long, value_name = "FILE")]
+    compare: Option<PathBuf>,
+    /// Exit with 1 if a case became slower than in the file
+    #[arg(long, requires = "compare")]
+    fail_on_regression: bool,
+    /// One JSON object a line
+    #[arg(long)]
+    pub json: bool,
 }
 
-/// One result; the keys of `bench --json`.
-#[derive(Debug, Clone, serde::Serialize)]
-pub struct Line {
-    /// The op.
-    pub op: &'static str,
-    /// The entry point.
-    pub entry: &'static str,
-    /// `v1`, `v2`, ... or `plain` on the CPU device.
-    pub version: &'static str,
-    /// Shapes.
-    pub case: String,
-    /// Median of the runs.
-    pub median_ms: f64,
-    /// Fastest run.
-    pub min_ms: f64,
-    /// Operations per nanosecond, at the median.
-    pub gflops: f64,
-    /// The least bytes that must move, per nanosecond, at the median.
-    pub gbps: f64,
-    /// `gbps` as a share of [`copy_peak`], filled in by [`Line::against`].
-    pub percent_of_peak: Option<f64>,
-    /// `timestamps`, `submission` or `wall`.
-    pub timer: &'static str,
-    /// The device.
-    pub device: String,
-    /// Its driver; empty on the CPU.
-    pub driver: String,
-    #[serde(skip)]
-    intensity: f64,
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    // No doc comment here: it would hide that of the arguments, with its examples.
+    Compare(compare::CompareArgs),
 }
 
-impl Line {
-    /// Compares with the memory's speed measured on this device. Honest only for kernels that memory limits: with ten
-    /// operations per byte or more there is no answer (`null`), since the peak of the arithmetic is not measured.
-    /// Tensors that fit a cache can be above 100.
-    #[must_use]
-    pub fn against(mut self, copy_peak: f64) -> Self {
-        self.percent_of_peak = (self.intensity < MEMORY_BOUND).then(|| 100.0 * self.gbps / copy_peak);
-        self
+fn seconds(text: &str) -> std::result::Result<f64, String> {
+    match text.parse() {
+        Ok(seconds) if seconds > 0.0 && f64::is_finite(seconds) => Ok(seconds),
+        _ => Err("must be a number above 0".to_owned()),
     }
 }
 
 /// Ops that have cases, in their order, and the networks.
 pub fn names() -> Vec<&'static str> {
-    let mut names: Vec<_> = cases().iter().map(|case| case.op).collect();
-    names.dedup();
-    names.extend(Model::ALL.map(Model::name));
-    names
+    OPS.iter().map(|op| op.name).chain(Model::ALL.map(Model::name)).collect()
 }
 
-/// Times a case.
+/// The cases of an op on those of the layers that are its own.
 ///
 /// # Errors
-/// What the op or the device reports.
-pub fn time(case: &BenchCase, device: &Device, runs: usize) -> Result<Line> {
-    let mut work = (case.prepare)(device)?;
-    let (mut seconds, timer) = seconds_of(&mut work, device, runs)?;
-    seconds.sort_by(f64::total_cmp);
-    let median = median(&seconds);
-    Ok(Line {
-        op: case.op,
-        entry: case.entry,
-        version: if matches!(device, Device::Cpu(_)) { "plain" } else { case.version },
-        case: case.case.clone(),
-        median_ms: median * 1e3,
-        min_ms: seconds[0] * 1e3,
-        gflops: case.flops / median * 1e-9,
-        gbps: case.bytes / median * 1e-9,
-        percent_of_peak: None,
-        timer,
-        device: device.to_string(),
-        driver: device.driver(),
-        intensity: case.flops / case.bytes,
-    })
-}
-
-/// GB/s of this device's memory: the sum of two tensors of 64 MiB, which no cache holds, read and written.
-///
-/// # Errors
-/// What the device reports.
-pub fn copy_peak(device: &Device, runs: usize) -> Result<f64> {
-    let shape = [16, 1024, 1024, 1];
-    let (a, b) = (device.zeros("bench", shape)?, device.zeros("bench", shape)?);
-    let mut work: Work = Box::new(move || add::forward(&a, &b, Version::V2).map(drop));
-    let (seconds, _) = seconds_of(&mut work, device, runs)?;
-    let fastest = seconds.iter().copied().fold(f64::INFINITY, f64::min);
-    Ok(3.0 * 4.0 * (16 * 1024 * 1024) as f64 / fastest * 1e-9)
-}
-
-/// Sorted, not empty.
-fn median(sorted: &[f64]) -> f64 {
-    let half = sorted.len() / 2;
-    if sorted.len() % 2 == 1 { sorted[half] } else { f64::midpoint(sorted[half - 1], sorted[half]) }
-}
-
-/// Seconds of each run, none of them 0, and the clock that was used.
-fn seconds_of(work: &mut Work, device: &Device, runs: usize) -> Result<(Vec<f64>, &'static str)> {
-    let runs = runs.max(1);
-    // Warm-up: compiles the pipelines and fills the buffer pool.
-    for _ in 0..2 {
-        work()?;
-        device.wait()?;
-    }
-    match device {
-        Device::Cpu(_) => {
-            let mut seconds = Vec::with_capacity(runs);
-            for _ in 0..runs {
-                let start = Instant::now();
-                work()?;
-                seconds.push(start.elapsed().as_secs_f64().max(1e-9));
-            }
-            Ok((seconds, "wall"))
-        }
-        Device::Gpu(context) => {
-            if let Some(seconds) = timestamps(work, context, runs)? {
-                return Ok((seconds, "timestamps"));
-            }
-            Ok((submissions(work, device, runs)?, "submission"))
-        }
-    }
-}
-
-/// `None`: the device has no timestamps, or its clock is too coarse for this work.
-fn timestamps(work: &mut Work, context: &Context, runs: usize) -> Result<Option<Vec<f64>>> {
-    let mut seconds = Vec::with_capacity(runs);
-    for _ in 0..runs {
-        if !context.start_profile() {
-            return Ok(None);
-        }
-        let done = work();
-        // Profiling is switched off even when the work failed.
-        let timings = context.stop_profile()?;
-        done?;
-        let sum: f64 = timings.iter().map(|timing| timing.seconds).sum();
-        if sum <= 0.0 {
-            return Ok(None);
-        }
-        seconds.push(sum);
-    }
-    Ok(Some(seconds))
-}
-
-fn submissions(work: &mut Work, device: &Device, runs: usize) -> Result<Vec<f64>> {
-    let mut batch = |count: usize| -> Result<f64> {
-        device.wait()?;
-        let start = Instant::now();
-        for _ in 0..count {
-            work()?;
-        }
-        device.wait()?;
-        Ok(start.elapsed().as_secs_f64().max(1e-9))
+/// [`Error::Config`] for an op that does not exist; [`Error::Shape`] for a layer that the op does not take.
+pub fn cases_of(op: &str, layers: &[Layer]) -> Result<Vec<BenchCase>> {
+    let Some(bench) = OPS.iter().find(|known| known.name == op) else {
+        return Err(Error::Config(format!("there is no op {op}; there are: {}", names().join(", "))));
     };
-    let once = batch(1)?;
-    let count = ((LONG / once).ceil() as usize).clamp(1, MOST);
-    (0..runs).map(|_| Ok(batch(count)? / count as f64)).collect()
+    let mut cases = Vec::new();
+    for layer in layers.iter().filter(|layer| layer.op == op) {
+        cases.extend((bench.cases)(layer)?);
+    }
+    Ok(cases)
+}
+
+impl Options {
+    /// The ops that are named; all if none is, and none if only networks are.
+    pub fn chosen(&self) -> Vec<&'static str> {
+        let all = OPS.iter().map(|op| op.name);
+        if self.ops.is_empty() { all.collect() } else { all.filter(|op| self.ops.iter().any(|o| o == op)).collect() }
+    }
+
+    /// The layers to time: those of `--shape`, or the network's.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a shape or a size that cannot be.
+    pub fn layers(&self, ops: &[&'static str]) -> Result<Vec<Layer>> {
+        if self.shape.is_empty() {
+            let model: Model = self.shapes.parse()?;
+            let config = ModelConfig { base: self.base, ..ModelConfig::new(model) };
+            return shapes::of_network(&config, self.batch, self.size, ops);
+        }
+        let mut layers = Vec::new();
+        for op in OPS.iter().filter(|op| ops.contains(&op.name)) {
+            for text in &self.shape {
+                layers.push(Layer::parse(op.name, op.form, text)?);
+            }
+        }
+        Ok(layers)
+    }
+
+    /// How much of each case is timed.
+    pub fn effort(&self) -> Effort {
+        Effort { runs: self.runs as usize, seconds: self.seconds, cold: self.cold }
+    }
 }
 
 /// Times what the options name and prints a line for each case.
@@ -219,56 +162,130 @@ fn submissions(work: &mut Work, device: &Device, runs: usize) -> Result<Vec<f64>
 /// # Errors
 /// What the ops or the device report.
 pub fn run(options: &Options) -> Result<()> {
+    if let Some(Command::Compare(args)) = &options.command {
+        return compare::run(args);
+    }
+    // A file that cannot be compared with is found before the time is spent.
+    let before = options.compare.as_deref().map(Results::read).transpose()?;
     let device = Device::open(&options.device)?;
-    let runs = options.runs as usize;
-    let networks: Vec<Model> = options.ops.iter().filter_map(|name| name.parse().ok()).collect();
-    for model in &networks {
-        let config = ModelConfig { base: options.base, ..ModelConfig::new(*model) };
-        let line = models::time(&device, &config, options.train, options.batch, options.size, runs)?;
-        let text = if options.json { serde_json::to_string(&line) } else { serde_json::to_string_pretty(&line) };
-        println!("{}", text.map_err(|error| Error::Config(format!("JSON: {error}")))?);
+    let mut results = networks(options, &device)?;
+    let ops = options.chosen();
+    if !ops.is_empty() {
+        results.extend(kernels(options, &device, &ops)?);
     }
-    if !networks.is_empty() && networks.len() == options.ops.len() {
-        return Ok(());
-    }
-    let peak = copy_peak(&device, runs)?;
-    if !options.json {
-        println!("{device} {}", device.driver());
-        println!("memory: {peak:.1} GB/s measured (the sum of two tensors of 64 MiB); % is the share of it");
-        println!(
-            "{:<18} {:<18} {:<7} {:<34} {:>10} {:>10} {:>9} {:>8} {:>6}  timer",
-            "op", "entry", "version", "case", "median ms", "min ms", "GFLOP/s", "GB/s", "%"
-        );
-    }
-    let mut plain = HashSet::new();
-    for case in cases() {
-        if !options.ops.is_empty() && !options.ops.iter().any(|op| op == case.op) {
-            continue;
-        }
-        // The CPU device has one implementation: every version of a kernel would time it again.
-        if matches!(device, Device::Cpu(_)) && !plain.insert((case.op, case.entry, case.case.clone())) {
-            continue;
-        }
-        let line = time(&case, &device, runs)?.against(peak);
+    let Some(before) = before else { return Ok(()) };
+    let comparison = Comparison::of(&before, &Results::new("now", results)?);
+    compare::print(&comparison, options.json);
+    if options.fail_on_regression { comparison.fail_on_regression() } else { Ok(()) }
+}
+
+/// Times and prints the networks among what is named.
+fn networks(options: &Options, device: &Device) -> Result<Vec<Value>> {
+    let mut results = Vec::new();
+    for model in options.ops.iter().filter_map(|name| name.parse::<Model>().ok()) {
+        let config = ModelConfig { base: options.base, ..ModelConfig::new(model) };
+        let runs = options.runs as usize;
+        let line = models::time(device, &config, options.train, options.batch, options.size, runs)?;
         if options.json {
-            let text = serde_json::to_string(&line).map_err(|error| Error::Config(format!("JSON: {error}")))?;
-            println!("{text}");
+            println!("{}", serde_json::to_string(&line).map_err(json_error)?);
         } else {
-            let percent = line.percent_of_peak.map_or_else(|| "-".to_owned(), |percent| format!("{percent:.0}"));
-            println!(
-                "{:<18} {:<18} {:<7} {:<34} {:>10.4} {:>10.4} {:>9.2} {:>8.2} {:>6}  {}",
-                line.op,
-                line.entry,
-                line.version,
-                line.case,
-                line.median_ms,
-                line.min_ms,
-                line.gflops,
-                line.gbps,
-                percent,
-                line.timer
-            );
+            println!("{}", line.text());
+        }
+        results.push(serde_json::to_value(&line).map_err(json_error)?);
+    }
+    Ok(results)
+}
+
+/// Times and prints these ops.
+fn kernels(options: &Options, device: &Device, ops: &[&'static str]) -> Result<Vec<Value>> {
+    let layers = options.layers(ops)?;
+    let mut cases = Vec::new();
+    for op in ops {
+        cases.extend(cases_of(op, &layers)?);
+    }
+    if matches!(device, Device::Cpu(_)) {
+        // The CPU device has one implementation: every version of a kernel would time it again.
+        let mut seen = HashSet::new();
+        cases.retain(|case| seen.insert((case.op, case.entry, case.case.clone())));
+    }
+    let machine = Machine::of(device)?;
+    if !options.json {
+        println!("{}\n{}", machine.header(), Line::heads());
+    }
+    let mut results = Vec::with_capacity(cases.len());
+    time_all(&cases, device, options.effort(), options.json, |case, samples| {
+        let line = Line::new(case, samples, options.cold, device, &machine)?;
+        if options.json {
+            println!("{}", serde_json::to_string(&line).map_err(json_error)?);
+        } else {
+            println!("{}", line.row());
+        }
+        results.push(serde_json::to_value(&line).map_err(json_error)?);
+        Ok(())
+    })?;
+    Ok(results)
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "the shape that map_err takes")]
+fn json_error(error: serde_json::Error) -> Error {
+    Error::Config(format!("JSON: {error}"))
+}
+
+/// Times a case once: inputs, warm-up, samples.
+///
+/// # Errors
+/// What the op or the device reports.
+pub fn time_case(case: &BenchCase, device: &Device, effort: Effort, flusher: Option<&Copy>) -> Result<Samples> {
+    let work = (case.prepare)(device)?;
+    let samples = time(&work, device, effort, flusher)?;
+    drop(work);
+    if let Device::Gpu(context) = device {
+        context.trim(); // the next case has other sizes
+    }
+    Ok(samples)
+}
+
+/// Times a case on two devices in turns, so that what slows the machine down meets both.
+///
+/// # Errors
+/// As [`time_case`].
+pub fn side_by_side(case: &BenchCase, devices: [&Device; 2], effort: Effort) -> Result<[Samples; 2]> {
+    let mut samples = [Samples::default(), Samples::default()];
+    let rounds = ROUNDS.min(effort.runs);
+    for round in 0..rounds {
+        for (samples, device) in samples.iter_mut().zip(devices) {
+            samples.extend(time_case(case, device, effort.part(round, rounds), None)?);
         }
     }
+    Ok(samples)
+}
+
+/// Times all cases in rounds and hands each over when its last round is done.
+fn time_all(
+    cases: &[BenchCase],
+    device: &Device,
+    effort: Effort,
+    quiet: bool,
+    mut done: impl FnMut(&BenchCase, &Samples) -> Result<()>,
+) -> Result<()> {
+    let flusher = if effort.cold { Some(Copy::flusher(device)?) } else { None };
+    let rounds = ROUNDS.min(effort.runs);
+    let progress = if quiet { ProgressBar::hidden() } else { ProgressBar::new((rounds * cases.len()) as u64) };
+    if let Ok(style) = ProgressStyle::with_template("{wide_bar} {pos}/{len} {msg}") {
+        progress.set_style(style);
+    }
+    let mut samples = vec![Samples::default(); cases.len()];
+    for round in 0..rounds {
+        let part = effort.part(round, rounds);
+        for (case, samples) in cases.iter().zip(&mut samples) {
+            progress.set_message(format!("{} {}", case.op, case.entry));
+            samples.extend(time_case(case, device, part, flusher.as_ref())?);
+            progress.inc(1);
+            if round + 1 == rounds {
+                progress.suspend(|| done(case, samples))?;
+            }
+        }
+    }
+    progress.finish_and_clear();
     Ok(())
 }

@@ -2,12 +2,14 @@
 //!
 //! `cargo bench -- add relu --device lavapipe --json`
 
+// The path makes `harness` look for its parts beside itself.
 #[allow(unreachable_pub, reason = "shared with the binary's `bench`")]
+#[cfg_attr(
+    test,
+    allow(dead_code, unused_imports, reason = "their tests run with the binary, this target has no harness")
+)]
+#[path = "harness.rs"]
 mod harness;
-#[allow(unreachable_pub, reason = "shared with the binary's `bench`")]
-mod models;
-#[allow(missing_docs, unreachable_pub, reason = "shared with the binary's `bench`")]
-mod ops;
 
 use clap::Parser;
 

@@ -6,6 +6,9 @@ use shadegrad::models::{self, ModelConfig, Network};
 use shadegrad::ops::{Adam, BceDice, Mode, adam, bce_dice};
 use shadegrad::{Device, Result, Tape, Tensor};
 
+use super::line::commit;
+use super::statistics::Summary;
+
 /// The figures of one network; the JSON keys of `bench unext` and its like.
 #[derive(Debug, serde::Serialize)]
 pub struct ModelLine {
@@ -37,6 +40,35 @@ pub struct ModelLine {
     pub device: String,
     /// Its driver.
     pub driver: String,
+    /// Of the checkout that the program was built in.
+    pub commit: String,
+    /// Between the quartiles of the steps, as a share of the median.
+    pub spread: f64,
+    /// Milliseconds of each step, in order.
+    pub samples_ms: Vec<f64>,
+}
+
+impl ModelLine {
+    /// As a few lines to read.
+    pub fn text(&self) -> String {
+        let Self { model, mode, batch, size, step_ms, min_ms, spread, images_per_second, .. } = self;
+        let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+        format!(
+            "{model} {mode}, {batch} images of {size}x{size}, {} parameters, on {} {}\n\
+             step {step_ms:.1} ms (median of {}; least {min_ms:.1}, spread {:.1} %): {images_per_second:.1} images a second\n\
+             peak {:.1} MiB, reserved {:.1} MiB after step 3 and {:.1} after the last; {} launches bind {:.1} MiB a step",
+            self.parameters,
+            self.device,
+            self.driver,
+            self.samples_ms.len(),
+            100.0 * spread,
+            mib(self.peak_bytes),
+            mib(self.reserved_bytes[0]),
+            mib(self.reserved_bytes[1]),
+            self.dispatches,
+            mib(self.traffic_bytes)
+        )
+    }
 }
 
 /// Times a network. A step ends when the device has finished it.
@@ -87,8 +119,7 @@ pub fn time(
         }
     }
     reserved[1] = device.memory().reserved;
-    times.sort_by(f64::total_cmp);
-    let median = times[times.len() / 2];
+    let Summary { median, min, spread } = Summary::of(&times);
     Ok(ModelLine {
         model: config.model.name(),
         parameters: net.parameters().count(),
@@ -96,7 +127,7 @@ pub fn time(
         batch,
         size,
         step_ms: median,
-        min_ms: times[0],
+        min_ms: min,
         images_per_second: batch as f64 / median * 1e3,
         peak_bytes: device.memory().peak,
         reserved_bytes: reserved,
@@ -104,6 +135,9 @@ pub fn time(
         traffic_bytes: counts.1,
         device: device.to_string(),
         driver: device.driver(),
+        commit: commit(),
+        spread,
+        samples_ms: times,
     })
 }
 

@@ -1,6 +1,7 @@
 //! Every entry point and version against its f64 twin, on every device.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::OnceLock;
 
 use shadegrad::gpu::{Context, GpuOptions};
 use shadegrad::ops::{Sample, Slices, load_batch};
@@ -8,8 +9,24 @@ use shadegrad::{Device, Error};
 
 use crate::{devices, ops};
 
-fn run(device: &Device) {
+/// What a comparison was of: op, entry point and which of its results, version.
+pub(crate) type Compared = (&'static str, &'static str, String);
+
+/// Runs all cases on the CPU; what they compared. Done once, whoever asks first.
+pub(crate) fn compared_on_cpu() -> &'static BTreeSet<Compared> {
+    static COMPARED: OnceLock<BTreeSet<Compared>> = OnceLock::new();
+    COMPARED.get_or_init(|| run(&Device::cpu()))
+}
+
+/// As [`compared_on_cpu`], on the GPU under test; `None` without one.
+pub(crate) fn compared_on_gpu() -> Option<&'static BTreeSet<Compared>> {
+    static COMPARED: OnceLock<BTreeSet<Compared>> = OnceLock::new();
+    devices::gpu().map(|device| COMPARED.get_or_init(|| run(device)))
+}
+
+fn run(device: &Device) -> BTreeSet<Compared> {
     let mut wrong = Vec::new();
+    let mut kinds = BTreeSet::new();
     let mut compared = 0;
     for case in ops::cases() {
         match case.run(device) {
@@ -17,6 +34,7 @@ fn run(device: &Device) {
             Ok(outcomes) => {
                 assert!(!outcomes.is_empty(), "{} {} compared nothing", case.op, case.name);
                 compared += outcomes.len();
+                kinds.extend(outcomes.iter().map(|outcome| (case.op, outcome.entry, outcome.version.clone())));
                 for bad in outcomes.into_iter().filter(|outcome| !outcome.ok) {
                     wrong.push(format!(
                         "{} {} {} {}: nmse {:.2e} (bound {:.0e}), largest difference {:.2e}; first wrong (index, got, wanted): {:?}",
@@ -28,18 +46,17 @@ fn run(device: &Device) {
     }
     println!("{device}: {compared} comparisons");
     assert!(wrong.is_empty(), "{} wrong on {device}:\n{}", wrong.len(), wrong.join("\n"));
+    kinds
 }
 
 #[test]
 fn cpu_agrees_with_the_reference() {
-    run(&Device::cpu());
+    assert!(!compared_on_cpu().is_empty());
 }
 
 #[test]
 fn gpu_agrees_with_the_reference() {
-    if let Some(device) = devices::gpu() {
-        run(device);
-    }
+    assert!(compared_on_gpu().is_none_or(|kinds| !kinds.is_empty()));
 }
 
 /// With a tiny binding limit, ops launch once per range of images: the results stay right, or the op says that even

@@ -7,6 +7,7 @@
 mod ops;
 
 mod barriers;
+mod bench;
 mod course;
 mod data;
 mod devices;

@@ -1,26 +1,21 @@
-//! One step of Adam for all of UNeXt's 1.47 million parameters.
+//! One step of Adam for all parameters of a network.
 
+use shadegrad::Result;
 use shadegrad::ops::{self, Adam};
 
-use super::BenchCase;
+use super::{BenchCase, COUNT, Cost, Layer, Work};
 
-/// UNeXt's parameters, with one class.
-const COUNT: usize = 1_471_937;
+pub const FORM: &str = COUNT;
 
-pub fn cases() -> Vec<BenchCase> {
-    vec![BenchCase {
-        op: "adam",
-        entry: "update",
-        version: "v1",
-        case: format!("unext [{COUNT}]"),
-        flops: COUNT as f64 * 14.0,
-        bytes: COUNT as f64 * 28.0,
-        prepare: Box::new(|device| {
-            let settings = Adam::default();
-            let step = device.tensor("bench", [4], &settings.step_values(1e-3, 1))?;
-            let zeros = || device.zeros("bench", [COUNT]);
-            let (gradient, parameter, m, v) = (zeros()?, zeros()?, zeros()?, zeros()?);
-            Ok(Box::new(move || ops::adam(&settings, &gradient, &step, &parameter, &m, &v)))
-        }),
-    }]
+pub fn cases(layer: &Layer) -> Result<Vec<BenchCase>> {
+    let (x, elements) = (layer.x, layer.elements());
+    // Parameter and both moments are read and written, the gradient is read.
+    let cost = Cost::of(14.0 * elements, 7.0 * elements);
+    Ok(vec![BenchCase::new(layer, FORM, "update", "v1", cost, move |device| {
+        let settings = Adam::default();
+        let step = device.tensor("bench", [4], &settings.step_values(1e-3, 1))?;
+        let zeros = || device.zeros("bench", x);
+        let (gradient, parameter, m, v) = (zeros()?, zeros()?, zeros()?, zeros()?);
+        Work::launch(move || ops::adam(&settings, &gradient, &step, &parameter, &m, &v))
+    })])
 }

@@ -1,40 +1,29 @@
-//! Sums in UNeXt (batch 8 at 256x256): skip connections of the decoder, and the residual of the shifted blocks.
+//! Sums: of two images, in place, and the gradient of an operand that was broadcast (a vector of channels).
 
-use shadegrad::ops::Version;
-use shadegrad::{Shape, ops};
+use shadegrad::{Result, ops};
 
-use super::BenchCase;
+use super::{BenchCase, Cost, IMAGES, Layer, Work, versions};
 
-pub fn cases() -> Vec<BenchCase> {
+pub const FORM: &str = IMAGES;
+
+pub fn cases(layer: &Layer) -> Result<Vec<BenchCase>> {
+    let (x, elements) = (layer.x, layer.elements());
+    let cost = Cost::of(elements, 3.0 * elements);
     let mut cases = Vec::new();
-    for shape in [[8, 128, 128, 16], [8, 64, 64, 32], [8, 32, 32, 128], [8, 16, 16, 160], [8, 8, 8, 256]] {
-        let elements = Shape::from(shape).len() as f64;
-        for version in [Version::V1, Version::V2] {
-            cases.push(BenchCase {
-                op: "add",
-                entry: "forward",
-                version: version.name(),
-                case: format!("unext {shape:?}"),
-                flops: elements,
-                bytes: elements * 12.0,
-                prepare: Box::new(move |device| {
-                    let (a, b) = (device.zeros("bench", shape)?, device.zeros("bench", shape)?);
-                    Ok(Box::new(move || ops::add::forward(&a, &b, version).map(drop)))
-                }),
-            });
-            cases.push(BenchCase {
-                op: "add",
-                entry: "assign",
-                version: version.name(),
-                case: format!("unext {shape:?}"),
-                flops: elements,
-                bytes: elements * 12.0,
-                prepare: Box::new(move |device| {
-                    let (sum, added) = (device.zeros("bench", shape)?, device.zeros("bench", shape)?);
-                    Ok(Box::new(move || ops::add::assign(&sum, &added, version)))
-                }),
-            });
-        }
+    for &version in versions(x.len().is_multiple_of(4)) {
+        cases.push(BenchCase::new(layer, FORM, "forward", version.name(), cost, move |device| {
+            let (a, b) = (device.zeros("bench", x)?, device.zeros("bench", x)?);
+            Work::launch(move || ops::add::forward(&a, &b, version).map(drop))
+        }));
+        cases.push(BenchCase::new(layer, FORM, "assign", version.name(), cost, move |device| {
+            let (sum, added) = (device.zeros("bench", x)?, device.zeros("bench", x)?);
+            Work::launch(move || ops::add::assign(&sum, &added, version))
+        }));
     }
-    cases
+    let cost = Cost::of(elements, elements + x.last() as f64);
+    cases.push(BenchCase::new(layer, FORM, "reduce", "v1", cost, move |device| {
+        let (a, b) = (device.zeros("bench", x)?, device.zeros("bench", [x.last()])?);
+        Work::gradient(a.clone(), move |tape| ops::add(&a, &tape.watch_input(&b)))
+    }));
+    Ok(cases)
 }

@@ -1,43 +1,24 @@
-//! The loss of a batch of 8 at 256x256, one class.
+//! The loss of a batch.
 
-use shadegrad::Tape;
+use shadegrad::Result;
 use shadegrad::ops::{BceDice, bce_dice};
 
-use super::BenchCase;
+use super::{BenchCase, Cost, IMAGES, Layer, Work};
 
-pub fn cases() -> Vec<BenchCase> {
-    let shape = [8, 256, 256, 1];
-    let elements = shape.iter().product::<usize>() as f64;
-    let mut cases = Vec::new();
-    for (name, settings) in [("sample", BceDice::sample()), ("batch", BceDice::batch())] {
-        cases.push(BenchCase {
-            op: "bce_dice",
-            entry: "forward",
-            version: "v1",
-            case: format!("{name} {shape:?}"),
-            flops: elements * 40.0,
-            bytes: elements * 8.0,
-            prepare: Box::new(move |device| {
-                let x = device.zeros("bench", shape)?;
-                Ok(Box::new(move || bce_dice(&x, &x, &settings).map(drop)))
-            }),
-        });
-        cases.push(BenchCase {
-            op: "bce_dice",
-            entry: "forward and backward",
-            version: "v1",
-            case: format!("{name} {shape:?}"),
-            flops: elements * 65.0,
-            bytes: elements * 20.0,
-            prepare: Box::new(move |device| {
-                let x = device.zeros("bench", shape)?;
-                Ok(Box::new(move || {
-                    let tape = Tape::new();
-                    let loss = bce_dice(&tape.watch_input(&x), &x, &settings)?;
-                    tape.backward(&loss).map(drop)
-                }))
-            }),
-        });
-    }
-    cases
+pub const FORM: &str = IMAGES;
+
+pub fn cases(layer: &Layer) -> Result<Vec<BenchCase>> {
+    let (x, elements) = (layer.x, layer.elements());
+    let forward = Cost::of(40.0 * elements, 2.0 * elements);
+    let backward = Cost::of(25.0 * elements, 3.0 * elements);
+    Ok(vec![
+        BenchCase::new(layer, FORM, "forward", "v1", forward, move |device| {
+            let x = device.zeros("bench", x)?;
+            Work::launch(move || bce_dice(&x, &x, &BceDice::batch()).map(drop))
+        }),
+        BenchCase::new(layer, FORM, "backward_input", "v1", backward, move |device| {
+            let (x, gy) = (device.zeros("bench", x)?, device.tensor("bench", [1], &[1.0])?);
+            Work::gradient(gy, move |tape| bce_dice(&tape.watch_input(&x), &x, &BceDice::batch()))
+        }),
+    ])
 }

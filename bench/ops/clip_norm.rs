@@ -1,23 +1,16 @@
-//! The norm of all of UNeXt's 1.47 million gradients.
+//! The norm of all gradients of a network.
 
-use shadegrad::ops;
+use shadegrad::{Result, ops};
 
-use super::BenchCase;
+use super::{BenchCase, COUNT, Cost, Layer, Work};
 
-/// UNeXt's parameters, with one class.
-const COUNT: usize = 1_471_937;
+pub const FORM: &str = COUNT;
 
-pub fn cases() -> Vec<BenchCase> {
-    vec![BenchCase {
-        op: "clip_norm",
-        entry: "clip",
-        version: "v1",
-        case: format!("unext [{COUNT}]"),
-        flops: COUNT as f64 * 2.0,
-        bytes: COUNT as f64 * 4.0,
-        prepare: Box::new(|device| {
-            let (gradient, step) = (device.zeros("bench", [COUNT])?, device.zeros("bench", [4])?);
-            Ok(Box::new(move || ops::clip_norm(1.0, &gradient, &step).map(drop)))
-        }),
-    }]
+pub fn cases(layer: &Layer) -> Result<Vec<BenchCase>> {
+    let (x, elements) = (layer.x, layer.elements());
+    let cost = Cost::of(2.0 * elements, elements);
+    Ok(vec![BenchCase::new(layer, FORM, "clip", "v1", cost, move |device| {
+        let (gradient, step) = (device.zeros("bench", x)?, device.zeros("bench", [4])?);
+        Work::launch(move || ops::clip_norm(1.0, &gradient, &step).map(drop))
+    })])
 }

@@ -1,59 +1,39 @@
-//! The four up-convolutions of U-Net (2x2, stride 2) at 256x256, base 16 and batch 8.
+//! Transposed convolutions whose stride is their kernel: the up-convolutions of U-Net (2x2). The gradients are
+//! convolutions, with the kernels that the op selects.
 
 use shadegrad::ops::Version;
-use shadegrad::{Tape, ops};
+use shadegrad::{Result, ops};
 
-use super::BenchCase;
+use super::{BenchCase, Cost, Layer, Work, versions};
 
-pub fn cases() -> Vec<BenchCase> {
-    let layers = [
-        ("unet d1.up", [8, 16, 16, 256], 128),
-        ("unet d2.up", [8, 32, 32, 128], 64),
-        ("unet d3.up", [8, 64, 64, 64], 32),
-        ("unet d4.up", [8, 128, 128, 32], 16),
-    ];
-    let both = |(name, x, out)| [Version::V1, Version::V2].into_iter().flat_map(move |v| layer(name, x, out, v));
-    layers.into_iter().flat_map(both).collect()
-}
+pub const FORM: &str = "NxHxWxC KxK OUT";
 
-fn layer(name: &'static str, x: [usize; 4], out: usize, version: Version) -> [BenchCase; 2] {
-    let [n, h, w, c] = x;
-    let weight = [2, 2, out, c];
-    let products = (n * h * w * c * 4 * out) as f64;
-    let bytes = 4.0 * (n * h * w * (c + 4 * out) + 4 * out * c) as f64;
-    let case = |entry, times: f64, prepare| BenchCase {
-        op: "conv_transpose2d",
-        entry,
-        version: version.name(),
-        case: format!("{name} {x:?} 2x2 s2 -> {out}"),
-        flops: 2.0 * times * products,
-        bytes: times * bytes,
-        prepare,
-    };
-    [
-        case(
-            "forward",
-            1.0,
-            Box::new(move |device| {
-                let (x, w) = (device.zeros("bench", x)?, device.zeros("bench", weight)?);
-                let b = device.zeros("bench", [out])?;
-                Ok(Box::new(move || ops::conv_transpose2d::forward(&x, &w, Some(&b), 2, 0, 0, version).map(drop)))
-            }),
-        ),
-        case(
-            "forward+backward",
-            3.0,
-            Box::new(move |device| {
-                let (x, weight) = (device.zeros("bench", x)?, device.zeros("bench", weight)?);
-                let (bias, gy) = (device.zeros("bench", [out])?, device.zeros("bench", [n, 2 * h, 2 * w, out])?);
-                Ok(Box::new(move || {
-                    let tape = Tape::new();
-                    let (x, weight) = (tape.watch_input(&x), tape.watch_input(&weight));
-                    let bias = tape.watch_input(&bias);
-                    let y = ops::conv_transpose2d::forward(&x, &weight, Some(&bias), 2, 0, 0, version)?;
-                    tape.backward_from(&y, &gy).map(drop)
-                }))
-            }),
-        ),
-    ]
+pub fn cases(layer: &Layer) -> Result<Vec<BenchCase>> {
+    let ([n, h, w, c], Layer { kernel, out, .. }) = (layer.nhwc()?, layer.clone());
+    let (x, weight, y) = ([n, h, w, c], [kernel, kernel, out, c], [n, kernel * h, kernel * w, out]);
+    let numbers = |shape: [usize; 4]| shape.iter().product::<usize>() as f64;
+    let cost = Cost::of(2.0 * numbers(y) * c as f64, numbers(x) + numbers(weight) + numbers(y));
+    let mut cases = Vec::new();
+    let takes_v2 = out.is_multiple_of(4) && (kernel * kernel * out).is_multiple_of(8);
+    for &version in versions(takes_v2) {
+        cases.push(BenchCase::new(layer, FORM, "forward", version.name(), cost, move |device| {
+            let (x, weight) = (device.zeros("bench", x)?, device.zeros("bench", weight)?);
+            let bias = device.zeros("bench", [out])?;
+            let run = ops::conv_transpose2d::forward;
+            Work::launch(move || run(&x, &weight, Some(&bias), kernel, 0, 0, version).map(drop))
+        }));
+    }
+    for entry in ["backward_input", "backward_weight"] {
+        cases.push(BenchCase::new(layer, FORM, entry, "selected", cost, move |device| {
+            let (x, weight) = (device.zeros("bench", x)?, device.zeros("bench", weight)?);
+            let bias = device.zeros("bench", [out])?;
+            Work::gradient(device.zeros("bench", y)?, move |tape| {
+                let watched = |wanted: bool, tensor| if wanted { tape.watch_input(tensor) } else { tensor.detach() };
+                let of_x = entry == "backward_input";
+                let (x, weight, bias) = (watched(of_x, &x), watched(!of_x, &weight), watched(!of_x, &bias));
+                ops::conv_transpose2d::forward(&x, &weight, Some(&bias), kernel, 0, 0, Version::V1)
+            })
+        }));
+    }
+    Ok(cases)
 }

@@ -1,53 +1,37 @@
-//! The 3x3 depthwise convolutions of UNeXt (batch 8 at 256x256): block1 and dblock1, block2, dblock2.
+//! Depthwise convolutions that keep the size: forward and both gradients.
 
-use shadegrad::ops::Version;
-use shadegrad::{Shape, Tape, ops};
+use shadegrad::{Result, ops};
 
-use super::BenchCase;
+use super::{BenchCase, Cost, Layer, Work, versions};
 
-pub fn cases() -> Vec<BenchCase> {
+pub const FORM: &str = "NxHxWxC KxK";
+
+pub fn cases(layer: &Layer) -> Result<Vec<BenchCase>> {
+    let (shape, elements, kernel) = (layer.nhwc()?, layer.elements(), layer.kernel);
+    let (c, padding) = (shape[3], kernel / 2);
+    // Each of the three passes over two images; the weight is small.
+    let cost = Cost::of(2.0 * elements * (kernel * kernel) as f64, 2.0 * elements);
     let mut cases = Vec::new();
-    for shape in [[8, 16, 16, 160], [8, 8, 8, 256], [8, 32, 32, 128]] {
-        for version in [Version::V1, Version::V2] {
-            cases.extend(both(shape, version));
+    for &version in versions(c.is_multiple_of(4)) {
+        for entry in ["forward", "backward_input", "backward_weight"] {
+            cases.push(BenchCase::new(layer, FORM, entry, version.name(), cost, move |device| {
+                let (x, weight) = (device.zeros("bench", shape)?, device.zeros("bench", [kernel, kernel, c])?);
+                let bias = device.zeros("bench", [c])?;
+                let run = ops::depthwise_conv2d::forward;
+                if entry == "forward" {
+                    return Work::launch(move || run(&x, &weight, Some(&bias), padding, version).map(drop));
+                }
+                // An even kernel makes the result smaller.
+                let gy = device.zeros("bench", run(&x, &weight, None, padding, version)?.shape())?;
+                Work::gradient(gy, move |tape| {
+                    let watched =
+                        |wanted: bool, tensor| if wanted { tape.watch_input(tensor) } else { tensor.detach() };
+                    let of_x = entry == "backward_input";
+                    let (x, weight, bias) = (watched(of_x, &x), watched(!of_x, &weight), watched(!of_x, &bias));
+                    run(&x, &weight, Some(&bias), padding, version)
+                })
+            }));
         }
     }
-    cases
-}
-
-fn both(shape: [usize; 4], version: Version) -> [BenchCase; 2] {
-    let elements = Shape::from(shape).len() as f64;
-    let c = shape[3];
-    let forward = BenchCase {
-        op: "depthwise_conv2d",
-        entry: "forward",
-        version: version.name(),
-        case: format!("unext {shape:?}"),
-        flops: elements * 18.0,
-        bytes: elements * 8.0,
-        prepare: Box::new(move |device| {
-            let (x, weight) = (device.zeros("bench", shape)?, device.zeros("bench", [3, 3, c])?);
-            let bias = device.zeros("bench", [c])?;
-            Ok(Box::new(move || ops::depthwise_conv2d::forward(&x, &weight, Some(&bias), 1, version).map(drop)))
-        }),
-    };
-    let backward = BenchCase {
-        op: "depthwise_conv2d",
-        entry: "forward+backward",
-        version: version.name(),
-        case: format!("unext {shape:?}"),
-        flops: elements * 55.0,
-        bytes: elements * 24.0,
-        prepare: Box::new(move |device| {
-            let (x, weight) = (device.zeros("bench", shape)?, device.zeros("bench", [3, 3, c])?);
-            let (bias, gy) = (device.zeros("bench", [c])?, device.zeros("bench", shape)?);
-            Ok(Box::new(move || {
-                let tape = Tape::new();
-                let (x, weight, bias) = (tape.watch_input(&x), tape.watch_input(&weight), tape.watch_input(&bias));
-                let y = ops::depthwise_conv2d::forward(&x, &weight, Some(&bias), 1, version)?;
-                tape.backward_from(&y, &gy).map(drop)
-            }))
-        }),
-    };
-    [forward, backward]
+    Ok(cases)
 }

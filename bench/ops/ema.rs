@@ -1,23 +1,16 @@
-//! The moving average of all of UNeXt's 1.47 million parameters.
+//! The moving average of all parameters of a network.
 
-use shadegrad::ops;
+use shadegrad::{Result, ops};
 
-use super::BenchCase;
+use super::{BenchCase, COUNT, Cost, Layer, Work};
 
-/// UNeXt's parameters, with one class.
-const COUNT: usize = 1_471_937;
+pub const FORM: &str = COUNT;
 
-pub fn cases() -> Vec<BenchCase> {
-    vec![BenchCase {
-        op: "ema",
-        entry: "update",
-        version: "v1",
-        case: format!("unext [{COUNT}]"),
-        flops: COUNT as f64 * 3.0,
-        bytes: COUNT as f64 * 12.0,
-        prepare: Box::new(|device| {
-            let (parameter, average) = (device.zeros("bench", [COUNT])?, device.zeros("bench", [COUNT])?);
-            Ok(Box::new(move || ops::ema(0.999, &parameter, &average)))
-        }),
-    }]
+pub fn cases(layer: &Layer) -> Result<Vec<BenchCase>> {
+    let (x, elements) = (layer.x, layer.elements());
+    let cost = Cost::of(3.0 * elements, 3.0 * elements);
+    Ok(vec![BenchCase::new(layer, FORM, "update", "v1", cost, move |device| {
+        let (parameter, average) = (device.zeros("bench", x)?, device.zeros("bench", x)?);
+        Work::launch(move || ops::ema(0.999, &parameter, &average))
+    })])
 }

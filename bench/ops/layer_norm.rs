@@ -1,48 +1,33 @@
-//! Layer normalisation in UNeXt (batch 8 at 256x256): the patch embeddings, the shifted blocks and what follows them.
+//! Layer normalisation over channels: forward, the gradient of x, and the sums that are the gradients of the parameters.
 
-use shadegrad::ops::{Version, layer_norm};
-use shadegrad::{Tape, Tensor};
+use shadegrad::ops::layer_norm;
+use shadegrad::{Result, Tape, Tensor};
 
-use super::BenchCase;
+use super::{BenchCase, Cost, IMAGES, Layer, Work, versions};
 
-pub fn cases() -> Vec<BenchCase> {
+pub const FORM: &str = IMAGES;
+
+pub fn cases(layer: &Layer) -> Result<Vec<BenchCase>> {
+    let (x, elements) = (layer.x, layer.elements());
     let mut cases = Vec::new();
-    for shape in [[8, 16, 16, 160], [8, 8, 8, 256], [8, 32, 32, 128]] {
-        let elements = shape.iter().product::<usize>() as f64;
-        for version in [Version::V1, Version::V2] {
-            cases.push(BenchCase {
-                op: "layer_norm",
-                entry: "forward",
-                version: version.name(),
-                case: format!("unext {shape:?}"),
-                flops: elements * 7.0,
-                bytes: elements * 8.0,
-                prepare: Box::new(move |device| {
-                    let x = device.zeros("bench", shape)?;
-                    let weight = device.zeros("bench", [shape[3]])?;
-                    Ok(Box::new(move || layer_norm::forward(&x, &weight, &weight, 1e-5, version).map(drop)))
-                }),
-            });
-            cases.push(BenchCase {
-                op: "layer_norm",
-                entry: "forward and backward",
-                version: version.name(),
-                case: format!("unext {shape:?}"),
-                flops: elements * 24.0,
-                // x and y; x, gy and gx; x and gy again for the parameters.
-                bytes: elements * 28.0,
-                prepare: Box::new(move |device| {
-                    let x = device.zeros("bench", shape)?;
-                    let weight = device.zeros("bench", [shape[3]])?;
-                    Ok(Box::new(move || {
-                        let tape = Tape::new();
-                        let watch = |tensor: &Tensor| tape.watch_input(tensor);
-                        let y = layer_norm::forward(&watch(&x), &watch(&weight), &watch(&weight), 1e-5, version)?;
-                        tape.backward_from(&y, &x).map(drop)
-                    }))
-                }),
-            });
-        }
+    for &version in versions(x.last().is_multiple_of(4)) {
+        let cost = Cost::of(7.0 * elements, 2.0 * elements);
+        cases.push(BenchCase::new(layer, FORM, "forward", version.name(), cost, move |device| {
+            let (x, weight) = (device.zeros("bench", x)?, device.zeros("bench", [x.last()])?);
+            Work::launch(move || layer_norm::forward(&x, &weight, &weight, 1e-5, version).map(drop))
+        }));
+        let mut gradient = |entry, cost, watch: fn(&Tape, Tensor, Tensor) -> [Tensor; 2]| {
+            cases.push(BenchCase::new(layer, FORM, entry, version.name(), cost, move |device| {
+                let (x, weight) = (device.zeros("bench", x)?, device.zeros("bench", [x.last()])?);
+                Work::gradient(x.clone(), move |tape| {
+                    let [x, weight] = watch(tape, x.clone(), weight.clone());
+                    layer_norm::forward(&x, &weight, &weight, 1e-5, version)
+                })
+            }));
+        };
+        let (input, sums) = (Cost::of(11.0 * elements, 3.0 * elements), Cost::of(6.0 * elements, 2.0 * elements));
+        gradient("backward_input", input, |tape, x, weight| [tape.watch_input(&x), weight]);
+        gradient("backward_sums", sums, |tape, x, weight| [x, tape.watch_input(&weight)]);
     }
-    cases
+    Ok(cases)
 }

@@ -1,12 +1,18 @@
-//! Loading a batch of 8 slices of 256x256: each flipped and turned in its own way, with the draws of `strong`, and with
-//! every augmentation in every sample.
+//! Loading a batch of slices of three channels: each flipped and turned in its own way (`gather`), and with every
+//! augmentation in every sample (`augment`).
 
 use shadegrad::data::AugmentConfig;
 use shadegrad::ops::{self, Sample, Slices};
+use shadegrad::{Error, Result};
 
-use super::BenchCase;
+use super::{BenchCase, Cost, Layer, Work};
 
-pub fn cases() -> Vec<BenchCase> {
+pub const FORM: &str = "NxHxW";
+
+pub fn cases(layer: &Layer) -> Result<Vec<BenchCase>> {
+    let &[n, h, w] = layer.x.dims() else {
+        return Err(Error::shape("load_batch", format!("needs {FORM}, got {}", layer.x)));
+    };
     let always = AugmentConfig {
         rotate_p: 1.0,
         elastic_p: 1.0,
@@ -16,25 +22,11 @@ pub fn cases() -> Vec<BenchCase> {
         gamma_p: 1.0,
         ..AugmentConfig::strong()
     };
-    vec![
-        case("flips and turns", "gather", AugmentConfig::default()),
-        case("preset strong", "augment", AugmentConfig::strong()),
-        case("every augmentation", "augment", always),
-    ]
-}
-
-fn case(name: &str, entry: &'static str, augment: AugmentConfig) -> BenchCase {
-    let (n, h, w) = (8, 256, 256);
-    let pixels = (n * h * w) as f64;
-    BenchCase {
-        op: "load_batch",
-        entry,
-        version: "v1",
-        case: format!("[{n}, {h}, {w}, 3] {name}"),
-        flops: pixels * 6.0,
-        bytes: pixels * 20.0,
-        prepare: Box::new(move |device| {
-            let count = 16;
+    let case = |entry, augment: AugmentConfig, flops: f64| {
+        // A pixel is four bytes of the data set and four numbers of the batch.
+        let cost = Cost::of(flops * layer.elements(), 5.0 * layer.elements());
+        BenchCase::new(layer, FORM, entry, "v1", cost, move |device| {
+            let count = 2 * n;
             let images: Vec<u8> = (0..3 * count * h * w).map(|at| (at * at / 7 % 251) as u8).collect();
             let masks = vec![0; count * h * w];
             let rescale = [[0.0, 255.0, 1.0, 0.0]; 3];
@@ -43,7 +35,9 @@ fn case(name: &str, entry: &'static str, augment: AugmentConfig) -> BenchCase {
             samples.iter_mut().enumerate().for_each(|(at, sample)| augment.apply(sample, [h, w], 0, 0, at));
             let table = slices.table(n)?;
             let (x, target) = (device.zeros("bench", [n, h, w, 3])?, device.zeros("bench", [n, h, w, 1])?);
-            Ok(Box::new(move || ops::load_batch(&slices, &samples, &table, &x, &target)))
-        }),
-    }
+            Work::launch(move || ops::load_batch(&slices, &samples, &table, &x, &target))
+        })
+    };
+    // Per channel a factor and a summand; then four bilinear reads, noise and tones, and the elastic grid once.
+    Ok(vec![case("gather", AugmentConfig::default(), 6.0), case("augment", always, 120.0)])
 }

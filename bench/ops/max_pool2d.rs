@@ -1,43 +1,23 @@
-//! Max pooling in UNeXt's encoder (batch 8 at 256x256).
+//! Max pooling and its gradient.
 
-use shadegrad::{Tape, ops};
+use shadegrad::{Result, ops};
 
-use super::BenchCase;
+use super::{BenchCase, Cost, IMAGES, Layer, Work};
 
-pub fn cases() -> Vec<BenchCase> {
-    let mut cases = Vec::new();
-    for shape in [[8, 256, 256, 16], [8, 128, 128, 32], [8, 64, 64, 128]] {
-        let elements = shape.iter().product::<usize>() as f64;
-        cases.push(BenchCase {
-            op: "max_pool2d",
-            entry: "forward",
-            version: "v1",
-            case: format!("unext {shape:?}"),
-            flops: elements * 0.75,
-            bytes: elements * 4.0 * 1.5,
-            prepare: Box::new(move |device| {
-                let x = device.zeros("bench", shape)?;
-                Ok(Box::new(move || ops::max_pool2d(&x).map(drop)))
-            }),
-        });
-        cases.push(BenchCase {
-            op: "max_pool2d",
-            entry: "backward_input",
-            version: "v1",
-            case: format!("unext {shape:?}"),
-            flops: 0.0,
-            bytes: elements * 4.0 * 1.5,
-            prepare: Box::new(move |device| {
-                let x = device.zeros("bench", shape)?;
-                let gy = device.zeros("bench", [shape[0], shape[1] / 2, shape[2] / 2, shape[3]])?;
-                // Forward is part of this figure: the gradient needs its winners.
-                Ok(Box::new(move || {
-                    let tape = Tape::new();
-                    let y = ops::max_pool2d(&tape.watch_input(&x))?;
-                    tape.backward_from(&y, &gy).map(drop)
-                }))
-            }),
-        });
-    }
-    cases
+pub const FORM: &str = IMAGES;
+
+pub fn cases(layer: &Layer) -> Result<Vec<BenchCase>> {
+    let ([n, h, w, c], elements) = (layer.nhwc()?, layer.elements());
+    // x is read, y and the winners are a quarter of it; the gradient goes the other way.
+    let (forward, backward) = (Cost::of(0.75 * elements, 1.5 * elements), Cost::of(0.0, 1.5 * elements));
+    Ok(vec![
+        BenchCase::new(layer, FORM, "forward", "v1", forward, move |device| {
+            let x = device.zeros("bench", [n, h, w, c])?;
+            Work::launch(move || ops::max_pool2d(&x).map(drop))
+        }),
+        BenchCase::new(layer, FORM, "backward_input", "v1", backward, move |device| {
+            let (x, gy) = (device.zeros("bench", [n, h, w, c])?, device.zeros("bench", [n, h / 2, w / 2, c])?);
+            Work::gradient(gy, move |tape| ops::max_pool2d(&tape.watch_input(&x)))
+        }),
+    ])
 }

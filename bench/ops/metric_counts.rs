@@ -1,22 +1,15 @@
-//! Counting a batch of 8 at 256x256, one class.
+//! Counting the pixels of a batch of logits.
 
-use shadegrad::ops;
+use shadegrad::{Result, ops};
 
-use super::BenchCase;
+use super::{BenchCase, Cost, IMAGES, Layer, Work};
 
-pub fn cases() -> Vec<BenchCase> {
-    let shape = [8, 256, 256, 1];
-    let elements = shape.iter().product::<usize>() as f64;
-    vec![BenchCase {
-        op: "metric_counts",
-        entry: "count",
-        version: "v1",
-        case: format!("{shape:?}"),
-        flops: 0.0,
-        bytes: elements * 8.0,
-        prepare: Box::new(move |device| {
-            let x = device.zeros("bench", shape)?;
-            Ok(Box::new(move || ops::metric_counts(&x, &x).map(drop)))
-        }),
-    }]
+pub const FORM: &str = IMAGES;
+
+pub fn cases(layer: &Layer) -> Result<Vec<BenchCase>> {
+    let (x, elements) = (layer.x, layer.elements());
+    Ok(vec![BenchCase::new(layer, FORM, "count", "v1", Cost::of(0.0, 2.0 * elements), move |device| {
+        let x = device.zeros("bench", x)?;
+        Work::launch(move || ops::metric_counts(&x, &x).map(drop))
+    })])
 }

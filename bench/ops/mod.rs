@@ -1,4 +1,5 @@
-//! What is timed: the shapes that U-Net, ResUNet and UNeXt really use, with their FLOPs and least bytes.
+//! What is timed: for each op its entry points and versions, on the sizes of a [`Layer`], with the operations and the
+//! least bytes of each.
 
 mod adam;
 mod add;
@@ -23,22 +24,80 @@ mod sigmoid;
 mod softmax;
 mod upsample_bilinear;
 
-use shadegrad::{Device, Result};
+use shadegrad::ops::Version;
+use shadegrad::{Device, Result, Tape, Tensor};
+
+use super::shapes::Layer;
+
+/// An op that is timed.
+pub struct BenchOp {
+    /// As its files are called.
+    pub name: &'static str,
+    /// How its sizes are written ([`Layer::parse`]).
+    pub form: &'static str,
+    /// Its timed launches on a layer.
+    pub cases: fn(&Layer) -> Result<Vec<BenchCase>>,
+}
+
+/// One line an op: its form and its cases.
+pub const OPS: &[BenchOp] = &[
+    BenchOp { name: "adam", form: adam::FORM, cases: adam::cases },
+    BenchOp { name: "add", form: add::FORM, cases: add::cases },
+    BenchOp { name: "batch_norm", form: batch_norm::FORM, cases: batch_norm::cases },
+    BenchOp { name: "bce_dice", form: bce_dice::FORM, cases: bce_dice::cases },
+    BenchOp { name: "clip_norm", form: clip_norm::FORM, cases: clip_norm::cases },
+    BenchOp { name: "concat", form: concat::FORM, cases: concat::cases },
+    BenchOp { name: "conv2d", form: conv2d::FORM, cases: conv2d::cases },
+    BenchOp { name: "conv_transpose2d", form: conv_transpose2d::FORM, cases: conv_transpose2d::cases },
+    BenchOp { name: "depthwise_conv2d", form: depthwise_conv2d::FORM, cases: depthwise_conv2d::cases },
+    BenchOp { name: "ema", form: ema::FORM, cases: ema::cases },
+    BenchOp { name: "gelu", form: gelu::FORM, cases: gelu::cases },
+    BenchOp { name: "layer_norm", form: layer_norm::FORM, cases: layer_norm::cases },
+    BenchOp { name: "linear", form: linear::FORM, cases: linear::cases },
+    BenchOp { name: "load_batch", form: load_batch::FORM, cases: load_batch::cases },
+    BenchOp { name: "max_pool2d", form: max_pool2d::FORM, cases: max_pool2d::cases },
+    BenchOp { name: "metric_counts", form: metric_counts::FORM, cases: metric_counts::cases },
+    BenchOp { name: "relu", form: relu::FORM, cases: relu::cases },
+    BenchOp { name: "sgd", form: sgd::FORM, cases: sgd::cases },
+    BenchOp { name: "shift", form: shift::FORM, cases: shift::cases },
+    BenchOp { name: "sigmoid", form: sigmoid::FORM, cases: sigmoid::cases },
+    BenchOp { name: "softmax", form: softmax::FORM, cases: softmax::cases },
+    BenchOp { name: "upsample_bilinear", form: upsample_bilinear::FORM, cases: upsample_bilinear::cases },
+];
+
+/// The form of ops that take images and nothing else.
+const IMAGES: &str = "NxHxWxC";
+/// The form of ops that take a row of numbers.
+const COUNT: &str = "COUNT";
+
+/// What a run computes and moves.
+#[derive(Debug, Clone, Copy)]
+pub struct Cost {
+    /// Floating-point operations (a multiply-add is two).
+    pub flops: f64,
+    /// Bytes that must be read or written at least.
+    pub bytes: f64,
+}
+
+impl Cost {
+    /// So many operations, and so many numbers of 4 bytes that are read or written.
+    fn of(flops: f64, numbers: f64) -> Self {
+        Self { flops, bytes: 4.0 * numbers }
+    }
+}
 
 /// One timed launch.
 pub struct BenchCase {
     /// The op.
     pub op: &'static str,
-    /// The entry point.
+    /// The entry point, as `check` calls it.
     pub entry: &'static str,
     /// `v1`, `v2`, ... (`plain` on the CPU device).
     pub version: &'static str,
-    /// Shapes, and where a network uses them.
+    /// Where a network uses it, and its sizes as `--shape` takes them.
     pub case: String,
-    /// Floating-point operations (a multiply-add is two).
-    pub flops: f64,
-    /// Bytes that must be read or written at least.
-    pub bytes: f64,
+    /// Operations and bytes.
+    pub cost: Cost,
     /// Makes the inputs and returns the work to repeat.
     pub prepare: Box<Prepare>,
 }
@@ -46,33 +105,86 @@ pub struct BenchCase {
 /// Makes the inputs of a case on a device.
 pub type Prepare = dyn Fn(&Device) -> Result<Work>;
 
-/// The work to repeat.
-pub type Work = Box<dyn FnMut() -> Result<()>>;
+impl BenchCase {
+    fn new(
+        layer: &Layer,
+        form: &str,
+        entry: &'static str,
+        version: &'static str,
+        cost: Cost,
+        prepare: impl Fn(&Device) -> Result<Work> + 'static,
+    ) -> Self {
+        let case = format!("{}: {}", layer.name, layer.text(form));
+        Self { op: layer.op, entry, version, case, cost, prepare: Box::new(prepare) }
+    }
+}
 
-/// All timed cases.
-pub fn cases() -> Vec<BenchCase> {
-    let mut all = Vec::new();
-    all.extend(adam::cases());
-    all.extend(add::cases());
-    all.extend(batch_norm::cases());
-    all.extend(bce_dice::cases());
-    all.extend(clip_norm::cases());
-    all.extend(concat::cases());
-    all.extend(conv2d::cases());
-    all.extend(conv_transpose2d::cases());
-    all.extend(depthwise_conv2d::cases());
-    all.extend(ema::cases());
-    all.extend(gelu::cases());
-    all.extend(layer_norm::cases());
-    all.extend(linear::cases());
-    all.extend(load_batch::cases());
-    all.extend(max_pool2d::cases());
-    all.extend(metric_counts::cases());
-    all.extend(relu::cases());
-    all.extend(sgd::cases());
-    all.extend(shift::cases());
-    all.extend(sigmoid::cases());
-    all.extend(softmax::cases());
-    all.extend(upsample_bilinear::cases());
-    all
+/// What is repeated.
+pub enum Work {
+    /// All of it is timed.
+    Launch(Box<dyn Fn() -> Result<()>>),
+    /// A forward pass is recorded, then its gradient is timed alone.
+    Gradient {
+        /// Records a forward pass; not timed.
+        record: Box<dyn Fn() -> Result<(Tape, Tensor)>>,
+        /// The gradient of its result.
+        gy: Tensor,
+    },
+}
+
+impl Work {
+    fn launch(run: impl Fn() -> Result<()> + 'static) -> Result<Self> {
+        Ok(Self::Launch(Box::new(run)))
+    }
+
+    fn gradient(gy: Tensor, record: impl Fn(&Tape) -> Result<Tensor> + 'static) -> Result<Self> {
+        let record = move || {
+            let tape = Tape::new();
+            let y = record(&tape)?;
+            Ok((tape, y))
+        };
+        Ok(Self::Gradient { record: Box::new(record), gy })
+    }
+
+    /// Does what is not timed, and returns what is.
+    ///
+    /// # Errors
+    /// As the op.
+    pub fn ready(&self) -> Result<Box<dyn FnOnce() -> Result<()> + '_>> {
+        match self {
+            Self::Launch(run) => Ok(Box::new(run)),
+            Self::Gradient { record, gy } => {
+                let (tape, y) = record()?;
+                Ok(Box::new(move || tape.backward_from(&y, gy).map(drop)))
+            }
+        }
+    }
+}
+
+/// [`Version::V1`], and [`Version::V2`] where it can be.
+fn versions(second: bool) -> &'static [Version] {
+    if second { &[Version::V1, Version::V2] } else { &[Version::V1] }
+}
+
+/// Both directions of an op with one input and one result of the same shape.
+fn pointwise(
+    layer: &Layer,
+    form: &str,
+    flops: [f64; 2],
+    version: Version,
+    forward: fn(&Tensor, Version) -> Result<Tensor>,
+) -> [BenchCase; 2] {
+    let (x, elements) = (layer.x, layer.elements());
+    let cost = Cost::of(flops[0] * elements, 2.0 * elements);
+    let down = BenchCase::new(layer, form, "forward", version.name(), cost, move |device| {
+        let x = device.zeros("bench", x)?;
+        Work::launch(move || forward(&x, version).map(drop))
+    });
+    // gy, and x or y, are read; gx is written.
+    let cost = Cost::of(flops[1] * elements, 3.0 * elements);
+    let up = BenchCase::new(layer, form, "backward_input", version.name(), cost, move |device| {
+        let x = device.zeros("bench", x)?;
+        Work::gradient(x.clone(), move |tape| forward(&tape.watch_input(&x), version))
+    });
+    [down, up]
 }

@@ -1,44 +1,12 @@
-//! Rectifiers of UNeXt (batch 8 at 256x256): after each pooling and each upsampling.
+//! Rectifiers and their gradient.
 
-use shadegrad::ops::Version;
-use shadegrad::{Shape, Tape, ops};
+use shadegrad::{Result, ops};
 
-use super::BenchCase;
+use super::{BenchCase, IMAGES, Layer, pointwise, versions};
 
-pub fn cases() -> Vec<BenchCase> {
-    let mut cases = Vec::new();
-    for shape in [[8, 256, 256, 16], [8, 128, 128, 16], [8, 64, 64, 32], [8, 32, 32, 128], [8, 16, 16, 160]] {
-        let elements = Shape::from(shape).len() as f64;
-        for version in [Version::V1, Version::V2] {
-            cases.push(BenchCase {
-                op: "relu",
-                entry: "forward",
-                version: version.name(),
-                case: format!("unext {shape:?}"),
-                flops: elements,
-                bytes: elements * 8.0,
-                prepare: Box::new(move |device| {
-                    let x = device.zeros("bench", shape)?;
-                    Ok(Box::new(move || ops::relu::forward(&x, version).map(drop)))
-                }),
-            });
-            cases.push(BenchCase {
-                op: "relu",
-                entry: "forward+backward_input",
-                version: version.name(),
-                case: format!("unext {shape:?}"),
-                flops: elements * 2.0,
-                bytes: elements * 20.0,
-                prepare: Box::new(move |device| {
-                    let (x, gy) = (device.zeros("bench", shape)?, device.zeros("bench", shape)?);
-                    Ok(Box::new(move || {
-                        let tape = Tape::new();
-                        let y = ops::relu::forward(&tape.watch_input(&x), version)?;
-                        tape.backward_from(&y, &gy).map(drop)
-                    }))
-                }),
-            });
-        }
-    }
-    cases
+pub const FORM: &str = IMAGES;
+
+pub fn cases(layer: &Layer) -> Result<Vec<BenchCase>> {
+    let of = |version| pointwise(layer, FORM, [1.0, 1.0], version, ops::relu::forward);
+    Ok(versions(layer.x.len().is_multiple_of(4)).iter().flat_map(|version| of(*version)).collect())
 }

@@ -1,26 +1,21 @@
-//! One step of gradient descent with momentum for all of UNeXt's 1.47 million parameters.
+//! One step of gradient descent with momentum for all parameters of a network.
 
+use shadegrad::Result;
 use shadegrad::ops::{self, Sgd};
 
-use super::BenchCase;
+use super::{BenchCase, COUNT, Cost, Layer, Work};
 
-/// UNeXt's parameters, with one class.
-const COUNT: usize = 1_471_937;
+pub const FORM: &str = COUNT;
 
-pub fn cases() -> Vec<BenchCase> {
-    vec![BenchCase {
-        op: "sgd",
-        entry: "update",
-        version: "v1",
-        case: format!("unext [{COUNT}]"),
-        flops: COUNT as f64 * 6.0,
-        bytes: COUNT as f64 * 20.0,
-        prepare: Box::new(|device| {
-            let settings = Sgd { momentum: 0.9, ..Sgd::default() };
-            let step = device.tensor("bench", [4], &settings.step_values(1e-3))?;
-            let zeros = || device.zeros("bench", [COUNT]);
-            let (gradient, parameter, buffer) = (zeros()?, zeros()?, zeros()?);
-            Ok(Box::new(move || ops::sgd(&settings, &gradient, &step, &parameter, &buffer)))
-        }),
-    }]
+pub fn cases(layer: &Layer) -> Result<Vec<BenchCase>> {
+    let (x, elements) = (layer.x, layer.elements());
+    // Parameter and momentum are read and written, the gradient is read.
+    let cost = Cost::of(6.0 * elements, 5.0 * elements);
+    Ok(vec![BenchCase::new(layer, FORM, "update", "v1", cost, move |device| {
+        let settings = Sgd { momentum: 0.9, ..Sgd::default() };
+        let step = device.tensor("bench", [4], &settings.step_values(1e-3))?;
+        let zeros = || device.zeros("bench", x);
+        let (gradient, parameter, buffer) = (zeros()?, zeros()?, zeros()?);
+        Work::launch(move || ops::sgd(&settings, &gradient, &step, &parameter, &buffer))
+    })])
 }

@@ -1,29 +1,28 @@
-//! Shifted tokens of UNeXt (batch 8 at 256x256): block1 and dblock1, block2, dblock2.
+//! Shifted tokens along rows and columns; the gradient is the same kernel with the other sign.
 
-use shadegrad::ops::{Axis, Version};
-use shadegrad::{Shape, ops};
+use shadegrad::ops::Axis;
+use shadegrad::{Result, ops};
 
-use super::BenchCase;
+use super::{BenchCase, Cost, IMAGES, Layer, Work, versions};
 
-pub fn cases() -> Vec<BenchCase> {
+pub const FORM: &str = IMAGES;
+
+pub fn cases(layer: &Layer) -> Result<Vec<BenchCase>> {
+    let (x, cost) = (layer.nhwc()?, Cost::of(0.0, 2.0 * layer.elements()));
     let mut cases = Vec::new();
-    for shape in [[8, 16, 16, 160], [8, 8, 8, 256], [8, 32, 32, 128]] {
-        for axis in [Axis::Height, Axis::Width] {
-            for version in [Version::V1, Version::V2] {
-                cases.push(BenchCase {
-                    op: "shift",
-                    entry: "forward", // the gradient is the same kernel
-                    version: version.name(),
-                    case: format!("unext {shape:?} {axis:?}"),
-                    flops: 0.0,
-                    bytes: Shape::from(shape).len() as f64 * 8.0,
-                    prepare: Box::new(move |device| {
-                        let x = device.zeros("bench", shape)?;
-                        Ok(Box::new(move || ops::shift::forward(&x, axis, version).map(drop)))
-                    }),
-                });
-            }
+    for axis in [Axis::Height, Axis::Width] {
+        // Each axis is a case of its own.
+        let layer = Layer { name: format!("{} {axis:?}", layer.name), ..layer.clone() };
+        for &version in versions(x[3].is_multiple_of(4) && x[3] >= 12) {
+            cases.push(BenchCase::new(&layer, FORM, "forward", version.name(), cost, move |device| {
+                let x = device.zeros("bench", x)?;
+                Work::launch(move || ops::shift::forward(&x, axis, version).map(drop))
+            }));
+            cases.push(BenchCase::new(&layer, FORM, "backward", version.name(), cost, move |device| {
+                let x = device.zeros("bench", x)?;
+                Work::gradient(x.clone(), move |tape| ops::shift::forward(&tape.watch_input(&x), axis, version))
+            }));
         }
     }
-    cases
+    Ok(cases)
 }

@@ -175,8 +175,8 @@ fn run(
     let input = if mode == Mode::Train && n * h * w == 2 { CANCELS } else { sums };
     let version = version.name();
     checks.compare("forward", version, &y, &want.y, pointwise)?;
-    checks.compare("finalize mean", version, &mean, &want.running[0], POINTWISE)?;
-    checks.compare("finalize var", version, &var, &want.running[1], POINTWISE)?;
+    checks.compare("forward running mean", version, &mean, &want.running[0], POINTWISE)?;
+    checks.compare("forward running var", version, &var, &want.running[1], POINTWISE)?;
     let mut gradient = |entry, of: &Tensor, want: &[f64], tolerance| match grads.of(of) {
         Some(got) => checks.compare(entry, version, got, want, tolerance),
         None => Err(shadegrad::Error::Tape(format!("{entry}: no gradient"))),

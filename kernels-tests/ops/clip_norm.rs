@@ -31,9 +31,9 @@ fn case(count: usize, scale: f32, max_norm: f64, factor: f32) -> Case {
         // Scaled to 1, so that the bounds mean something for tiny ones.
         let ratio = |got: f32, want: f64| if want == 0.0 { got } else { (f64::from(got) / want) as f32 };
         let unit = |want: f64| if want == 0.0 { 0.0 } else { 1.0 };
-        checks.values("norm", version, &[ratio(got, norm)], &[unit(norm)], SUMS);
-        checks.values("factor", version, &[ratio(step[3], want)], &[unit(want)], SUMS);
-        checks.values("the rest of step", version, &step[..3], &[1.0, 2.0, 3.0], super::EXACT);
+        checks.values("clip norm", version, &[ratio(got, norm)], &[unit(norm)], SUMS);
+        checks.values("clip factor", version, &[ratio(step[3], want)], &[unit(want)], SUMS);
+        checks.values("clip the rest of step", version, &step[..3], &[1.0, 2.0, 3.0], super::EXACT);
         Ok(())
     })
 }

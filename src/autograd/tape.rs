@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use super::{Backward, Gradients, Leaf, Wanted};
+use super::{Backward, Gradients, Leaf, Setting, Wanted};
 use crate::tensor::{Device, Shape, Tensor};
 use crate::{Error, Result, debug, ops};
 
@@ -53,7 +53,7 @@ struct Inner {
 }
 
 /// What one recorded operation did.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Operation {
     /// Its name.
     pub op: &'static str,
@@ -71,6 +71,8 @@ pub struct Operation {
     pub inputs: Vec<Source>,
     /// The number of its result, for the inputs of later operations.
     pub value: usize,
+    /// What it was told beyond its inputs, as far as that is numbers: stride, padding...
+    pub settings: Vec<(&'static str, f64)>,
 }
 
 /// Where an input of an operation comes from.
@@ -145,6 +147,7 @@ impl Tape {
             kept: node.op.saved().into_iter().map(|tensor| tensor.shape()).collect(),
             inputs: node.inputs.iter().map(source).collect(),
             value: node.output,
+            settings: node.op.settings().into_iter().filter_map(number).collect(),
         };
         lock(&self.inner).nodes.iter_mut().map(of).collect()
     }
@@ -259,6 +262,13 @@ fn parameters(input: &Input) -> usize {
     match input {
         Input::Leaf(leaf) => leaf.grad.len(),
         Input::Constant | Input::Value(_) => 0,
+    }
+}
+
+fn number((name, setting): (&'static str, Setting<'_>)) -> Option<(&'static str, f64)> {
+    match setting {
+        Setting::Number(value) => Some((name, value)),
+        Setting::Tensor(_) => None,
     }
 }
 

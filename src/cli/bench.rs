@@ -4,25 +4,24 @@ use serde_json::json;
 use shadegrad::gpu::plan::PlanEvent;
 use shadegrad::{Device, Error, Result};
 
-pub(super) use harness::time;
+use harness::line::{Line, Machine};
+use harness::ops::BenchCase;
+use harness::statistics::Summary;
+use harness::{cases_of, side_by_side};
 
 use super::own_shader::{OwnShader, gpu_of};
 use super::{bar, check};
 
 #[allow(unreachable_pub, reason = "shared with `cargo bench`")]
 #[path = "../../bench/harness.rs"]
-mod harness;
-#[allow(unreachable_pub, reason = "shared with `cargo bench`")]
-#[path = "../../bench/models.rs"]
-mod models;
-#[allow(missing_docs, unreachable_pub, reason = "shared with `cargo bench`")]
-#[path = "../../bench/ops/mod.rs"]
-mod ops;
+pub(super) mod harness;
 
-/// Time the kernels on the shapes that the networks use.
+/// Time the kernels on the shapes that a network uses, beside what this device can do at most.
 ///
 /// Examples:
 ///   shadegrad bench
+///   shadegrad bench conv2d linear --shapes unet --base 16 --batch 2
+///   shadegrad bench conv2d --shape "2x128x128x64 3x3 64" --cold
 ///   shadegrad bench unext --train --batch 8 --size 256
 ///   shadegrad bench add relu --device lavapipe --json
 ///   shadegrad bench max_pool2d --shader my_pool.wgsl    checked first; timed beside ours if it is right
@@ -69,44 +68,53 @@ fn beside_ours(args: &BenchArgs) -> Result<bool> {
         return Ok(false);
     }
     said(format!("right: {} comparisons with the f64 reference", verdict.passed));
+    let machine = Machine::of(&ours)?;
     said(format!(
-        "{:<18} {:<7} {:<34} {:>10} {:>10} {:>8}  timer",
+        "{:<15} {:<8} {:<40} {:>10} {:>10} {:>8}  timer",
         "entry", "version", "case", "ours ms", "yours ms", "change"
     ));
-    let replaced = gpu_of(&theirs, "--shader")?.replacement(&options.ops[0]);
+    let op = options.ops[0].as_str();
+    let replaced = gpu_of(&theirs, "--shader")?.replacement(op);
     let entries: Vec<&str> = replaced.iter().flat_map(|own| own.entries()).map(String::as_str).collect();
-    for case in cases_launching(&options.ops[0], &entries)? {
-        let runs = options.runs as usize;
-        let (ours, theirs) = (time(&case, &ours, runs)?, time(&case, &theirs, runs)?);
+    let layers = options.layers(&options.chosen())?;
+    for case in cases_launching(cases_of(op, &layers)?, &entries)? {
+        let devices = [&ours, &theirs];
+        let samples = side_by_side(&case, devices, options.effort())?;
         if options.json {
-            for (line, whose) in [(&ours, "ours"), (&theirs, of.trim_start_matches(" of "))] {
+            for ((samples, device), whose) in samples.iter().zip(devices).zip(["ours", of.trim_start_matches(" of ")]) {
+                let line = Line::new(&case, samples, options.cold, device, &machine)?;
                 let mut object = serde_json::to_value(line).map_err(|error| Error::Config(format!("JSON: {error}")))?;
                 object["shader"] = json!(whose);
                 println!("{object}");
             }
         } else {
-            let change = 100.0 * (theirs.median_ms / ours.median_ms - 1.0);
+            let [ours, theirs] = [&samples[0], &samples[1]].map(|samples| 1e3 * Summary::of(&samples.seconds).median);
+            let change = 100.0 * (theirs / ours - 1.0);
             println!(
-                "{:<18} {:<7} {:<34} {:>10.4} {:>10.4} {change:>+7.1}%  {}",
-                ours.entry, ours.version, ours.case, ours.median_ms, theirs.median_ms, ours.timer
+                "{:<15} {:<8} {:<40} {ours:>10.4} {theirs:>10.4} {change:>+7.1}%  {}",
+                case.entry, case.version, case.case, samples[0].timer
             );
         }
     }
     Ok(true)
 }
 
-/// The timed cases of an op that launch one of these entry points of its shader. Asked of a device that only plans.
+/// Those of the cases that launch one of these entry points of their op's shader while they are timed. Asked of a
+/// device that only plans.
 ///
 /// # Errors
 /// What the ops report.
-pub(super) fn cases_launching(op: &str, entries: &[&str]) -> Result<Vec<ops::BenchCase>> {
+pub(super) fn cases_launching(cases: Vec<BenchCase>, entries: &[&str]) -> Result<Vec<BenchCase>> {
     let device = Device::plan(None)?;
     let context = gpu_of(&device, "a plan")?;
     let mut launching = Vec::new();
-    for case in ops::cases().into_iter().filter(|case| case.op == op) {
-        (case.prepare)(&device)?()?;
+    for case in cases {
+        let work = (case.prepare)(&device)?;
+        let timed = work.ready()?;
+        context.take_plan();
+        timed()?;
         let launched = |event: PlanEvent| match event {
-            PlanEvent::Launched(launch) => launch.shader == op && entries.contains(&launch.entry),
+            PlanEvent::Launched(launch) => launch.shader == case.op && entries.contains(&launch.entry),
             _ => false,
         };
         if context.take_plan().into_iter().any(launched) {

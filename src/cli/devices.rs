@@ -68,7 +68,9 @@ fn print_adapter(facts: &AdapterFacts) {
         "  workgroup: {} invocations, {} bytes of memory; subgroups of {} to {}",
         facts.workgroup_invocations, facts.workgroup_bytes, facts.subgroup[0], facts.subgroup[1]
     );
-    println!("  features: {}", if facts.features.is_empty() { "none".to_owned() } else { facts.features.join(", ") });
+    let list = |names: String| if names.is_empty() { "none".to_owned() } else { names };
+    println!("  features: {}", list(facts.features.join(", ")));
+    println!("  matrix units: {}", list(facts.matrix_units.join(", ")));
 }
 
 #[cfg(test)]
@@ -87,6 +89,7 @@ mod tests {
             workgroup_invocations: 0,
             subgroup: [0, 0],
             features: Vec::new(),
+            matrix_units: Vec::new(),
             software,
         }
     }

@@ -10,10 +10,14 @@ use std::time::{Duration, SystemTime};
 use clap::builder::PossibleValuesParser;
 use serde_json::{Value, json};
 use shadegrad::gpu::{Assembled, Context, Replacement, Shader};
+use shadegrad::models::{Model, ModelConfig};
 use shadegrad::ops::SHADERS;
 use shadegrad::{Device, Error, Result};
 
-use super::bench::{self, cases_launching};
+use super::bench::cases_launching;
+use super::bench::harness::statistics::Summary;
+use super::bench::harness::timing::Effort;
+use super::bench::harness::{cases_of, shapes, time_case};
 use super::own_shader::{gpu_of, shader_of};
 use super::{bar, catch_interrupt, check, interrupted};
 
@@ -186,22 +190,24 @@ impl Watch<'_> {
             self.say("  no entry point has other code: nothing to time");
             return Ok(());
         }
-        let runs = self.args.runs as usize;
-        for case in cases_launching(self.shader.name, &changed)? {
+        let effort = Effort { runs: self.args.runs as usize, seconds: 1.0, cold: false };
+        let layers = shapes::of_network(&ModelConfig::new(Model::Unext), 2, 128, &[self.shader.name])?;
+        for case in cases_launching(cases_of(self.shader.name, &layers)?, &changed)? {
             let with = |text: &Arc<Replacement>| {
                 self.context.replace(self.shader.name, Some(Arc::clone(text)));
-                bench::time(&case, self.device, runs)
+                time_case(&case, self.device, effort, None)
             };
-            let lines = with(before).and_then(|old| Ok((old, with(&self.good)?)));
+            let samples = with(before).and_then(|old| Ok((old, with(&self.good)?)));
             self.context.replace(self.shader.name, Some(Arc::clone(&self.good)));
-            let (old, new) = lines?;
-            let change = 100.0 * (new.median_ms / old.median_ms - 1.0);
+            let (old, new) = samples?;
+            let [old_ms, new_ms] = [&old, &new].map(|samples| 1e3 * Summary::of(&samples.seconds).median);
+            let change = 100.0 * (new_ms / old_ms - 1.0);
             self.say(&format!(
-                "  {:<18} {:<4} {:<34} {:>9.4} -> {:>9.4} ms {change:>+6.1} %",
-                new.entry, new.version, new.case, old.median_ms, new.median_ms
+                "  {:<15} {:<8} {:<40} {old_ms:>9.4} -> {new_ms:>9.4} ms {change:>+6.1} %",
+                case.entry, case.version, case.case
             ));
-            self.tell(&json!({ "entry": new.entry, "version": new.version, "case": new.case, "timer": new.timer,
-                "before_ms": old.median_ms, "median_ms": new.median_ms, "change_percent": change }));
+            self.tell(&json!({ "entry": case.entry, "version": case.version, "case": case.case, "timer": new.timer,
+                "before_ms": old_ms, "median_ms": new_ms, "change_percent": change }));
             if interrupted() || !same(text, &self.read()) {
                 break;
             }

@@ -38,6 +38,9 @@ pub struct AdapterFacts {
     pub subgroup: [u32; 2],
     /// The features that matter here: `f16`, `subgroup`, `timestamps`, `cooperative_matrix`.
     pub features: Vec<&'static str>,
+    /// Shapes and types that its matrix units take, as `16x16x16 f16 to f32` (rows x columns x depth); our kernels use
+    /// none of them.
+    pub matrix_units: Vec<String>,
     /// Whether it is software (then it is only used when named).
     pub software: bool,
 }
@@ -63,6 +66,7 @@ pub struct Context {
     max_buffer: u64,
     offset_alignment: u64,
     timestamps: bool,
+    f16: bool,
     pool: Pool,
     pipelines: Pipelines,
     recorder: Mutex<Recorder>,
@@ -141,8 +145,14 @@ fn facts_of(adapter: &wgpu::Adapter) -> AdapterFacts {
         workgroup_invocations: limits.max_compute_invocations_per_workgroup,
         subgroup: [info.subgroup_min_size, info.subgroup_max_size],
         features: features.iter().filter(|(_, bit)| available.contains(*bit)).map(|(name, _)| *name).collect(),
+        matrix_units: adapter.cooperative_matrix_properties().iter().map(matrix_unit).collect(),
         software: info.device_type == wgpu::DeviceType::Cpu,
     }
+}
+
+fn matrix_unit(unit: &wgpu::CooperativeMatrixProperties) -> String {
+    let wgpu::CooperativeMatrixProperties { m_size, n_size, k_size, ab_type, cr_type, .. } = unit;
+    format!("{m_size}x{n_size}x{k_size} {ab_type:?} to {cr_type:?}").to_lowercase()
 }
 
 impl Context {
@@ -200,10 +210,11 @@ impl Context {
         let facts = facts_of(adapter);
         let webgpu_only = options.webgpu_only || switches.webgpu_only;
         let limits = if webgpu_only { wgpu::Limits::default() } else { adapter.limits() };
-        let timestamps = !webgpu_only && adapter.features().contains(wgpu::Features::TIMESTAMP_QUERY);
+        let wanted = wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::SHADER_F16;
+        let used = if webgpu_only { wgpu::Features::empty() } else { adapter.features() & wanted };
         let (device, queue) = pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor {
             label: Some("shadegrad"),
-            required_features: if timestamps { wgpu::Features::TIMESTAMP_QUERY } else { wgpu::Features::empty() },
+            required_features: used,
             required_limits: limits.clone(),
             ..Default::default()
         }))
@@ -222,6 +233,7 @@ impl Context {
         }));
         switches.say(1, || format!("{facts:?}{}", if webgpu_only { ", used as WebGPU promises" } else { "" }));
         let mut recorder = Recorder::new(&switches);
+        let timestamps = used.contains(wgpu::Features::TIMESTAMP_QUERY);
         if timestamps && switches.times_dispatches() {
             recorder.profile(&device, false);
         }
@@ -233,6 +245,7 @@ impl Context {
             device,
             queue,
             timestamps,
+            f16: used.contains(wgpu::Features::SHADER_F16),
             pool: Pool::default(),
             pipelines: Pipelines::default(),
             recorder: Mutex::new(recorder),
@@ -323,6 +336,11 @@ impl Context {
         self.timestamps
     }
 
+    /// Whether shaders may compute in f16 (`enable f16;`).
+    pub fn has_f16(&self) -> bool {
+        self.f16
+    }
+
     /// What the buffer pool holds.
     pub fn memory(&self) -> PoolReport {
         self.pool.report()
@@ -383,6 +401,19 @@ impl Context {
     pub fn replace(&self, shader: &'static str, with: Option<Arc<Replacement>>) -> Option<Arc<Replacement>> {
         self.recorder().forget();
         self.pipelines.replace(shader, with)
+    }
+
+    /// Names the text that a shader's kernels are made of here: ours, or what stands in for it ([`Assembled::hash`]).
+    ///
+    /// # Errors
+    /// [`Error::Io`] if it is read from a folder and cannot be.
+    ///
+    /// [`Assembled::hash`]: super::Assembled::hash
+    pub fn text_hash(&self, shader: &Shader) -> Result<String> {
+        match self.replacement(shader.name) {
+            Some(own) => Ok(own.text().hash()),
+            None => Ok(shader.assemble(self.switches.shaders.as_deref(), &[])?.hash()),
+        }
     }
 
     /// The text that stands in for a shader's own.

@@ -228,6 +228,11 @@ impl Assembled {
         self.origin.get(index).cloned().unwrap_or_else(|| ("?".to_owned(), line))
     }
 
+    /// A short name of the text, the same on every machine: measurements and tuned choices are kept under it.
+    pub fn hash(&self) -> String {
+        format!("{:08x}", crc32c::crc32c(self.text.as_bytes()))
+    }
+
     /// Parses and validates the text.
     ///
     /// # Errors

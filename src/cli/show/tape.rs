@@ -100,12 +100,15 @@ impl Recorded {
 
 fn rows(recorded: &Recorded) -> Vec<serde_json::Value> {
     let of = |(number, (operation, stage)): (usize, (&Operation, &String))| {
-        let Operation { op, output, macs, parameters, saved_bytes, kept, inputs, value } = operation;
+        let Operation { op, output, macs, parameters, saved_bytes, kept, inputs, value, settings } = operation;
         let inputs: Vec<String> = inputs.iter().map(|input| recorded.name(input)).collect();
         let kept: Vec<&[usize]> = kept.iter().map(|shape| shape.dims()).collect();
+        let settings: serde_json::Map<_, _> =
+            settings.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect();
         json!({
             "number": number, "stage": stage, "op": op, "output": output.dims(), "value": format!("v{value}"),
             "inputs": inputs, "kept": kept, "saved_bytes": saved_bytes, "macs": macs, "parameters": parameters,
+            "settings": settings,
         })
     };
     recorded.operations.iter().zip(&recorded.stages).enumerate().map(of).collect()

@@ -1,0 +1,437 @@
+//! Two results compared, case by case: what changed, and not what the machine did meanwhile.
+//!
+//! A case has changed if all of this holds:
+//! - the ranks of its samples differ (Mann-Whitney) with p < 0.01, corrected for the number of cases (Holm);
+//! - the quartiles of both sets of samples do not overlap;
+//! - the change is more than 5 %, and more than three times what cases that cannot have changed differ by.
+//!
+//! Before that, what all cases share is taken out: a machine that is slower today is slower in every case. It is
+//! measured with the cases that cannot have changed, because their shader has the same text or both results are of the
+//! same clean commit. Where there are fewer than ten of them, the peaks measured beside the cases stand in, and a
+//! change must be more than 10 %.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+use shadegrad::{Error, Result};
+
+use super::statistics::{holm, least_p, mann_whitney, quartiles, robust};
+
+/// Chance of calling any case changed that is not.
+const ALPHA: f64 = 0.01;
+/// Fewer cases than this cannot tell what all share.
+const CONTROLS: usize = 10;
+/// Least change with controls, and without.
+const LEAST: [f64; 2] = [1.05, 1.10];
+
+/// Two files of `bench --json` side by side
+///
+/// Examples:
+///   shadegrad bench conv2d --json > before.jsonl
+///   shadegrad bench compare before.jsonl after.jsonl
+///   shadegrad bench compare before.jsonl after.jsonl --fail-on-regression --json
+#[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
+pub struct CompareArgs {
+    /// What was before
+    old: PathBuf,
+    /// What is now
+    new: PathBuf,
+    /// Exit with 1 if a case became slower
+    #[arg(long)]
+    fail_on_regression: bool,
+    /// One JSON object for each case
+    #[arg(long)]
+    json: bool,
+}
+
+/// The samples of a case, from one or more lines.
+#[derive(Debug, Clone, PartialEq)]
+struct Record {
+    name: String,
+    milliseconds: Vec<f64>,
+    /// What must be equal for a case that cannot have changed; `None`: nothing says so.
+    text: Option<String>,
+    commit: String,
+    device: String,
+    /// Copy and multiply-adds.
+    peaks: Option<[f64; 2]>,
+}
+
+impl Record {
+    fn from_json(line: &Value) -> std::result::Result<Self, String> {
+        let text = |key: &str| line.get(key).and_then(Value::as_str).map(str::to_owned);
+        let number = |key: &str| line.get(key).and_then(Value::as_f64);
+        let word = |key: &str| match line.get(key) {
+            Some(Value::String(text)) => Some(text.clone()),
+            Some(Value::Number(number)) => Some(number.to_string()),
+            _ => None,
+        };
+        let names = |keys: &[&str]| keys.iter().map(|key| word(key)).collect::<Option<Vec<_>>>();
+        let mut name = names(&["op", "entry", "version", "case"])
+            .or_else(|| names(&["model", "mode", "batch", "size"]))
+            .ok_or("it has neither op, entry, version, case nor model, mode, batch, size")?
+            .join(" ");
+        if line.get("cold") == Some(&Value::Bool(true)) {
+            name += " cold";
+        }
+        let samples = line.get("samples_ms").and_then(Value::as_array);
+        let milliseconds: Vec<f64> = samples.into_iter().flatten().filter_map(Value::as_f64).collect();
+        if milliseconds.is_empty() {
+            return Err("it has no samples_ms; an older version wrote it, so run the bench again".to_owned());
+        }
+        let commit = text("commit").unwrap_or_default();
+        let clean = !commit.is_empty() && !commit.ends_with("-dirty");
+        Ok(Self {
+            name,
+            milliseconds,
+            text: text("shader_hash").or_else(|| clean.then(|| commit.clone())),
+            commit,
+            device: text("device").unwrap_or_default(),
+            peaks: number("copy_gbps").zip(number("fma_gflops")).map(<[f64; 2]>::from),
+        })
+    }
+}
+
+/// A file of results, or those just made. Lines of the same case are taken together.
+#[derive(Debug)]
+pub struct Results {
+    name: String,
+    records: Vec<Record>,
+}
+
+impl Results {
+    /// Results from the objects of `bench --json`.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with the number of a line that holds no result.
+    pub fn new(name: &str, lines: impl IntoIterator<Item = Value>) -> Result<Self> {
+        let mut records: Vec<Record> = Vec::new();
+        let mut places: HashMap<String, usize> = HashMap::new();
+        for (index, line) in lines.into_iter().enumerate() {
+            let record = Record::from_json(&line)
+                .map_err(|message| Error::Config(format!("{name}, result {}: {message}", index + 1)))?;
+            match places.get(&record.name) {
+                Some(place) => records[*place].milliseconds.extend(record.milliseconds),
+                None => {
+                    places.insert(record.name.clone(), records.len());
+                    records.push(record);
+                }
+            }
+        }
+        if records.is_empty() {
+            return Err(Error::Config(format!("{name} holds no results; write it with `bench --json`")));
+        }
+        Ok(Self { name: name.to_owned(), records })
+    }
+
+    /// Reads a file of `bench --json`.
+    ///
+    /// # Errors
+    /// [`Error::Io`], or [`Error::Config`] naming the line that is no result.
+    pub fn read(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
+        let name = path.display().to_string();
+        let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+        let values = lines.map(|(index, line)| {
+            serde_json::from_str(line).map_err(|error| Error::Config(format!("{name}, line {}: {error}", index + 1)))
+        });
+        Self::new(&name, values.collect::<Result<Vec<Value>>>()?)
+    }
+
+    fn title(&self) -> String {
+        let Record { device, commit, .. } = &self.records[0];
+        format!("{} ({device}, {commit})", self.name)
+    }
+}
+
+/// What became of a case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Nothing says that it changed.
+    Same,
+    /// It takes less time.
+    Faster,
+    /// It takes more time.
+    Slower,
+    /// Not even sets that do not overlap would be significant.
+    TooFewRuns,
+}
+
+impl Verdict {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Same => "same",
+            Self::Faster => "faster",
+            Self::Slower => "slower",
+            Self::TooFewRuns => "too few runs",
+        }
+    }
+}
+
+/// A case in both results.
+#[derive(Debug, Clone)]
+pub struct Row {
+    name: String,
+    /// Medians.
+    old_ms: f64,
+    new_ms: f64,
+    /// New by old, what all share taken out.
+    ratio: f64,
+    /// Corrected for the number of cases.
+    p: f64,
+    verdict: Verdict,
+}
+
+/// Both results.
+#[derive(Debug)]
+pub struct Comparison {
+    titles: [String; 2],
+    /// New by old of what cannot have changed: the machine.
+    drift: f64,
+    /// Least change that counts.
+    least: f64,
+    /// Cases that could not have changed; fewer than [`CONTROLS`]: the peaks were taken.
+    controls: usize,
+    rows: Vec<Row>,
+    /// Cases that only one result has.
+    alone: [usize; 2],
+}
+
+impl Comparison {
+    /// Compares two results.
+    pub fn of(old: &Results, new: &Results) -> Self {
+        let find = |record: &Record| new.records.iter().find(|other| other.name == record.name);
+        let pairs: Vec<(&Record, &Record)> = old.records.iter().filter_map(|a| find(a).map(|b| (a, b))).collect();
+        let median = |record: &Record| quartiles(&record.milliseconds)[1];
+        let ratio = |(a, b): &(&Record, &Record)| (median(b) / median(a)).ln();
+        let controls: Vec<f64> =
+            pairs.iter().filter(|(a, b)| a.text.is_some() && a.text == b.text).map(ratio).collect();
+        let (drift, least) = if controls.len() >= CONTROLS {
+            let (drift, deviation) = robust(&controls);
+            (drift, LEAST[0].ln().max(3.0 * deviation))
+        } else {
+            // A peak that is half of what it was makes a case take twice as long.
+            match pairs.first().and_then(|(a, b)| a.peaks.zip(b.peaks)) {
+                Some(([copy, fma], [new_copy, new_fma])) => {
+                    let (memory, arithmetic) = ((copy / new_copy).ln(), (fma / new_fma).ln());
+                    (f64::midpoint(memory, arithmetic), LEAST[1].ln().max((memory - arithmetic).abs()))
+                }
+                None => (0.0, LEAST[1].ln()),
+            }
+        };
+
+        let possible = |(a, b): &(&Record, &Record)| {
+            least_p(a.milliseconds.len(), b.milliseconds.len()) * pairs.len() as f64 <= ALPHA
+        };
+        let judged: Vec<bool> = pairs.iter().map(possible).collect();
+        let adjusted =
+            |record: &Record| -> Vec<f64> { record.milliseconds.iter().map(|ms| ms / drift.exp()).collect() };
+        let raw: Vec<f64> = pairs
+            .iter()
+            .zip(&judged)
+            .filter(|(_, judged)| **judged)
+            .map(|((a, b), _)| mann_whitney(&a.milliseconds, &adjusted(b)).p)
+            .collect();
+        let mut corrected = holm(&raw).into_iter();
+        let row = |(pair, judged): (&(&Record, &Record), &bool)| {
+            let change = ratio(pair) - drift;
+            let p = if *judged { corrected.next().unwrap_or(1.0) } else { 1.0 };
+            let ([a1, _, a3], [b1, _, b3]) = (quartiles(&pair.0.milliseconds), quartiles(&adjusted(pair.1)));
+            let apart = a3 < b1 || b3 < a1;
+            let verdict = match (judged, p < ALPHA && apart && change.abs() > least) {
+                (false, _) => Verdict::TooFewRuns,
+                (true, false) => Verdict::Same,
+                (true, true) if change < 0.0 => Verdict::Faster,
+                (true, true) => Verdict::Slower,
+            };
+            let (old_ms, new_ms) = (median(pair.0), median(pair.1));
+            Row { name: pair.0.name.clone(), old_ms, new_ms, ratio: change.exp(), p, verdict }
+        };
+        let rows: Vec<Row> = pairs.iter().zip(&judged).map(row).collect();
+        let alone = [old.records.len() - rows.len(), new.records.len() - rows.len()];
+        let titles = [old.title(), new.title()];
+        Self { titles, drift: drift.exp(), least: least.exp(), controls: controls.len(), rows, alone }
+    }
+
+    fn count(&self, verdict: Verdict) -> usize {
+        self.rows.iter().filter(|row| row.verdict == verdict).count()
+    }
+
+    /// An object for each case.
+    pub fn json(&self) -> Vec<Value> {
+        let of = |row: &Row| {
+            let Row { name, old_ms, new_ms, ratio, p, verdict } = row;
+            json!({ "case": name, "old_ms": old_ms, "new_ms": new_ms, "ratio": ratio, "p": p, "verdict": verdict.name(),
+                "drift": self.drift, "least_change": self.least })
+        };
+        self.rows.iter().map(of).collect()
+    }
+
+    /// What changed, the largest change first, and how many did not.
+    pub fn text(&self) -> String {
+        let mut text = format!("old: {}\nnew: {}\n", self.titles[0], self.titles[1]);
+        let why = if self.controls >= CONTROLS {
+            format!("measured by {} cases that cannot have changed", self.controls)
+        } else {
+            "by the measured peaks".to_owned()
+        };
+        text += &format!(
+            "the machine: new takes {:.3} times as long ({why}); this is taken out below, and a change is more than {:.1} %\n",
+            self.drift,
+            100.0 * (self.least - 1.0)
+        );
+        let mut changed: Vec<&Row> =
+            self.rows.iter().filter(|row| matches!(row.verdict, Verdict::Faster | Verdict::Slower)).collect();
+        changed.sort_by(|a, b| b.ratio.ln().abs().total_cmp(&a.ratio.ln().abs()));
+        for Row { name, old_ms, new_ms, ratio, p, verdict } in changed {
+            let verdict = verdict.name();
+            text += &format!("{verdict}  {ratio:.3} times as long  {old_ms:.4} -> {new_ms:.4} ms  p {p:.1e}  {name}\n");
+        }
+        text += &format!(
+            "{} cases: {} faster, {} slower, {} the same",
+            self.rows.len(),
+            self.count(Verdict::Faster),
+            self.count(Verdict::Slower),
+            self.count(Verdict::Same)
+        );
+        let few = self.count(Verdict::TooFewRuns);
+        if few > 0 {
+            text += &format!(", {few} with too few runs to tell (more --runs and --seconds)");
+        }
+        if self.alone != [0, 0] {
+            text += &format!("; only old has {}, only new {}", self.alone[0], self.alone[1]);
+        }
+        text + "\n"
+    }
+
+    /// # Errors
+    /// [`Error::Config`] if a case became slower.
+    pub fn fail_on_regression(&self) -> Result<()> {
+        match self.count(Verdict::Slower) {
+            0 => Ok(()),
+            slower => Err(Error::Config(format!(
+                "{slower} of {} cases became slower; they are listed above",
+                self.rows.len()
+            ))),
+        }
+    }
+}
+
+/// Runs `bench compare`.
+///
+/// # Errors
+/// A file that cannot be read or holds no results; with `--fail-on-regression` a case that became slower.
+pub fn run(args: &CompareArgs) -> Result<()> {
+    let comparison = Comparison::of(&Results::read(&args.old)?, &Results::read(&args.new)?);
+    print(&comparison, args.json);
+    if args.fail_on_regression { comparison.fail_on_regression() } else { Ok(()) }
+}
+
+/// Prints a comparison.
+pub fn print(comparison: &Comparison, json: bool) {
+    if json {
+        comparison.json().iter().for_each(|line| println!("{line}"));
+    } else {
+        print!("{}", comparison.text());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use shadegrad::tensor::random::Stream;
+
+    use super::*;
+
+    /// A run of 40 cases with 12 samples each: noise of 2 %, and a factor for each case.
+    fn results(name: &str, hash: &str, factor: impl Fn(usize) -> f64) -> Results {
+        let lines = (0..40).map(|case| {
+            let noise = Stream::seeded(1, &format!("{name} {case}"));
+            let ms = |at: u64| 3.0 * factor(case) * (1.0 + 0.02 * f64::from(noise.unit(at)));
+            let samples: Vec<f64> = (0..12).map(ms).collect();
+            // The first ten have another text: somebody works on them.
+            let hash = if case < 10 { hash } else { "same" };
+            json!({ "op": "add", "entry": "forward", "version": "v1", "case": format!("case {case}"), "device": "test",
+                "commit": "0-dirty", "shader_hash": hash, "copy_gbps": 10.0, "fma_gflops": 50.0, "samples_ms": samples })
+        });
+        Results::new(name, lines).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    fn changed(comparison: &Comparison) -> Vec<(&str, Verdict)> {
+        let rows = comparison.rows.iter().filter(|row| row.verdict != Verdict::Same);
+        rows.map(|row| (row.name.as_str(), row.verdict)).collect()
+    }
+
+    #[test]
+    fn the_same_again_is_the_same() {
+        let comparison = Comparison::of(&results("a", "x", |_| 1.0), &results("b", "x", |_| 1.0));
+        assert_eq!(changed(&comparison), []);
+        assert_eq!(comparison.controls, 40);
+        assert!(comparison.fail_on_regression().is_ok());
+        assert!(comparison.text().contains("40 cases: 0 faster, 0 slower, 40 the same"), "{}", comparison.text());
+    }
+
+    #[test]
+    fn a_slower_machine_is_no_slower_kernel() {
+        let comparison = Comparison::of(&results("a", "x", |_| 1.0), &results("b", "x", |_| 1.4));
+        assert_eq!(changed(&comparison), []);
+        assert!((comparison.drift - 1.4).abs() < 0.02, "{}", comparison.drift);
+    }
+
+    #[test]
+    fn a_change_is_seen_also_on_a_slower_machine() {
+        let factor = |case| {
+            1.4 * if case == 3 {
+                1.2
+            } else if case == 5 {
+                0.8
+            } else {
+                1.0
+            }
+        };
+        let comparison = Comparison::of(&results("a", "x", |_| 1.0), &results("b", "y", factor));
+        let want = [("add forward v1 case 3", Verdict::Slower), ("add forward v1 case 5", Verdict::Faster)];
+        assert_eq!(changed(&comparison), want);
+        assert_eq!(comparison.controls, 30);
+        let Err(error) = comparison.fail_on_regression() else { panic!("passed") };
+        assert!(error.to_string().starts_with("1 of 40 cases became slower"), "{error}");
+        assert!(comparison.text().contains("slower  1.2"), "{}", comparison.text());
+    }
+
+    /// If all that was timed was also changed, the change is not taken for the machine's.
+    #[test]
+    fn a_change_of_everything_is_seen() {
+        let only = |mut results: Results| {
+            results.records.truncate(10);
+            results
+        };
+        let comparison = Comparison::of(&only(results("a", "x", |_| 1.0)), &only(results("b", "y", |_| 0.5)));
+        assert_eq!(changed(&comparison).len(), 10);
+        assert!(comparison.rows.iter().all(|row| row.verdict == Verdict::Faster));
+    }
+
+    #[test]
+    fn few_runs_say_nothing() {
+        let few = |mut results: Results| {
+            results.records.iter_mut().for_each(|record| record.milliseconds.truncate(3));
+            results
+        };
+        let comparison = Comparison::of(&few(results("a", "x", |_| 1.0)), &few(results("b", "y", |_| 2.0)));
+        assert_eq!(comparison.count(Verdict::TooFewRuns), 40);
+        assert!(comparison.text().contains("40 with too few runs to tell"));
+    }
+
+    #[test]
+    fn lines_of_a_case_are_taken_together_and_what_is_no_result_is_named() {
+        let line = |samples: Value| json!({ "model": "unext", "mode": "train", "batch": 2, "size": 64, "samples_ms": samples });
+        let both = Results::new("f", [line(json!([1.0, 2.0])), line(json!([3.0]))]).unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(both.records.len(), 1);
+        assert_eq!(both.records[0].milliseconds, [1.0, 2.0, 3.0]);
+        for (line, wanted) in [(line(json!([])), "no samples_ms"), (json!({ "op": "add" }), "neither op, entry")] {
+            let Err(error) = Results::new("f", [line]) else { panic!("taken") };
+            assert!(error.to_string().starts_with("f, result 1: ") && error.to_string().contains(wanted), "{error}");
+        }
+        assert!(Results::new("f", []).is_err());
+    }
+}

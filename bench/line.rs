@@ -1,0 +1,198 @@
+//! One result: the keys of `bench --json`, and a row of the table.
+
+use std::process::Command;
+
+use shadegrad::ops::SHADERS;
+use shadegrad::{Device, Result};
+
+use super::ops::BenchCase;
+use super::peaks::Peaks;
+use super::statistics::Summary;
+use super::timing::Samples;
+
+/// Where the results come from.
+#[derive(Debug, Clone)]
+pub struct Machine {
+    device: Device,
+    adapter: String,
+    commit: String,
+    /// What it can do at most.
+    pub peaks: Peaks,
+}
+
+impl Machine {
+    /// Measures the peaks of a device.
+    ///
+    /// # Errors
+    /// What the device reports.
+    pub fn of(device: &Device) -> Result<Self> {
+        Ok(Self { device: device.clone(), adapter: adapter(device), commit: commit(), peaks: Peaks::measure(device)? })
+    }
+
+    /// What stands above the table.
+    pub fn header(&self) -> String {
+        let Peaks { copy_gbps, fma_gflops, fma_f16_gflops } = self.peaks;
+        let half = match fma_f16_gflops {
+            Some(rate) => format!("{rate:.1} GFLOP/s f16"),
+            None => "no f16".to_owned(),
+        };
+        let matrix = match &self.device {
+            Device::Cpu(_) => "none".to_owned(),
+            Device::Gpu(context) => match context.facts().matrix_units.as_slice() {
+                [] => "none that wgpu shows".to_owned(),
+                units => format!("{} (not measured, no kernel of ours uses them)", units.join(", ")),
+            },
+        };
+        format!(
+            "{}, {}\nmeasured peaks: copy {copy_gbps:.1} GB/s, multiply-add {fma_gflops:.1} GFLOP/s f32, {half}; matrix units: {matrix}\n\
+             %: share of what the lower of the two roofs allows (copy GB/s, f32 multiply-add); data that stay in a cache can be above 100",
+            self.adapter,
+            if self.device.driver().is_empty() { "plain Rust".to_owned() } else { self.device.driver() },
+        )
+    }
+}
+
+/// The processor or the adapter, and how it is reached.
+fn adapter(device: &Device) -> String {
+    match device {
+        Device::Gpu(context) => {
+            let facts = context.facts();
+            format!("{}, {} through {}", facts.name, facts.kind, facts.backend)
+        }
+        Device::Cpu(_) => {
+            let mut system = sysinfo::System::new();
+            system.refresh_cpu_all();
+            let brand = system.cpus().first().map_or("", |cpu| cpu.brand());
+            format!("{}, {} threads", brand.trim(), rayon::current_num_threads())
+        }
+    }
+}
+
+/// The commit of the checkout that this program was built in, `-dirty` with edits; without one the version.
+pub fn commit() -> String {
+    let git = Command::new("git")
+        .args(["-C", env!("CARGO_MANIFEST_DIR"), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"])
+        .output();
+    match git {
+        Ok(output) if output.status.success() => String::from_utf8_lossy(&output.stdout).trim().to_owned(),
+        _ => concat!("v", env!("CARGO_PKG_VERSION")).to_owned(),
+    }
+}
+
+/// One result; the keys of `bench --json`.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct Line {
+    /// The op.
+    pub op: &'static str,
+    /// The entry point.
+    pub entry: &'static str,
+    /// `v1`, `v2`, ... or `plain` on the CPU device.
+    pub version: &'static str,
+    /// Where a network uses it, and its sizes.
+    pub case: String,
+    /// Median of the runs.
+    pub median_ms: f64,
+    /// Fastest run.
+    pub min_ms: f64,
+    /// Operations per nanosecond, at the median.
+    pub gflops: f64,
+    /// The least bytes that must move, per nanosecond, at the median.
+    pub gbps: f64,
+    /// The time that the lower roof allows ([`Peaks::floor`]), as a share of the median.
+    pub percent_of_peak: f64,
+    /// `timestamps`, `submission` or `wall`.
+    pub timer: &'static str,
+    /// The device.
+    pub device: String,
+    /// Its driver; empty on the CPU.
+    pub driver: String,
+    /// The processor or the adapter, and how it is reached.
+    pub adapter: String,
+    /// Of the checkout that the program was built in.
+    pub commit: String,
+    /// Names the text of the shader; absent on the CPU.
+    pub shader_hash: Option<String>,
+    /// Between the quartiles of the runs, as a share of the median.
+    pub spread: f64,
+    /// Whether the caches were emptied before every run.
+    pub cold: bool,
+    /// Operations.
+    pub flops: f64,
+    /// Bytes that must move at least.
+    pub bytes: f64,
+    /// Measured peak: [`Peaks::copy_gbps`].
+    pub copy_gbps: f64,
+    /// Measured peak: [`Peaks::fma_gflops`].
+    pub fma_gflops: f64,
+    /// Measured peak: [`Peaks::fma_f16_gflops`].
+    pub fma_f16_gflops: Option<f64>,
+    /// Milliseconds of each run, in order.
+    pub samples_ms: Vec<f64>,
+}
+
+impl Line {
+    /// The result of a case on a device of this machine.
+    ///
+    /// # Errors
+    /// A shader that cannot be read.
+    pub fn new(case: &BenchCase, samples: &Samples, cold: bool, device: &Device, machine: &Machine) -> Result<Self> {
+        let Summary { median, min, spread } = Summary::of(&samples.seconds);
+        let Machine { adapter, commit, peaks, .. } = machine;
+        let shader_hash = match (device, SHADERS.iter().find(|shader| shader.name == case.op)) {
+            (Device::Gpu(context), Some(shader)) => Some(context.text_hash(shader)?),
+            _ => None,
+        };
+        Ok(Self {
+            op: case.op,
+            entry: case.entry,
+            version: if matches!(device, Device::Cpu(_)) { "plain" } else { case.version },
+            case: case.case.clone(),
+            median_ms: median * 1e3,
+            min_ms: min * 1e3,
+            gflops: case.cost.flops / median * 1e-9,
+            gbps: case.cost.bytes / median * 1e-9,
+            percent_of_peak: 100.0 * peaks.floor(case.cost) / median,
+            timer: samples.timer,
+            device: device.to_string(),
+            driver: device.driver(),
+            adapter: adapter.clone(),
+            commit: commit.clone(),
+            shader_hash,
+            spread,
+            cold,
+            flops: case.cost.flops,
+            bytes: case.cost.bytes,
+            copy_gbps: peaks.copy_gbps,
+            fma_gflops: peaks.fma_gflops,
+            fma_f16_gflops: peaks.fma_f16_gflops,
+            samples_ms: samples.seconds.iter().map(|seconds| seconds * 1e3).collect(),
+        })
+    }
+
+    /// The head of the table.
+    pub fn heads() -> String {
+        format!(
+            "{:<18} {:<15} {:<8} {:<40} {:>10} {:>10} {:>7} {:>8} {:>8} {:>5} {:>4}  timer",
+            "op", "entry", "version", "case", "median ms", "min ms", "spread", "GFLOP/s", "GB/s", "%", "runs"
+        )
+    }
+
+    /// Its row.
+    pub fn row(&self) -> String {
+        format!(
+            "{:<18} {:<15} {:<8} {:<40} {:>10.4} {:>10.4} {:>6.1}% {:>8.2} {:>8.2} {:>5.0} {:>4}  {}",
+            self.op,
+            self.entry,
+            self.version,
+            self.case,
+            self.median_ms,
+            self.min_ms,
+            100.0 * self.spread,
+            self.gflops,
+            self.gbps,
+            self.percent_of_peak,
+            self.samples_ms.len(),
+            self.timer
+        )
+    }
+}
