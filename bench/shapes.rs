@@ -120,7 +120,7 @@ const PADDING: &str = "[pPADDING]";
 
 /// A shape with as many extents as the first word of a form.
 fn example_of(form: &str) -> Shape {
-    match form.split([' ', 'x']).take_while(|part| part.len() == 1).count() {
+    match form.split(' ').next().map_or(0, |image| image.split('x').count()) {
         3 => [2, 64, 64].into(),
         4 => [2, 64, 64, 32].into(),
         _ => [4096].into(),

@@ -18,7 +18,7 @@ use harness::ops::{BenchCase, OPS};
 /// The cases of all ops on the layers of a small UNeXt.
 fn small_cases() -> Vec<BenchCase> {
     let names: Vec<_> = OPS.iter().map(|op| op.name).collect();
-    let layers = harness::shapes::of_network(&ModelConfig::new(Model::Unext), 1, 32, &names).unwrap();
+    let layers = harness::shapes::of_network(&ModelConfig::new(Model::Unext), 2, 32, &names).unwrap();
     names.iter().flat_map(|op| harness::cases_of(op, &layers).unwrap()).collect()
 }
 
