@@ -11,7 +11,7 @@
 //! | `compare` | two results, case by case |
 //! | `models` | whole networks |
 
-#![allow(clippy::print_stdout, reason = "a benchmark prints its results")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark prints its results")]
 
 pub mod compare;
 pub mod line;
@@ -29,6 +29,7 @@ use clap::builder::PossibleValuesParser;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value;
 use shadegrad::models::{Model, ModelConfig};
+use shadegrad::ops::use_tuned;
 use shadegrad::{Device, Error, Result};
 
 use compare::{Comparison, Results};
@@ -168,6 +169,9 @@ pub fn run(options: &Options) -> Result<()> {
     // A file that cannot be compared with is found before the time is spent.
     let before = options.compare.as_deref().map(Results::read).transpose()?;
     let device = Device::open(&options.device)?;
+    if let Err(error) = use_tuned(&device) {
+        eprintln!("warning: {error}");
+    }
     let mut results = networks(options, &device)?;
     let ops = options.chosen();
     if !ops.is_empty() {

@@ -1,11 +1,17 @@
 //! The kernel workbench: a kernel of somebody's own is checked before it is timed, and what does not fit is explained.
 
+use std::collections::BTreeSet;
 use std::io::BufRead as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::Arc;
 
-use shadegrad::gpu::{Replacement, Shader};
-use shadegrad::ops::SHADERS;
+use shadegrad::debug::{Checks, Switches};
+use shadegrad::gpu::plan::PlanEvent;
+use shadegrad::gpu::{Answer, Context, GpuOptions, Question, Replacement, Shader, Tuned};
+use shadegrad::models::{ModelConfig, build};
+use shadegrad::ops::{BceDice, Mode, SHADERS, bce_dice};
+use shadegrad::{Device, Tape};
 
 use crate::devices;
 
@@ -373,4 +379,224 @@ fn edited_loops_are_proved_before_they_are_trusted() {
     assert_ne!(endless.text, text.text);
     let notes = Replacement::edited(conv, endless).unwrap().notes().join("\n");
     assert!(notes.contains("a loop of gemm_tile changes its counter in its body"), "{notes}");
+}
+
+/// A training step and its weights' new gradients, on a small UNeXt.
+fn step(device: &Device) -> Vec<f32> {
+    let net = build(device, &ModelConfig::unext_small(), 0).unwrap();
+    let made = |name, channels: usize| {
+        let shape = [2, 64, 64, channels];
+        if matches!(device, Device::Gpu(context) if context.is_planning()) {
+            return device.empty(name, shape).unwrap();
+        }
+        let values: Vec<f32> = (0..2 * 64 * 64 * channels).map(|at| (at * at % 17) as f32 / 17.0).collect();
+        device.tensor(name, shape, &values).unwrap()
+    };
+    let tape = Tape::new();
+    let logits = net.forward(&tape.watch(&made("x", 3)), Mode::Train).unwrap();
+    let loss = bce_dice(&logits, &made("target", 1), &BceDice::batch()).unwrap();
+    let gradients = tape.backward(&loss).unwrap();
+    let parameters = net.parameters();
+    parameters.check(&gradients).unwrap();
+    if matches!(device, Device::Gpu(context) if context.is_planning()) {
+        vec![]
+    } else {
+        parameters.gradients.to_vec().unwrap()
+    }
+}
+
+/// What the ops of a step ask, with the usual kernel and all others.
+fn asked() -> Vec<(Question, String, Vec<String>)> {
+    let context = Context::plan(None).unwrap();
+    step(&Device::Gpu(context.clone()));
+    let of = |event| match event {
+        PlanEvent::Asked { question, usual, candidates } => Some((question, usual, candidates)),
+        _ => None,
+    };
+    context.take_plan().into_iter().filter_map(of).collect()
+}
+
+/// Answers that take kernels that are not the usual ones, of each sort some.
+fn others(context: &Context) -> Tuned {
+    let mut tuned = Tuned::default();
+    for (number, (question, usual, candidates)) in asked().into_iter().enumerate() {
+        let other: Vec<String> = candidates.into_iter().filter(|kernel| *kernel != usual).collect();
+        tuned.insert(Answer {
+            op: question.op.to_owned(),
+            question: question.to_string(),
+            shader: context.text_hash(shader(question.op)).unwrap(),
+            kernel: other[number % other.len()].clone(),
+            ms: 1.0,
+            usual,
+            usual_ms: 2.0,
+        });
+    }
+    tuned
+}
+
+fn opened(switches: Switches) -> Option<Arc<Context>> {
+    let options = GpuOptions { name: Some(devices::gpu()?.to_string()), ..Default::default() };
+    Some(Context::open_with(&options, switches).unwrap())
+}
+
+/// The gradients of a step, and the names of the kernels that it launched; empty on an adapter without timestamps.
+fn launched(context: &Arc<Context>) -> (Vec<f32>, BTreeSet<String>) {
+    context.start_profile();
+    let gradients = step(&Device::Gpu(context.clone()));
+    (gradients, context.stop_profile().unwrap().into_iter().map(|timing| timing.label).collect())
+}
+
+/// Every op of a step with other kernels than the usual ones is right, and the same answers give the same bits.
+#[test]
+fn tuned_kernels_are_right_and_repeat_their_bits() {
+    let checks = Arc::new(Checks::default());
+    let Some(checked) = opened(Switches { checks: Some(checks.clone()), ..Switches::default() }) else { return };
+    let tuned = others(&checked);
+    let changes = tuned.changes();
+    for part in
+        ["conv2d forward", "conv2d backward_input", "conv2d backward_weight", "linear forward", "batch_norm both"]
+    {
+        assert!(changes.keys().any(|question| question.starts_with(part)), "nobody asks for {part}");
+    }
+    for kernel in ["v1", "v2", "v2 TILE_M=4", "v2 TILE_N=1", "v2 TILE_M=4 TILE_N=1", "v2 PIXELS=1", "v2 PIXELS=8"] {
+        assert!(changes.values().any(|other| *other == kernel), "nobody takes {kernel}: {changes:?}");
+    }
+    checked.use_tuned(tuned.clone());
+    step(&Device::Gpu(checked));
+    assert!(checks.compared().len() > 8, "{:?}", checks.compared());
+
+    let run = |tuned: &Tuned| {
+        let context = opened(Switches::default()).unwrap();
+        context.use_tuned(tuned.clone());
+        launched(&context)
+    };
+    let ((first, kernels), (second, _)) = (run(&tuned), run(&tuned));
+    assert!(first == second, "the same kernels give other bits");
+    assert!(kernels.is_empty() || kernels.contains("relu.forward_v1"), "{kernels:?}");
+}
+
+/// A text that stands in for ours has none of our constants.
+#[test]
+fn answers_do_not_hold_for_a_replaced_text() {
+    let Some(context) = opened(Switches::default()) else { return };
+    context.use_tuned(others(&context));
+    let (_, before) = launched(&context);
+    let folder = tempfile::tempdir().unwrap();
+    let own = Replacement::of_user(shader("relu"), &edited(folder.path(), "relu", &[]), None, None).unwrap();
+    context.replace("relu", Some(Arc::new(own)));
+    let (_, after) = launched(&context);
+    if context.has_timestamps() {
+        assert!(before.contains("relu.forward_v1") && !before.contains("relu.forward_v2"), "{before:?}");
+        assert!(after.contains("relu.forward_v2") && !after.contains("relu.forward_v1"), "{after:?}");
+        assert!(after.contains("gelu.forward_v1"), "the answers of other ops hold: {after:?}");
+    }
+}
+
+#[test]
+fn a_dry_run_lists_the_space_without_a_device() {
+    let list = |words: &[&str]| -> Vec<serde_json::Value> {
+        let all = [&["tune"], words, &["--dry-run", "--json", "--device", "nothing"]].concat();
+        let (code, out, err) = said(&shadegrad(&all));
+        assert_eq!(code, Some(0), "{err}");
+        out.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    let all = list(&["unext", "--batch", "1", "--size", "64"]);
+    let (counts, questions) = all.split_last().unwrap();
+    assert_eq!(counts["questions"], questions.len());
+    let candidates: usize = questions.iter().map(|line| line["candidates"].as_array().unwrap().len()).sum();
+    assert!(counts["candidates"] == candidates && candidates > 2 * questions.len(), "{counts}");
+    let conv = |part: &str, sizes: &str| {
+        let same = |line: &&serde_json::Value| line["op"] == "conv2d" && line["part"] == part && line["sizes"] == sizes;
+        questions.iter().find(same).unwrap_or_else(|| panic!("{part} {sizes}"))["candidates"].clone()
+    };
+    assert_eq!(
+        conv("forward", "1x64x64x3 3x3 16 s1 p1"),
+        serde_json::json!(["v1", "v2", "v2 TILE_M=4 TILE_N=1", "v2 TILE_M=4", "v2 TILE_N=1"])
+    );
+    assert_eq!(conv("backward_weight", "1x64x64x3 3x3 16 s1 p1"), serde_json::json!(["v1", "v2"]));
+    let only = list(&["unet", "batch_norm", "--base", "8", "--batch", "1", "--size", "32"]);
+    assert!(only.len() > 3 && only[..only.len() - 1].iter().all(|line| line["op"] == "batch_norm"), "{only:?}");
+    let (code, _, err) = said(&shadegrad(&["tune", "max_pool2d", "--dry-run"]));
+    assert!(code == Some(1) && err.contains("there is nothing to choose"), "{err}");
+    let (code, _, err) = said(&shadegrad(&["tune", "unext", "--size", "40", "--dry-run"]));
+    assert!(code == Some(1) && err.contains("divides by 32"), "{err}");
+}
+
+#[test]
+fn what_tune_finds_is_kept_and_used() {
+    let Some((device, folder)) = workplace() else { return };
+    let run = |words: &[&str], variables: &[(&str, &str)]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_shadegrad"));
+        command.args(words).args(["--batch", "1", "--size", "64", "--device", &device]);
+        command.env_remove("SHADEGRAD_TUNE").env("SHADEGRAD_CACHE", folder.path()).envs(variables.iter().copied());
+        said(&command.output().unwrap())
+    };
+    let tune = |more: &[&str]| {
+        let (code, out, err) = run(&[&["tune", "relu", "--runs", "2", "--json"], more].concat(), &[]);
+        assert_eq!(code, Some(0), "{out}{err}");
+        let lines: Vec<serde_json::Value> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        lines
+    };
+    let first = tune(&[]);
+    let (counts, answers) = first.split_last().unwrap();
+    assert!(!answers.is_empty() && counts["questions"] == answers.len() && counts["known"] == 0, "{counts}");
+    for answer in answers {
+        assert_eq!(answer["times"].as_array().unwrap().len(), 2, "{answer}");
+        assert!(answer["times"][0]["median_ms"].as_f64().unwrap() > 0.0, "{answer}");
+    }
+    // The second run asks nothing, unless it is told to.
+    let second = tune(&[]);
+    assert!(second.len() == 1 && second[0]["known"] == answers.len(), "{second:?}");
+    assert_eq!(tune(&["--again"]).len(), first.len());
+
+    // Its answers are used: here the naive kernel wherever it was asked for.
+    let file = PathBuf::from(counts["file"].as_str().unwrap());
+    let text = std::fs::read_to_string(&file).unwrap();
+    let mut cache: serde_json::Value = serde_json::from_str(&text).unwrap();
+    for answer in cache["answers"].as_array_mut().unwrap() {
+        answer["kernel"] = "v1".into();
+    }
+    std::fs::write(&file, cache.to_string()).unwrap();
+    let network = ["bench", "unext", "--train", "--runs", "1"];
+    let (code, _, err) = run(&network, &[("SHADEGRAD_DEBUG", "3"), ("SHADEGRAD_CHECK", "1")]);
+    let tuned =
+        |err: &str| err.lines().filter(|line| line.contains("relu both ") && line.contains(": v1, tuned;")).count();
+    assert_eq!((code, tuned(&err)), (Some(0), answers.len()), "{err}");
+    assert!(err.contains(" relu.forward_v1 ") && !err.contains(" relu.forward_v2 "), "{err}");
+    let (code, _, err) = run(&network, &[("SHADEGRAD_DEBUG", "3"), ("SHADEGRAD_TUNE", "0")]);
+    assert_eq!((code, tuned(&err)), (Some(0), 0), "{err}");
+    assert!(err.contains(" relu.forward_v2 "), "{err}");
+
+    // A damaged file is said in a line and not used; tune writes it anew.
+    std::fs::write(&file, &text[..text.len() / 2]).unwrap();
+    let (code, _, err) = run(&network, &[]);
+    let warnings: Vec<&str> = err.lines().filter(|line| line.starts_with("warning: ")).collect();
+    assert!(code == Some(0) && warnings.len() == 1 && warnings[0].contains("is damaged"), "{err}");
+    assert_eq!(tune(&[]).len(), first.len());
+    assert_eq!(tune(&[]).len(), 1);
+}
+
+/// A kernel that the cases find wrong, and one that is wrong at the very size only.
+#[test]
+fn tune_times_no_wrong_kernel() {
+    let Some((device, folder)) = workplace() else { return };
+    let relu = shader("relu").source;
+    let right = "y[at] = select(x[at], 0.0, x[at] < 0.0);";
+    let everywhere = "y[at] = select(x[at], 0.5, x[at] < 0.0);";
+    let far_out = "y[at] = select(x[at], 0.0, x[at] < 0.0) + select(0.0, 1.0, at == 200000u);";
+    assert!(relu.matches(right).count() == 1, "relu.wgsl has other text now");
+    for (wrong, said_of) in [(everywhere, "WRONG relu: forward / v1 "), (far_out, "WRONG relu both 1x128x128x16 v1: ")]
+    {
+        shaders(folder.path());
+        std::fs::write(folder.path().join("relu.wgsl"), relu.replace(right, wrong)).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_shadegrad"));
+        command.args(["tune", "relu", "--batch", "1", "--size", "128", "--runs", "1", "--json", "--device", &device]);
+        command.env("SHADEGRAD_CACHE", folder.path().join("cache")).env("SHADEGRAD_SHADERS", folder.path());
+        let (code, out, err) = said(&command.output().unwrap());
+        assert!(code == Some(0) && err.contains(said_of), "{out}{err}");
+        let lines: Vec<serde_json::Value> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let large = lines.iter().find(|line| line["sizes"] == "1x128x128x16").unwrap();
+        assert_eq!(large["kernel"], "v2", "{large}");
+        assert!(large["times"].as_array().unwrap().iter().all(|time| time["kernel"] == "v2"), "{large}");
+    }
 }

@@ -7,6 +7,8 @@
 //! | `SHADEGRAD_NAN=1` | stops at the first result that is not finite |
 //! | `SHADEGRAD_TRACE=file` | Chrome trace of host and device |
 //! | `SHADEGRAD_SHADERS=dir` | read shaders from this folder instead of the embedded text |
+//! | `SHADEGRAD_TUNE=0` | take the usual kernels, not those that `tune` found |
+//! | `SHADEGRAD_CACHE=dir` | where `tune` keeps what it found, instead of the user's cache folder |
 //! | `SHADEGRAD_LIMITS=webgpu` | ask the adapter for WebGPU's default limits and no features, as on the weakest device |
 //!
 //! They are read once, when a device is opened. Without them each op costs one comparison more.
@@ -40,6 +42,10 @@ pub struct Switches {
     pub nan: bool,
     /// `SHADEGRAD_TRACE`.
     pub trace: Option<Arc<Trace>>,
+    /// `SHADEGRAD_TUNE=0`: what `tune` found is not used.
+    pub usual_kernels: bool,
+    /// `SHADEGRAD_CACHE`: the folder of what `tune` found.
+    pub cache: Option<PathBuf>,
     /// `SHADEGRAD_LIMITS=webgpu`: no more than WebGPU promises on every device.
     pub webgpu_only: bool,
 }
@@ -56,8 +62,8 @@ impl Switches {
     /// As [`from_env`](Self::from_env), from any table of variables.
     fn from(variable: impl Fn(&str) -> Option<OsString>) -> Result<Self> {
         let given = |name: &str| variable(name).filter(|value| !value.is_empty());
-        let number = |name: &str, most: u8| match given(name) {
-            None => Ok(0),
+        let number_or = |name: &str, most: u8, unset: u8| match given(name) {
+            None => Ok(unset),
             Some(value) => match value.to_string_lossy().trim().parse::<u8>() {
                 Ok(number) if number <= most => Ok(number),
                 _ => Err(Error::Config(format!(
@@ -66,6 +72,7 @@ impl Switches {
                 ))),
             },
         };
+        let number = |name: &str, most: u8| number_or(name, most, 0);
         let path = |name: &str| given(name).map(PathBuf::from);
         Ok(Self {
             level: number("SHADEGRAD_DEBUG", 5)?,
@@ -73,6 +80,8 @@ impl Switches {
             checks: (number("SHADEGRAD_CHECK", 1)? == 1).then(Arc::default),
             nan: number("SHADEGRAD_NAN", 1)? == 1,
             trace: path("SHADEGRAD_TRACE").map(|path| Trace::begin(&path)).transpose()?,
+            usual_kernels: number_or("SHADEGRAD_TUNE", 1, 1)? == 0,
+            cache: path("SHADEGRAD_CACHE"),
             webgpu_only: match given("SHADEGRAD_LIMITS") {
                 None => false,
                 Some(value) if value == "webgpu" => true,
@@ -127,11 +136,6 @@ impl Switches {
     }
 }
 
-/// Why an op took this version of a kernel; `None` for a kernel that has only one.
-pub(crate) fn why(shader: &str, entry: &str) -> Option<String> {
-    crate::ops::plan::rule(shader, entry)
-}
-
 /// A line on stderr.
 fn print(text: &str) {
     eprintln!("{text}");
@@ -150,8 +154,14 @@ mod tests {
         let all = read(&[("SHADEGRAD_DEBUG", "3"), ("SHADEGRAD_CHECK", "1"), ("SHADEGRAD_NAN", " 1 ")])?;
         assert!(all.level == 3 && all.checks.is_some() && all.nan && all.looks_at_results());
         let none = read(&[("SHADEGRAD_CHECK", "0"), ("SHADEGRAD_TRACE", ""), ("SHADEGRAD_NAN", "")])?;
+        assert!(!none.usual_kernels && read(&[("SHADEGRAD_TUNE", "0")])?.usual_kernels);
         assert!(none.level == 0 && !none.looks_at_results() && !none.times_dispatches());
-        for (name, value) in [("SHADEGRAD_DEBUG", "6"), ("SHADEGRAD_CHECK", "yes"), ("SHADEGRAD_LIMITS", "none")] {
+        for (name, value) in [
+            ("SHADEGRAD_DEBUG", "6"),
+            ("SHADEGRAD_CHECK", "yes"),
+            ("SHADEGRAD_TUNE", "2"),
+            ("SHADEGRAD_LIMITS", "none"),
+        ] {
             let Err(error) = Switches::from(|asked| (asked == name).then(|| value.into())) else { panic!("{name}") };
             assert!(error.to_string().starts_with(&format!("{name}={value} must be")), "{error}");
         }

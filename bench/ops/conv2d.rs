@@ -34,12 +34,7 @@ pub fn cases(layer: &Layer) -> Result<Vec<BenchCase>> {
             Work::launch(move || backward_input(&p, &gy, &weight, &gx, version))
         }));
     }
-    let kernels: &[WeightKernel] = match WeightKernel::select(x[3], out) {
-        WeightKernel::V1 => &[WeightKernel::V1],
-        WeightKernel::V2 => &[WeightKernel::V1, WeightKernel::V2],
-        WeightKernel::V3 => &[WeightKernel::V1, WeightKernel::V2, WeightKernel::V3],
-    };
-    for &kernel in kernels {
+    for kernel in WeightKernel::all(x[3], out) {
         cases.push(BenchCase::new(layer, FORM, "backward_weight", kernel.name(), cost, move |device| {
             let (x, gy) = (device.zeros("bench", x)?, device.zeros("bench", y)?);
             let (gw, gb) = (device.zeros("bench", weight)?, device.zeros("bench", [out])?);

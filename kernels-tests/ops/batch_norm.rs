@@ -2,8 +2,8 @@
 //! do not divide by 4, several chunks, images smaller than a chunk; both modes.
 
 use shadegrad::cpu::batch_norm::{self as plain, BatchNormParams};
-use shadegrad::ops::batch_norm::{BatchNormSettings, forward};
-use shadegrad::ops::{Mode, RunningStats, Version};
+use shadegrad::ops::batch_norm::{BatchNormSettings, forward, kernels};
+use shadegrad::ops::{Kernel, Mode, RunningStats};
 use shadegrad::{Device, Result, Tape, Tensor};
 
 use super::{Case, Checks, GradientCase, POINTWISE, SUMS, Tolerance, doubles, numbers};
@@ -126,11 +126,9 @@ fn case(shape: [usize; 4], spread: Spread, mode: Mode) -> Case {
             [&doubles(&mean), &doubles(&var)],
             &doubles(&gy),
         );
-        let versions: &[Version] =
-            if channels.is_multiple_of(4) { &[Version::V1, Version::V2] } else { &[Version::V1] };
-        for version in versions {
+        for kernel in kernels(channels) {
             let inputs = Inputs { shape, x: &x, weight: &weight, bias: &bias, mean: &mean, var: &var, gy: &gy };
-            run(device, checks, &inputs, mode, *version, &want, spread)?;
+            run(device, checks, &inputs, mode, kernel, &want, spread)?;
             if matches!(device, Device::Cpu(_)) {
                 break; // the plain twin has one version
             }
@@ -154,7 +152,7 @@ fn run(
     checks: &mut Checks,
     inputs: &Inputs<'_>,
     mode: Mode,
-    version: Version,
+    kernel: Kernel,
     want: &Reference,
     spread: Spread,
 ) -> Result<()> {
@@ -166,14 +164,14 @@ fn run(
     let bias = tape.watch_input(&vector(inputs.bias)?);
     let (mean, var) = (vector(inputs.mean)?, vector(inputs.var)?);
     let settings = BatchNormSettings { mode, momentum: MOMENTUM, eps: EPS };
-    let y = forward(&x, &weight, &bias, &RunningStats { mean: &mean, var: &var }, &settings, version)?;
+    let y = forward(&x, &weight, &bias, &RunningStats { mean: &mean, var: &var }, &settings, kernel)?;
     let grads = tape.backward_from(&y, &device.tensor(OP, inputs.shape, inputs.gy)?)?;
 
     let far = spread.name == FAR.name;
     let pointwise = if far { FAR_MEAN } else { POINTWISE };
     let sums = if far { FAR_MEAN } else { SUMS };
     let input = if mode == Mode::Train && n * h * w == 2 { CANCELS } else { sums };
-    let version = version.name();
+    let version = &kernel.to_string();
     checks.compare("forward", version, &y, &want.y, pointwise)?;
     checks.compare("forward running mean", version, &mean, &want.running[0], POINTWISE)?;
     checks.compare("forward running var", version, &var, &want.running[1], POINTWISE)?;

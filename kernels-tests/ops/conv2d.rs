@@ -5,7 +5,6 @@
 //! code, so small cases also compare it with [`naive`] loops that share nothing with it.
 
 use shadegrad::cpu::conv2d::{Conv2dParams, backward_input, backward_weight, forward};
-use shadegrad::ops::Version;
 use shadegrad::ops::conv2d::WeightKernel;
 use shadegrad::{Device, Tape, ops};
 
@@ -144,16 +143,16 @@ fn case((shape, kernel, out, stride, padding, with_bias): Sizes) -> Case {
             return Ok(()); // one version
         }
 
-        for version in versions(out) {
-            let y = ops::conv2d::forward(&x, &w, bias, stride, padding, version)?;
-            checks.compare("forward", version.name(), &y, &want.y, SUMS)?;
+        for kernel in ops::conv2d::kernels(out) {
+            let y = ops::conv2d::forward(&x, &w, bias, stride, padding, kernel)?;
+            checks.compare("forward", &kernel.to_string(), &y, &want.y, SUMS)?;
         }
-        for version in versions(shape[3]) {
+        for kernel in ops::conv2d::kernels(shape[3]) {
             let gx = device.tensor(OP, shape, &vec![f32::NAN; x.len()])?;
-            ops::conv2d::backward_input(&p, &gy, &w, &gx, version)?;
-            checks.compare("backward_input", version.name(), &gx, &want.gx, SUMS)?;
+            ops::conv2d::backward_input(&p, &gy, &w, &gx, kernel)?;
+            checks.compare("backward_input", &kernel.to_string(), &gx, &want.gx, SUMS)?;
         }
-        for kernel in kernels(shape[3], out) {
+        for kernel in WeightKernel::all(shape[3], out) {
             let gw = device.tensor(OP, weight_shape, &vec![f32::NAN; w.len()])?;
             let gb = device.tensor(OP, [out], &vec![f32::NAN; out])?;
             ops::conv2d::backward_weight(&p, &x, &gy, &gw, with_bias.then_some(&gb), kernel)?;
@@ -164,20 +163,6 @@ fn case((shape, kernel, out, stride, padding, with_bias): Sizes) -> Case {
         }
         Ok(())
     })
-}
-
-/// The versions that take a result of that many channels.
-fn versions(channels: usize) -> Vec<Version> {
-    if channels.is_multiple_of(8) { vec![Version::V1, Version::V2] } else { vec![Version::V1] }
-}
-
-/// The weight kernels that take these channels.
-fn kernels(in_c: usize, out_c: usize) -> Vec<WeightKernel> {
-    match WeightKernel::select(in_c, out_c) {
-        WeightKernel::V1 => vec![WeightKernel::V1],
-        WeightKernel::V2 => vec![WeightKernel::V1, WeightKernel::V2],
-        WeightKernel::V3 => vec![WeightKernel::V1, WeightKernel::V2, WeightKernel::V3],
-    }
 }
 
 /// The result and the three gradients.

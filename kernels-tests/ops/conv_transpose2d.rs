@@ -4,7 +4,6 @@
 //! The reference is the formula term by term; the twin is the convolution's blocked code, and is compared with it too.
 
 use shadegrad::cpu::conv_transpose2d::{ConvTranspose2dParams, backward_input, backward_weight, forward};
-use shadegrad::ops::Version;
 use shadegrad::{Device, Tape, ops};
 
 use super::{Case, GradientCase, SUMS, Tolerance, doubles, numbers};
@@ -169,18 +168,13 @@ fn case((shape, kernel, out, settings, with_bias): Sizes) -> Case {
         if matches!(device, Device::Cpu(_)) {
             return Ok(()); // one version
         }
-        for version in versions(&p) {
+        for kernel in ops::conv_transpose2d::kernels(&p) {
             let bias = with_bias.then_some(&b);
-            let y = ops::conv_transpose2d::forward(&x, &w, bias, stride, padding, output_padding, *version)?;
-            checks.compare("forward", version.name(), &y, &want.y, SUMS)?;
+            let y = ops::conv_transpose2d::forward(&x, &w, bias, stride, padding, output_padding, kernel)?;
+            checks.compare("forward", &kernel.to_string(), &y, &want.y, SUMS)?;
         }
         Ok(())
     })
-}
-
-fn versions(p: &ConvTranspose2dParams) -> &'static [Version] {
-    let eight = (p.kernel_h * p.kernel_w * p.out_c).is_multiple_of(8);
-    if p.tiles() && p.out_c.is_multiple_of(4) && eight { &[Version::V1, Version::V2] } else { &[Version::V1] }
 }
 
 pub fn gradients() -> Vec<GradientCase> {

@@ -73,6 +73,11 @@ impl Verdict {
         self.wrong.is_empty()
     }
 
+    /// The kernels with a comparison that failed.
+    pub(crate) fn wrong_versions(&self) -> impl Iterator<Item = &str> {
+        self.rows.iter().filter(|row| !row.ok).map(|row| row.version.as_str())
+    }
+
     fn add(&mut self, op: &'static str, case: &str, of: &str, outcome: cases::Outcome) {
         let cases::Outcome { entry, version, nmse, max_abs, tolerance, ok, first_wrong } = outcome;
         if ok {

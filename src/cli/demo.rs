@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use shadegrad::data::Split;
 use shadegrad::data::phantom::{PhantomSettings, best_threshold, write_phantom};
 use shadegrad::train::{TrainConfig, Trainer};
-use shadegrad::{Device, Error, Result};
+use shadegrad::{Error, Result};
 
 use super::{bar, catch_interrupt, eval, train};
 
@@ -38,7 +38,7 @@ pub(crate) fn run(args: &DemoArgs) -> Result<()> {
         let message = format!("{} holds a finished demo; remove it or give another --out", args.out.display());
         return Err(Error::Config(message));
     }
-    let device = Device::open(&args.device)?;
+    let device = super::open(&args.device)?;
     let settings = PhantomSettings { patients: 10, slices: 24, size: 128, seed: args.seed };
     let folder = args.out.join("data");
     if !folder.exists() {

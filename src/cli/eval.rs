@@ -6,7 +6,7 @@ use shadegrad::data::{Dataset, Split};
 use shadegrad::eval::{Headline, JudgeOptions, Judgement, Metrics, PatientMetrics, SliceCounts, overlay};
 use shadegrad::models::weights::load_dict;
 use shadegrad::train::{EventWriter, Trainer};
-use shadegrad::{Device, Error, Result};
+use shadegrad::{Error, Result};
 
 use super::{make_folder, train, weights};
 
@@ -62,7 +62,7 @@ pub(crate) fn run(args: &EvalArgs) -> Result<()> {
     };
     let weights::Weights { config, dict } = weights::open(&file, Some(&args.foreign))?;
     let options = JudgeOptions::new(config.batch);
-    let device = Device::open(&args.device)?;
+    let device = super::open(&args.device)?;
     let dataset = train::read(&args.data, args.json)?;
     let kept = args.run.as_ref().map(|run| run.join("split.csv")).filter(|path| path.exists());
     let part = match (&args.val[..], kept) {

@@ -16,6 +16,7 @@ mod predict;
 mod report;
 mod show;
 mod train;
+mod tune;
 mod watch;
 mod weights;
 
@@ -26,7 +27,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::{Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
-use shadegrad::{Error, Result};
+use shadegrad::{Device, Error, Result, ops};
 
 /// Trains and runs segmentation networks on any vendor's GPU, through hand-written WGSL kernels.
 #[derive(Debug, Parser)]
@@ -50,6 +51,8 @@ Environment:
                           difference with op, shape, index and both values
   SHADEGRAD_NAN=1         stops at the first result that is not finite
   SHADEGRAD_TRACE=FILE    Chrome trace of host and device; open it in ui.perfetto.dev or chrome://tracing
+  SHADEGRAD_TUNE=0        the usual kernels instead of those that tune found
+  SHADEGRAD_CACHE=DIR     where tune keeps what it found
   SHADEGRAD_SHADERS=DIR   read shaders there instead of the built-in ones
   SHADEGRAD_LIMITS=webgpu ask the adapter for no more than WebGPU promises everywhere";
 
@@ -65,6 +68,7 @@ enum Command {
     Check(check::CheckArgs),
     Bench(bench::BenchArgs),
     Watch(watch::WatchArgs),
+    Tune(tune::TuneArgs),
     Data(data::DataArgs),
     Show(show::ShowArgs),
     Import(import::ImportArgs),
@@ -85,6 +89,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Check(args) => check::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Watch(args) => watch::run(&args).map(right),
+        Command::Tune(args) => tune::run(&args).map(right),
         Command::Data(args) => data::run(args).map(right),
         Command::Show(args) => show::run(&args).map(right),
         Command::Import(args) => import::run(&args).map(right),
@@ -113,6 +118,18 @@ pub(crate) fn run() -> ExitCode {
 /// Of a command that judges nothing.
 fn right((): ()) -> bool {
     true
+}
+
+/// Opens a device with the kernels that `tune` has found for it. A cache that cannot be used is said, in one line.
+///
+/// # Errors
+/// As [`Device::open`].
+pub(crate) fn open(name: &str) -> Result<Device> {
+    let device = Device::open(name)?;
+    if let Err(error) = ops::use_tuned(&device) {
+        eprintln!("warning: {error}");
+    }
+    Ok(device)
 }
 
 /// A bar on stderr; hidden where the output is for machines.

@@ -8,7 +8,7 @@ use shadegrad::eval::predict::{PredictOptions, Prediction, check, predict};
 use shadegrad::eval::{SliceCounts, overlay};
 use shadegrad::models;
 use shadegrad::models::weights::load_dict;
-use shadegrad::{Device, Error, Result};
+use shadegrad::{Error, Result};
 
 use super::{bar, make_folder, weights};
 
@@ -104,7 +104,7 @@ pub(crate) fn run(args: &PredictArgs) -> Result<()> {
         return Err(Error::weights(&args.weights, message));
     }
     let sources = find_volumes(&args.input)?;
-    let device = Device::open(&args.device)?;
+    let device = super::open(&args.device)?;
     let mut net = models::build(&device, &config.network(), 0)?;
     load_dict(&mut net, &dict)?;
     let folders = output_folders(args, &sources)?;

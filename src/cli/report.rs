@@ -8,7 +8,7 @@ use shadegrad::eval::{JudgeOptions, Judgement};
 use shadegrad::models::weights;
 use shadegrad::report::{Report, Verdict};
 use shadegrad::train::{EpochLog, Trainer};
-use shadegrad::{Device, Error, Result};
+use shadegrad::{Error, Result};
 
 use super::train;
 use super::weights::{Weights, open};
@@ -46,7 +46,7 @@ pub(crate) fn run(args: &ReportArgs) -> Result<()> {
     };
     let file = args.run.join("best.safetensors");
     let Weights { config, dict } = open(&file, None)?;
-    let device = Device::open(&args.device)?;
+    let device = super::open(&args.device)?;
     let dataset = train::read(&folder, false)?;
     let split = Split::read_csv(&dataset, &args.run.join("split.csv"))?;
     let mut trainer = Trainer::new(&device, &dataset, &config)?;
@@ -108,7 +108,9 @@ impl Run {
         let mut environment: Vec<(String, String)> = Vec::new();
         for (key, value) in &self.environment {
             let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-            if !text.is_empty() {
+            // No other kernels than the usual ones.
+            let nothing = value.as_object().is_some_and(serde_json::Map::is_empty);
+            if !text.is_empty() && !nothing {
                 environment.push((key.clone(), text));
             }
         }

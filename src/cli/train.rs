@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use indicatif::ProgressBar;
 use shadegrad::data::{Dataset, Split};
 use shadegrad::eval::{JudgeOptions, Judgement};
+use shadegrad::gpu::Tuned;
 use shadegrad::models::{Model, weights};
 use shadegrad::train::{EpochLog, EventWriter, RECIPES, TrainConfig, Trainer, load_state, save_state};
 use shadegrad::{Device, Error, Result};
@@ -87,7 +88,7 @@ pub(crate) fn run(args: &TrainArgs) -> Result<()> {
     let start = args.weights.as_ref().map(|file| open(file, None)).transpose()?;
     let config = settings(args, start.as_ref())?;
     config.check()?;
-    let device = Device::open(&args.device)?;
+    let device = super::open(&args.device)?;
     let dataset = read(&args.data, args.json)?;
     let split = split(args, &dataset, &config)?;
     let mut trainer = Trainer::new(&device, &dataset, &config)?;
@@ -260,11 +261,16 @@ pub(crate) fn session(
     let config = trainer.config.clone();
     write_text(&out.join("config.toml"), &toml_text(&config)?)?;
     split.write_csv(dataset, &out.join("split.csv"))?;
+    let tuned = match trainer.device() {
+        Device::Gpu(context) => context.tuned_answers(),
+        Device::Cpu(_) => Tuned::default(),
+    };
     let environment = serde_json::json!({
         "version": env!("CARGO_PKG_VERSION"),
         "device": trainer.device().to_string(),
         "driver": trainer.device().driver(),
         "threads": rayon::current_num_threads(),
+        "kernels": tuned.changes(),
         "data": dataset.root,
     });
     write_text(&out.join("env.json"), &format!("{environment:#}\n"))?;

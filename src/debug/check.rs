@@ -31,6 +31,7 @@ const NUDGE: f32 = 1.0 / (1 << 22) as f32;
 #[derive(Debug, Default)]
 pub struct Checks {
     state: Mutex<State>,
+    quiet: bool,
 }
 
 #[derive(Debug, Default)]
@@ -41,6 +42,11 @@ struct State {
 }
 
 impl Checks {
+    /// Checks that do not say at their end what they have compared.
+    pub fn quiet() -> Self {
+        Self { quiet: true, state: Mutex::default() }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         // Counters: a panic elsewhere cannot leave them half-changed.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -61,7 +67,7 @@ impl Drop for Checks {
         let state = self.state();
         let (ops, count) = (state.compared.len(), state.compared.values().sum::<u64>());
         let (share, at) = &state.closest;
-        if count > 0 {
+        if count > 0 && !self.quiet {
             let closest = format!("the largest used {:.0} % of what rounding may do ({at})", share * 100.0);
             super::print(&format!(
                 "SHADEGRAD_CHECK: {count} comparisons of {ops} ops with the CPU reference; {closest}"

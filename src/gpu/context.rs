@@ -1,7 +1,7 @@
 //! The opened GPU: which adapter, with which limits, and everything that is shared by its tensors.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use rayon::prelude::*;
 
@@ -12,11 +12,12 @@ use super::readback::Readback;
 use super::recorder::{Dispatch, Recorder, Timing};
 use super::replacement::Replacement;
 use super::shader::{Entry, Shader};
+use super::tuned::{Question, Tuned};
 use crate::debug::Switches;
 use crate::{Error, Result};
 
 /// What an adapter is and can do, as `shadegrad devices` prints it.
-#[derive(Debug, Clone, serde::Serialize)]
+#[derive(Debug, Clone, Default, serde::Serialize)]
 pub struct AdapterFacts {
     /// The driver's name for the device.
     pub name: String,
@@ -74,6 +75,8 @@ pub struct Context {
     status: Arc<Status>,
     /// Names of launched kernels, while ops are checked.
     kernels: Mutex<Vec<String>>,
+    /// Answers of `tune`.
+    tuned: RwLock<Tuned>,
     /// Lines of the debug ladder that are said once.
     said: Mutex<HashSet<String>>,
     /// Whether nothing really happens ([`plan`](super::plan)).
@@ -252,6 +255,7 @@ impl Context {
             staging: Mutex::default(),
             status,
             kernels: Mutex::default(),
+            tuned: RwLock::default(),
             said: Mutex::default(),
             planning: false,
             switches,
@@ -394,6 +398,29 @@ impl Context {
 
     pub(crate) fn pipeline(&self, shader: &Shader, key: Entry) -> Result<Arc<Pipeline>> {
         self.pipelines.get(&self.device, shader, key, &self.switches)
+    }
+
+    /// Lets ops take these kernels for the sizes that they are for.
+    pub fn use_tuned(&self, tuned: Tuned) {
+        *self.tuned.write().unwrap_or_else(PoisonError::into_inner) = tuned;
+    }
+
+    /// The answers of `tune` that are used.
+    pub fn tuned_answers(&self) -> Tuned {
+        self.tuned.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether anybody wants to know which kernel an op could take.
+    pub(crate) fn hears_questions(&self) -> bool {
+        let tuned = || !self.tuned.read().unwrap_or_else(PoisonError::into_inner).is_empty();
+        self.planning || self.switches.level >= 3 || tuned()
+    }
+
+    /// The kernel that was found fastest; none for a shader whose text is replaced.
+    pub(crate) fn tuned(&self, question: &Question) -> Option<String> {
+        let tuned = self.tuned.read().unwrap_or_else(PoisonError::into_inner);
+        let answer = tuned.answer(question).filter(|_| self.replacement(question.op).is_none());
+        answer.map(|answer| answer.kernel.clone())
     }
 
     /// Lets somebody's own text stand in for entry points of a shader, or takes our own back (`None`). Returns what

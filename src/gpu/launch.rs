@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use super::plan::{PlanEvent, PlannedLaunch};
 use super::recorder::Dispatch;
-use super::shader::{Entry, Shader};
+use super::shader::{Constants, Entry, Shader};
 use crate::tensor::{Device, Tensor};
 use crate::{Error, Result};
 
@@ -45,15 +45,15 @@ pub struct Launch<'a> {
 impl Shader {
     /// Starts a launch of one entry point.
     pub fn entry<'a>(self, entry: &'static str) -> Launch<'a> {
-        let entry = Entry { shader: self.name, entry, constants: &[] };
+        let entry = Entry { shader: self.name, entry, constants: Constants::default() };
         Launch { shader: self, entry, params: &[], bindings: Vec::with_capacity(8) }
     }
 }
 
 impl<'a> Launch<'a> {
     /// Replaces `// @tune` constants.
-    pub fn constants(mut self, constants: &'static [(&'static str, u32)]) -> Self {
-        self.entry.constants = constants;
+    pub fn constants(mut self, constants: impl Into<Constants>) -> Self {
+        self.entry.constants = constants.into();
         self
     }
 
@@ -125,11 +125,6 @@ impl<'a> Launch<'a> {
             return Ok(());
         }
         let pipeline = context.pipeline(&self.shader, self.entry)?;
-        let shader = self.entry.shader;
-        context.say_once(3, || {
-            let rule = crate::debug::why(shader, self.entry.entry)?;
-            Some(format!("{label}: taken where {rule}; first for {}", self.shapes()))
-        });
         let note = if context.switches.times_dispatches() { self.shapes() } else { String::new() };
         context.dispatch(&Dispatch {
             label: &label,

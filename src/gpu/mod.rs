@@ -16,6 +16,7 @@ pub(crate) mod recorder;
 mod replacement;
 pub mod shader;
 pub mod translate;
+mod tuned;
 
 pub use context::{AdapterFacts, Context, GpuOptions, adapters};
 pub use launch::{Binding, Launch, WORKGROUP};
@@ -23,4 +24,5 @@ pub use pool::{Buffer, PoolReport};
 pub use readback::Readback;
 pub use recorder::Timing;
 pub use replacement::Replacement;
-pub use shader::{Assembled, Entry, Shader, Tunable, Variant};
+pub use shader::{Assembled, Constants, Entry, Shader, Tunable};
+pub use tuned::{Answer, Part, Question, Sizes, Tuned};

@@ -52,7 +52,7 @@ impl Pipelines {
         let make = || {
             let (text, trusted) = match &replacement {
                 Some(replacement) => (Cow::Borrowed(replacement.text()), replacement.trusted()),
-                None => (Cow::Owned(shader.assemble(switches.shaders.as_deref(), key.constants)?), true),
+                None => (Cow::Owned(shader.assemble(switches.shaders.as_deref(), &key.constants.list())?), true),
             };
             compile(device, key, &text, trusted, switches, self.compiled.fetch_add(1, Ordering::Relaxed))
         };
@@ -89,7 +89,7 @@ fn compile(
 ) -> Result<Arc<Pipeline>> {
     let label = format!("{}.{}", key.shader, key.entry);
     let _span = switches.span("compile", &label);
-    switches.say(4, || format!("{label} {:?}\n{}", key.constants, text.text));
+    switches.say(4, || format!("{label} {}\n{}", key.constants, text.text));
     let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
     let module = text.compile(device, &label, trusted);
     let raw = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {

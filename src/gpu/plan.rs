@@ -3,6 +3,7 @@
 //!
 //! So `show plan` and `show memory` need no second description of any op, and no GPU.
 
+use super::tuned::Question;
 use crate::tensor::Shape;
 
 /// Something that a planned step does.
@@ -21,6 +22,15 @@ pub enum PlanEvent {
     Freed {
         /// Its number.
         buffer: u64,
+    },
+    /// An op has several kernels to choose from.
+    Asked {
+        /// For what.
+        question: Question,
+        /// The one that it takes without an answer.
+        usual: String,
+        /// All that take these sizes, the naive one first.
+        candidates: Vec<String>,
     },
     /// A kernel is launched.
     Launched(PlannedLaunch),

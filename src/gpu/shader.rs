@@ -7,6 +7,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashSet;
+use std::fmt;
 use std::path::Path;
 
 use crate::{Error, Result};
@@ -48,7 +49,49 @@ pub struct Entry {
     /// The entry point.
     pub entry: &'static str,
     /// Replacements of `// @tune` constants.
-    pub constants: &'static [(&'static str, u32)],
+    pub constants: Constants,
+}
+
+/// Numbers for `// @tune` constants in the place of the file's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Constants([Option<(&'static str, u32)>; Self::MOST]);
+
+impl Constants {
+    /// A shader has at most so many.
+    pub const MOST: usize = 4;
+
+    /// The number of a constant that is replaced.
+    pub fn get(self, name: &str) -> Option<u32> {
+        self.list().into_iter().find(|(known, _)| *known == name).map(|(_, number)| number)
+    }
+
+    /// Names and numbers.
+    pub fn list(self) -> Vec<(&'static str, u32)> {
+        self.0.into_iter().flatten().collect()
+    }
+
+    /// The same with one more.
+    fn with(mut self, name: &'static str, number: u32) -> Self {
+        if let Some(free) = self.0.iter_mut().find(|place| place.is_none()) {
+            *free = Some((name, number));
+        }
+        self
+    }
+}
+
+impl From<&[(&'static str, u32)]> for Constants {
+    /// Of the first [`Constants::MOST`].
+    fn from(list: &[(&'static str, u32)]) -> Self {
+        list.iter().fold(Self::default(), |constants, (name, number)| constants.with(name, *number))
+    }
+}
+
+impl fmt::Display for Constants {
+    /// `TILE_M=4 TILE_N=1`.
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let list: Vec<String> = self.list().into_iter().map(|(name, number)| format!("{name}={number}")).collect();
+        out.write_str(&list.join(" "))
+    }
 }
 
 /// The text that the compiler sees, and where each of its lines came from.
@@ -71,9 +114,6 @@ pub struct Tunable {
     pub values: Vec<u32>,
 }
 
-/// One number for each `// @tune` constant of a shader, in their order.
-pub type Variant = Vec<(&'static str, u32)>;
-
 impl Shader {
     /// The `// @tune` constants of the built-in text and its pieces, in their order.
     pub fn tunables(&self) -> Vec<Tunable> {
@@ -91,17 +131,16 @@ impl Shader {
         all
     }
 
-    /// All combinations of the numbers of [`tunables`](Self::tunables), the file's own first; one empty combination if
-    /// there are none.
-    pub fn variants(&self) -> Vec<Variant> {
-        let tunables = self.tunables();
-        let usual: Variant = tunables.iter().map(|tunable| (tunable.name, tunable.usual)).collect();
-        let mut all = vec![Variant::new()];
-        for Tunable { name, values, .. } in &tunables {
-            let longer = |variant: &Variant, value: &u32| [variant.as_slice(), &[(*name, *value)]].concat();
-            all = all.iter().flat_map(|variant| values.iter().map(move |value| longer(variant, value))).collect();
+    /// All combinations of the numbers of [`tunables`](Self::tunables), each without those that the file has anyway: the
+    /// first is empty and stands for the file as it is.
+    pub fn variants(&self) -> Vec<Constants> {
+        let mut all = vec![Constants::default()];
+        for Tunable { name, usual, values } in self.tunables() {
+            let with =
+                |variant: &Constants, value: u32| if value == usual { *variant } else { variant.with(name, value) };
+            all = all.iter().flat_map(|variant| values.iter().map(move |value| with(variant, *value))).collect();
         }
-        all.sort_by_key(|variant| *variant != usual);
+        all.sort_by_key(|variant| *variant != Constants::default());
         all
     }
 

@@ -204,7 +204,7 @@ impl Ledger {
                     }
                 }
             }
-            PlanEvent::Launched(_) | PlanEvent::Finished { .. } => {}
+            PlanEvent::Launched(_) | PlanEvent::Finished { .. } | PlanEvent::Asked { .. } => {}
         }
     }
 

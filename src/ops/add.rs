@@ -39,13 +39,13 @@
 //! ```
 //! </details>
 
-use super::Version;
 use super::plan::Plan;
+use super::{Version, choice};
 use crate::autograd::{Backward, Wanted, record};
 use crate::cpu::add::{self as plain, AddParams, CHAIN, ReduceParams};
 use crate::debug::observed;
-use crate::gpu::Shader;
 use crate::gpu::shader::shader;
+use crate::gpu::{Shader, Sizes};
 use crate::tensor::{Device, Shape, Tensor};
 use crate::{Error, Result};
 
@@ -75,11 +75,15 @@ pub(super) const PLAN: Plan = Plan {
 /// # Errors
 /// [`Error::Shape`] if an axis has two different extents and neither is 1, or if a tensor has no element.
 pub fn add(a: &Tensor, b: &Tensor) -> Result<Tensor> {
-    observed(OP, a.device(), |on| forward(&on.read(a)?, &on.read(b)?, select(a.shape(), b.shape())))
+    observed(OP, a.device(), |on| forward(&on.read(a)?, &on.read(b)?, select(a, b)))
+}
+
+fn select(a: &Tensor, b: &Tensor) -> Version {
+    choice::version(a.device(), OP, || Sizes::of(a.shape()), usual(a.shape(), b.shape()))
 }
 
 /// Four at a time where both shapes are the same and divide.
-fn select(a: Shape, b: Shape) -> Version {
+fn usual(a: Shape, b: Shape) -> Version {
     if a == b && a.len().is_multiple_of(4) { Version::V2 } else { Version::V1 }
 }
 
@@ -89,7 +93,7 @@ fn select(a: Shape, b: Shape) -> Version {
 /// As [`add`]; [`Error::Shape`] for [`Version::V2`] if the shapes differ or their elements do not divide by 4.
 pub fn forward(a: &Tensor, b: &Tensor, version: Version) -> Result<Tensor> {
     let shape = broadcast(a.shape(), b.shape())?;
-    if version == Version::V2 && select(a.shape(), b.shape()) != Version::V2 {
+    if version == Version::V2 && usual(a.shape(), b.shape()) != Version::V2 {
         let message = format!("v2 needs one shape of 4n elements, got {} and {}", a.shape(), b.shape());
         return Err(Error::shape(OP, message));
     }
@@ -129,7 +133,7 @@ pub fn forward(a: &Tensor, b: &Tensor, version: Version) -> Result<Tensor> {
 /// # Errors
 /// [`Error::Shape`] if the shapes differ.
 pub fn add_assign(a: &Tensor, b: &Tensor) -> Result<()> {
-    observed(OP, a.device(), |on| assign(&on.change(a)?, &on.read(b)?, select(a.shape(), b.shape())))
+    observed(OP, a.device(), |on| assign(&on.change(a)?, &on.read(b)?, select(a, b)))
 }
 
 /// As [`add_assign`], with the kernel named.

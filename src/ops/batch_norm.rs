@@ -46,12 +46,13 @@
 use std::ops::Range;
 
 use super::Version;
+use super::choice::{Kernel, choose};
 use super::plan::Plan;
 use crate::autograd::{Backward, Setting, Wanted, record};
 use crate::cpu::batch_norm::{self as plain, BatchNormParams};
 use crate::debug::observed;
-use crate::gpu::Shader;
 use crate::gpu::shader::shader;
+use crate::gpu::{Part, Question, Shader, Sizes};
 use crate::tensor::{Device, Shape, Tensor};
 use crate::{Error, Result};
 
@@ -68,7 +69,7 @@ pub(super) const PLAN: Plan = Plan {
     },
 };
 
-/// What `PIXELS` is in the shader: pixels per invocation of the element-wise kernels.
+/// What `PIXELS` is in the shader's file: pixels per invocation of the element-wise kernels.
 const PIXELS: usize = 4;
 
 /// Whether a network learns or predicts. An argument of `forward`, not a state of layers.
@@ -136,16 +137,27 @@ pub fn batch_norm(
     observed(OP, x.device(), |on| {
         let running = RunningStats { mean: &on.change(running.mean)?, var: &on.change(running.var)? };
         let (weight, bias) = (on.read(weight)?, on.read(bias)?);
-        forward(&on.read(x)?, &weight, &bias, &running, &settings, select(x.shape().last()))
+        forward(&on.read(x)?, &weight, &bias, &running, &settings, select(x))
     })
 }
 
+fn select(x: &Tensor) -> Kernel {
+    let channels = x.shape().last();
+    let question = || Some(Question { op: OP, part: Part::Both, sizes: Sizes::of(x.shape()) });
+    choose(x.device(), question, usual(channels).into(), || kernels(channels))
+}
+
 /// Four channels at a time wherever they divide.
-fn select(channels: usize) -> Version {
+fn usual(channels: usize) -> Version {
     if channels.is_multiple_of(4) { Version::V2 } else { Version::V1 }
 }
 
-/// As [`batch_norm`], with a given version of the kernels (also for the gradient). The CPU has only one.
+/// All kernels that take so many channels.
+pub fn kernels(channels: usize) -> Vec<Kernel> {
+    Kernel::all(&SHADER, |_| usual(channels) == Version::V2)
+}
+
+/// As [`batch_norm`], with a given kernel (also for the gradient). The CPU has only one.
 ///
 /// # Errors
 /// As [`batch_norm`]; [`Error::Shape`] for [`Version::V2`] if the channels do not divide by 4.
@@ -155,8 +167,10 @@ pub fn forward(
     bias: &Tensor,
     running: &RunningStats<'_>,
     settings: &BatchNormSettings,
-    version: Version,
+    kernel: impl Into<Kernel>,
 ) -> Result<Tensor> {
+    let kernel = kernel.into();
+    let version = kernel.version;
     let [n, h, w, c] = x.shape().nhwc(OP)?;
     for (name, tensor) in [("weight", weight), ("bias", bias), ("mean", running.mean), ("var", running.var)] {
         if tensor.shape().dims() != [c] {
@@ -186,9 +200,10 @@ pub fn forward(
             let entry = entry(version, "forward_v1", "forward_v2");
             for images in device.image_ranges(OP, &[x, &y])? {
                 let (x, y) = (x.images(&images), y.images(&images));
-                let invocations = invocations(&x, version);
+                let invocations = invocations(&x, kernel);
                 SHADER
                     .entry(entry)
+                    .constants(kernel.constants)
                     .params(&of(&params, &images))
                     .reads([&x, weight, bias, &mean, &variance])
                     .writes([&y])
@@ -209,7 +224,7 @@ pub fn forward(
         mean,
         variance,
         params,
-        version,
+        kernel,
     })
 }
 
@@ -300,11 +315,11 @@ fn groups(p: &BatchNormParams, version: Version) -> usize {
 }
 
 /// Invocations of the kernels that write one number for each of x.
-fn invocations(x: &Tensor, version: Version) -> usize {
+fn invocations(x: &Tensor, kernel: Kernel) -> usize {
     let channels = x.shape().last();
-    match version {
+    match kernel.version {
         Version::V1 => x.len(),
-        Version::V2 => (x.len() / channels).div_ceil(PIXELS) * (channels / 4),
+        Version::V2 => (x.len() / channels).div_ceil(kernel.number("PIXELS", PIXELS)) * (channels / 4),
     }
 }
 
@@ -317,18 +332,18 @@ struct BatchNormBackward {
     mean: Tensor,
     variance: Tensor,
     params: BatchNormParams,
-    version: Version,
+    kernel: Kernel,
 }
 
 impl BatchNormBackward {
     /// gw and gb. The gradient of x needs both, so they are computed even where the parameters are frozen.
     fn sums(&self, gy: &Tensor, gw: &Tensor, gb: &Tensor) -> Result<()> {
-        let Self { x, mean, variance, params, version, .. } = self;
+        let Self { x, mean, variance, params, kernel, .. } = self;
         match gy.device() {
             Device::Gpu(_) => {
                 let channels = params.channels as usize;
                 let partials = gy.device().empty(OP, [2, channels, params.chunks as usize])?;
-                let entry = entry(*version, "backward_sums_v1", "backward_sums_v2");
+                let entry = entry(kernel.version, "backward_sums_v1", "backward_sums_v2");
                 for images in gy.device().image_ranges(OP, &[x, gy])? {
                     let p = of(params, &images);
                     let (x, gy) = (x.images(&images), gy.images(&images));
@@ -337,7 +352,7 @@ impl BatchNormBackward {
                         .params(&p)
                         .reads([&x, &gy, mean, variance])
                         .writes([&partials])
-                        .groups(groups(&p, *version))?;
+                        .groups(groups(&p, kernel.version))?;
                 }
                 SHADER.entry("backward_finalize").params(params).reads([&partials]).writes([gw, gb]).groups(channels)
             }
@@ -356,15 +371,16 @@ impl BatchNormBackward {
     }
 
     fn input(&self, gy: &Tensor, [gw, gb]: [&Tensor; 2], gx: &Tensor) -> Result<()> {
-        let Self { x, weight, mean, variance, params, version } = self;
+        let Self { x, weight, mean, variance, params, kernel } = self;
         match gy.device() {
             Device::Gpu(_) => {
-                let entry = entry(*version, "backward_input_v1", "backward_input_v2");
+                let entry = entry(kernel.version, "backward_input_v1", "backward_input_v2");
                 for images in gy.device().image_ranges(OP, &[x, gy, gx])? {
                     let (x, gy, gx) = (x.images(&images), gy.images(&images), gx.images(&images));
-                    let invocations = invocations(&x, *version);
+                    let invocations = invocations(&x, *kernel);
                     SHADER
                         .entry(entry)
+                        .constants(kernel.constants)
                         .params(&of(params, &images))
                         .reads([&x, &gy, weight, mean, variance, gw, gb])
                         .writes([&gx])

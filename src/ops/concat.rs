@@ -36,13 +36,13 @@
 //! ```
 //! </details>
 
-use super::Version;
 use super::plan::Plan;
+use super::{Version, choice};
 use crate::autograd::{Backward, Wanted, record};
 use crate::cpu::concat::{self as plain, ConcatParams};
 use crate::debug::observed;
-use crate::gpu::Shader;
 use crate::gpu::shader::shader;
+use crate::gpu::{Shader, Sizes};
 use crate::tensor::{Device, Shape, Tensor};
 use crate::{Error, Result};
 
@@ -69,12 +69,17 @@ pub(super) const PLAN: Plan = Plan {
 /// # Errors
 /// [`Error::Shape`] if another axis than the last differs, or if a tensor has no element.
 pub fn concat(a: &Tensor, b: &Tensor) -> Result<Tensor> {
-    let version = select(a.shape().last(), b.shape().last());
+    let version = select(a, b);
     observed(OP, a.device(), |on| forward(&on.read(a)?, &on.read(b)?, version))
 }
 
+fn select(a: &Tensor, b: &Tensor) -> Version {
+    let (ca, cb) = (a.shape().last(), b.shape().last());
+    choice::version(a.device(), OP, || Sizes { out: cb, ..Sizes::of(a.shape()) }, usual(ca, cb))
+}
+
 /// Four channels at a time where they divide.
-fn select(a: usize, b: usize) -> Version {
+fn usual(a: usize, b: usize) -> Version {
     if a.is_multiple_of(4) && b.is_multiple_of(4) { Version::V2 } else { Version::V1 }
 }
 
@@ -90,7 +95,7 @@ pub fn forward(a: &Tensor, b: &Tensor, version: Version) -> Result<Tensor> {
         let message = format!("{} and {} may differ in the last axis only", a.shape(), b.shape());
         return Err(Error::shape(OP, message));
     }
-    if version == Version::V2 && select(ca, cb) != Version::V2 {
+    if version == Version::V2 && usual(ca, cb) != Version::V2 {
         let message = format!("v2 needs channels that divide by 4, got {} and {}", a.shape(), b.shape());
         return Err(Error::shape(OP, message));
     }

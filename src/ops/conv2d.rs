@@ -43,15 +43,17 @@
 //! ```
 //! </details>
 
+use std::fmt;
 use std::ops::Range;
 
-use super::plan::{Plan, Sizes};
-use super::{Version, chunks_with_room};
+use super::choice::{Kernel, choose};
+use super::plan::Plan;
+use super::{Tile, Version, chunks_with_room};
 use crate::autograd::{Backward, Setting, Wanted, record};
 use crate::cpu::conv2d::{self as plain, Conv2dParams};
 use crate::debug::observed;
-use crate::gpu::Shader;
 use crate::gpu::shader::shader;
+use crate::gpu::{Part, Question, Shader, Sizes};
 use crate::tensor::{Device, Shape, Tensor};
 use crate::{Error, Result};
 
@@ -86,34 +88,51 @@ pub(super) const PLAN: Plan = Plan {
 /// # Errors
 /// [`Error::Shape`] if the channels differ, the stride is 0, or the kernel is larger than the padded image.
 pub fn conv2d(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, stride: usize, padding: usize) -> Result<Tensor> {
-    let version = select(weight.shape().last());
+    let params = sizes(x.shape(), weight.shape(), bias.map(Tensor::shape), stride, padding)?;
+    let kernel = select(x.device(), &params, Part::Forward);
     observed(OP, x.device(), |on| {
-        forward(&on.read(x)?, &on.read(weight)?, on.maybe(bias)?.as_ref(), stride, padding, version)
+        forward(&on.read(x)?, &on.read(weight)?, on.maybe(bias)?.as_ref(), stride, padding, kernel)
     })
 }
 
-/// The version for a result of that many channels.
-pub(super) fn select(channels: usize) -> Version {
-    if channels.is_multiple_of(8) { Version::V2 } else { Version::V1 }
+/// The kernel of the gather for the result of a convolution or for its input gradient.
+pub(super) fn select(device: &Device, p: &Conv2dParams, part: Part) -> Kernel {
+    let channels = if part == Part::BackwardInput { p.in_c } else { p.out_c } as usize;
+    let usual = if channels.is_multiple_of(8) { Version::V2 } else { Version::V1 };
+    choose(device, || question(p, part), usual.into(), || kernels(channels))
 }
 
-/// [`conv2d`] with a chosen version.
+/// All kernels of the gather that make a result of so many channels.
+pub fn kernels(channels: usize) -> Vec<Kernel> {
+    Kernel::all(&SHADER, |kernel| channels.is_multiple_of(Tile::of(kernel).columns))
+}
+
+/// What `tune` is asked; it knows square kernels only.
+fn question(p: &Conv2dParams, part: Part) -> Option<Question> {
+    let square = p.kernel_h == p.kernel_w && p.pad_h == p.pad_w && p.divide == 1;
+    let shape = Shape::from([p.batch, p.in_h, p.in_w, p.in_c].map(|extent| extent as usize));
+    let (kernel, padding) = (p.kernel_h as usize, usize::try_from(p.pad_h).ok()?);
+    let sizes = Sizes { shape, out: p.out_c as usize, kernel, stride: p.multiply as usize, padding };
+    square.then_some(Question { op: OP, part, sizes })
+}
+
+/// [`conv2d`] with a chosen kernel.
 ///
 /// # Errors
-/// As [`conv2d`], and if the version does not take these channels.
+/// As [`conv2d`], and if the kernel does not take these channels.
 pub fn forward(
     x: &Tensor,
     weight: &Tensor,
     bias: Option<&Tensor>,
     stride: usize,
     padding: usize,
-    version: Version,
+    kernel: impl Into<Kernel>,
 ) -> Result<Tensor> {
     let params = sizes(x.shape(), weight.shape(), bias.map(Tensor::shape), stride, padding)?;
     let p = &params;
     let y = x.device().empty(OP, [p.batch, p.out_h, p.out_w, p.out_c].map(|extent| extent as usize))?;
     match x.device() {
-        Device::Gpu(_) => gather(p, x, weight, bias, &y, version)?,
+        Device::Gpu(_) => gather(p, x, weight, bias, &y, kernel.into())?,
         Device::Cpu(_) => {
             let bias = bias.map(Tensor::f32s);
             plain::forward(p, &x.f32s(), &weight.f32s(), bias.as_deref(), &mut y.f32s_mut());
@@ -150,24 +169,26 @@ pub(super) fn gather(
     weight: &Tensor,
     bias: Option<&Tensor>,
     y: &Tensor,
-    version: Version,
+    kernel: Kernel,
 ) -> Result<()> {
+    let channels = p.out_c as usize;
+    let tile = Tile::of(kernel);
+    tile.check(OP, kernel, channels)?;
     let bias = bias.unwrap_or(weight).detach(); // without a bias the binding is not read
     for images in x.device().image_ranges(OP, &[x, y])? {
         let (x, y) = (x.images(&images), y.images(&images));
         let params = of(p, &images);
-        let elements = y.len();
-        let (entry, invocations) = match version {
-            Version::V1 => ("forward_v1", elements),
-            Version::V2 => {
-                let pixels = elements / p.out_c as usize;
-                ("forward_v2", pixels.div_ceil(8) * (p.out_c as usize / 8))
-            }
+        let (entry, invocations) = match kernel.version {
+            Version::V1 => ("forward_v1", y.len()),
+            Version::V2 => ("forward_v2", tile.tiles(y.len() / channels, channels)),
         };
-        if version == Version::V2 && !p.out_c.is_multiple_of(8) {
-            return Err(Error::shape(OP, format!("v2 needs channels that divide by 8, got {}", p.out_c)));
-        }
-        SHADER.entry(entry).params(&params).reads([x, weight.detach(), bias.clone()]).writes([y]).over(invocations)?;
+        SHADER
+            .entry(entry)
+            .constants(kernel.constants)
+            .params(&params)
+            .reads([x, weight.detach(), bias.clone()])
+            .writes([y])
+            .over(invocations)?;
     }
     Ok(())
 }
@@ -189,13 +210,28 @@ pub enum WeightKernel {
 }
 
 impl WeightKernel {
-    /// The best kernel for these channels.
-    pub fn select(in_c: usize, out_c: usize) -> Self {
+    /// What is usually the best kernel for these channels.
+    pub fn usual(in_c: usize, out_c: usize) -> Self {
         match (in_c.is_multiple_of(8), out_c.is_multiple_of(8)) {
             (true, true) => Self::V3,
             (false, true) => Self::V2,
             (_, false) => Self::V1,
         }
+    }
+
+    /// All that take these channels.
+    pub fn all(in_c: usize, out_c: usize) -> Vec<Self> {
+        match Self::usual(in_c, out_c) {
+            Self::V1 => vec![Self::V1],
+            Self::V2 => vec![Self::V1, Self::V2],
+            Self::V3 => vec![Self::V1, Self::V2, Self::V3],
+        }
+    }
+
+    /// The kernel for the weight gradient of a convolution.
+    pub(super) fn select(device: &Device, p: &Conv2dParams) -> Self {
+        let (in_c, out_c) = (p.in_c as usize, p.out_c as usize);
+        choose(device, || question(p, Part::BackwardWeight), Self::usual(in_c, out_c), || Self::all(in_c, out_c))
     }
 
     /// `v1`, `v2` or `v3`.
@@ -208,16 +244,28 @@ impl WeightKernel {
     }
 }
 
+impl fmt::Display for WeightKernel {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(self.name())
+    }
+}
+
 /// gx: the gather over gy with flipped weights. `p` are forward's sizes.
 ///
 /// # Errors
 /// As [`forward`].
-pub fn backward_input(p: &Conv2dParams, gy: &Tensor, weight: &Tensor, gx: &Tensor, version: Version) -> Result<()> {
+pub fn backward_input(
+    p: &Conv2dParams,
+    gy: &Tensor,
+    weight: &Tensor,
+    gx: &Tensor,
+    kernel: impl Into<Kernel>,
+) -> Result<()> {
     match gy.device() {
         Device::Gpu(_) => {
             let flipped = gy.device().empty(OP, weight.shape())?;
             SHADER.entry("flip_weight").params(p).reads([weight]).writes([&flipped]).over(weight.len())?;
-            gather(&p.input_gradient(), gy, &flipped, None, gx, version)
+            gather(&p.input_gradient(), gy, &flipped, None, gx, kernel.into())
         }
         Device::Cpu(_) => {
             plain::backward_input(p, &gy.f32s(), &weight.f32s(), &mut gx.f32s_mut());
@@ -308,7 +356,7 @@ impl Backward for Conv2dBackward {
         let p = &self.params;
         let gx = if wanted.needs(0) {
             let gx = wanted.empty(OP, 0, self.x.shape())?;
-            backward_input(p, gy, &self.weight, &gx, select(p.in_c as usize))?;
+            backward_input(p, gy, &self.weight, &gx, select(gy.device(), p, Part::BackwardInput))?;
             Some(gx)
         } else {
             None
@@ -321,7 +369,7 @@ impl Backward for Conv2dBackward {
             1 => Some(wanted.empty(OP, 2, [p.out_c as usize].into())?),
             _ => None,
         };
-        let kernel = WeightKernel::select(p.in_c as usize, p.out_c as usize);
+        let kernel = WeightKernel::select(gy.device(), p);
         backward_weight(p, &self.x, gy, &gw, gb.as_ref(), kernel)?;
         Ok(vec![gx, Some(gw), gb])
     }

@@ -44,13 +44,14 @@
 //! ```
 //! </details>
 
-use super::plan::{Plan, Sizes};
-use super::{Version, add, conv2d};
+use super::choice::{Kernel, choose};
+use super::plan::Plan;
+use super::{Tile, Version, add, conv2d};
 use crate::autograd::{Backward, Setting, Wanted, record};
 use crate::cpu::conv_transpose2d::{self as plain, ConvTranspose2dParams};
 use crate::debug::observed;
-use crate::gpu::Shader;
 use crate::gpu::shader::shader;
+use crate::gpu::{Part, Question, Shader, Sizes};
 use crate::tensor::{Device, Shape, Tensor};
 use crate::{Error, Result};
 
@@ -94,20 +95,36 @@ pub fn conv_transpose2d(
 ) -> Result<Tensor> {
     let params = sizes(x.shape(), weight.shape(), bias.map(Tensor::shape), [stride, padding, output_padding])?;
     observed(OP, x.device(), |on| {
-        launch(&on.read(x)?, &on.read(weight)?, on.maybe(bias)?.as_ref(), params, select(&params))
+        launch(&on.read(x)?, &on.read(weight)?, on.maybe(bias)?.as_ref(), params, select(x.device(), &params))
     })
 }
 
-/// The matrix product wherever it fits.
-fn select(p: &ConvTranspose2dParams) -> Version {
-    let columns = p.kernel_h * p.kernel_w * p.out_c;
-    if p.tiles() && p.out_c.is_multiple_of(4) && columns.is_multiple_of(8) { Version::V2 } else { Version::V1 }
+fn select(device: &Device, p: &ConvTranspose2dParams) -> Kernel {
+    let usual = if takes(p, Version::V2.into()) { Version::V2 } else { Version::V1 };
+    let shape = Shape::from([p.batch, p.in_h, p.in_w, p.in_c].map(|extent| extent as usize));
+    let question = || {
+        let (kernel, stride, padding) = (p.kernel_h as usize, p.stride as usize, p.padding as usize);
+        let sizes = Sizes { shape, out: p.out_c as usize, kernel, stride, padding };
+        (p.kernel_h == p.kernel_w).then_some(Question { op: OP, part: Part::Forward, sizes })
+    };
+    choose(device, question, usual.into(), || kernels(p))
 }
 
-/// [`conv_transpose2d`] with a chosen version.
+/// The matrix product fits where kernels do not overlap and its columns divide.
+fn takes(p: &ConvTranspose2dParams, kernel: Kernel) -> bool {
+    let columns = (p.kernel_h * p.kernel_w * p.out_c) as usize;
+    p.tiles() && p.out_c.is_multiple_of(4) && columns.is_multiple_of(Tile::of(kernel).columns)
+}
+
+/// All kernels that take these sizes.
+pub fn kernels(p: &ConvTranspose2dParams) -> Vec<Kernel> {
+    Kernel::all(&SHADER, |kernel| takes(p, kernel))
+}
+
+/// [`conv_transpose2d`] with a chosen kernel.
 ///
 /// # Errors
-/// As [`conv_transpose2d`], and if the version does not take these sizes.
+/// As [`conv_transpose2d`], and if the kernel does not take these sizes.
 pub fn forward(
     x: &Tensor,
     weight: &Tensor,
@@ -115,17 +132,18 @@ pub fn forward(
     stride: usize,
     padding: usize,
     output_padding: usize,
-    version: Version,
+    kernel: impl Into<Kernel>,
 ) -> Result<Tensor> {
+    let kernel = kernel.into();
     let params = sizes(x.shape(), weight.shape(), bias.map(Tensor::shape), [stride, padding, output_padding])?;
-    if version == Version::V2 && select(&params) != Version::V2 {
+    if kernel.version == Version::V2 && !takes(&params, kernel) {
         let message = format!(
             "v2 needs kernel = stride, no padding and result channels that divide by 4, got weight {} and stride {stride}",
             weight.shape()
         );
         return Err(Error::shape(OP, message));
     }
-    launch(x, weight, bias, params, version)
+    launch(x, weight, bias, params, kernel)
 }
 
 fn launch(
@@ -133,12 +151,12 @@ fn launch(
     weight: &Tensor,
     bias: Option<&Tensor>,
     params: ConvTranspose2dParams,
-    version: Version,
+    kernel: Kernel,
 ) -> Result<Tensor> {
     let p = &params;
     let y = x.device().empty(OP, [p.batch, p.out_h, p.out_w, p.out_c].map(|extent| extent as usize))?;
     match x.device() {
-        Device::Gpu(_) => gather(p, x, weight, bias, &y, version)?,
+        Device::Gpu(_) => gather(p, x, weight, bias, &y, kernel)?,
         Device::Cpu(_) => {
             let bias = bias.map(Tensor::f32s);
             plain::forward(p, &x.f32s(), &weight.f32s(), bias.as_deref(), &mut y.f32s_mut());
@@ -199,9 +217,9 @@ fn gather(
     weight: &Tensor,
     bias: Option<&Tensor>,
     y: &Tensor,
-    version: Version,
+    kernel: Kernel,
 ) -> Result<()> {
-    let weight = match version {
+    let weight = match kernel.version {
         Version::V1 => weight.detach(),
         Version::V2 => {
             let transposed = x.device().empty(OP, weight.shape())?;
@@ -213,14 +231,20 @@ fn gather(
     for images in x.device().image_ranges(OP, &[x, y])? {
         let (x, y) = (x.images(&images), y.images(&images));
         let params = ConvTranspose2dParams { batch: images.len() as u32, ..*p };
-        let (entry, invocations) = match version {
+        let (entry, invocations) = match kernel.version {
             Version::V1 => ("forward_v1", y.len()),
             Version::V2 => {
                 let columns = (p.kernel_h * p.kernel_w * p.out_c) as usize;
-                ("forward_v2", (x.len() / p.in_c as usize).div_ceil(8) * (columns / 8))
+                ("forward_v2", Tile::of(kernel).tiles(x.len() / p.in_c as usize, columns))
             }
         };
-        SHADER.entry(entry).params(&params).reads([&x, &weight, bias]).writes([&y]).over(invocations)?;
+        SHADER
+            .entry(entry)
+            .constants(kernel.constants)
+            .params(&params)
+            .reads([&x, &weight, bias])
+            .writes([&y])
+            .over(invocations)?;
     }
     Ok(())
 }
@@ -245,14 +269,17 @@ impl Backward for ConvTranspose2dBackward {
         if wanted.needs(0) {
             let gx = wanted.empty(OP, 0, x.shape())?;
             match gy.device() {
-                Device::Gpu(_) => conv2d::gather(&p, gy, weight, None, &gx, conv2d::select(x.shape().last()))?,
+                Device::Gpu(_) => {
+                    let kernel = conv2d::select(gy.device(), &p, Part::Forward);
+                    conv2d::gather(&p, gy, weight, None, &gx, kernel)?;
+                }
                 Device::Cpu(_) => plain::backward_input(params, &gy.f32s(), &weight.f32s(), &mut gx.f32s_mut()),
             }
             gradients[0] = Some(gx);
         }
         if wanted.needs(1) {
             let gw = wanted.empty(OP, 1, weight.shape())?;
-            let kernel = conv2d::WeightKernel::select(p.in_c as usize, p.out_c as usize);
+            let kernel = conv2d::WeightKernel::select(gy.device(), &p);
             conv2d::backward_weight(&p, gy, x, &gw, None, kernel)?;
             gradients[1] = Some(gw);
         }

@@ -44,13 +44,13 @@
 
 use std::ops::Range;
 
-use super::Version;
-use super::plan::{Plan, Sizes};
+use super::plan::Plan;
+use super::{Version, choice};
 use crate::autograd::{Backward, Setting, Wanted, record};
 use crate::cpu::depthwise_conv2d::{self as plain, DepthwiseConv2dParams};
 use crate::debug::observed;
-use crate::gpu::Shader;
 use crate::gpu::shader::shader;
+use crate::gpu::{Shader, Sizes};
 use crate::tensor::{Device, Tensor};
 use crate::{Error, Result};
 
@@ -87,12 +87,17 @@ const COLUMNS: usize = 16;
 /// [`Error::Shape`] if x is no image batch, weight or bias do not fit its channels, or the kernel is larger than the
 /// padded image.
 pub fn depthwise_conv2d(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, padding: usize) -> Result<Tensor> {
-    let version = select(x.shape().last());
+    let version = select(x, weight, padding);
     observed(OP, x.device(), |on| forward(&on.read(x)?, &on.read(weight)?, on.maybe(bias)?.as_ref(), padding, version))
 }
 
+fn select(x: &Tensor, weight: &Tensor, padding: usize) -> Version {
+    let sizes = || Sizes { kernel: weight.shape().dims()[0], padding, ..Sizes::of(x.shape()) };
+    choice::version(x.device(), OP, sizes, usual(x.shape().last()))
+}
+
 /// Four channels at a time wherever they divide.
-fn select(channels: usize) -> Version {
+fn usual(channels: usize) -> Version {
     if channels.is_multiple_of(4) { Version::V2 } else { Version::V1 }
 }
 

@@ -43,13 +43,13 @@
 
 use std::ops::Range;
 
-use super::Version;
 use super::plan::Plan;
+use super::{Version, choice};
 use crate::autograd::{Backward, Setting, Wanted, record};
 use crate::cpu::layer_norm::{self as plain, LayerNormParams};
 use crate::debug::observed;
-use crate::gpu::Shader;
 use crate::gpu::shader::shader;
+use crate::gpu::{Shader, Sizes};
 use crate::tensor::{Device, Shape, Tensor};
 use crate::{Error, Result};
 
@@ -81,12 +81,16 @@ pub(super) const PLAN: Plan = Plan {
 /// # Errors
 /// [`Error::Shape`] if x is empty or if weight or bias is not `[C]`.
 pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f32) -> Result<Tensor> {
-    let version = select(x.shape().last());
+    let version = select(x);
     observed(OP, x.device(), |on| forward(&on.read(x)?, &on.read(weight)?, &on.read(bias)?, eps, version))
 }
 
+fn select(x: &Tensor) -> Version {
+    choice::version(x.device(), OP, || Sizes::of(x.shape()), usual(x.shape().last()))
+}
+
 /// Four channels at a time wherever they divide.
-fn select(channels: usize) -> Version {
+fn usual(channels: usize) -> Version {
     if channels.is_multiple_of(4) { Version::V2 } else { Version::V1 }
 }
 

@@ -42,13 +42,14 @@
 //! ```
 //! </details>
 
-use super::plan::{Plan, Sizes};
-use super::{Version, chunks_with_room};
+use super::choice::{Kernel, choose};
+use super::plan::Plan;
+use super::{Tile, Version, chunks_with_room};
 use crate::autograd::{Backward, Wanted, record};
 use crate::cpu::linear::{self as plain, LinearParams};
 use crate::debug::observed;
-use crate::gpu::Shader;
 use crate::gpu::shader::shader;
+use crate::gpu::{Part, Question, Shader, Sizes};
 use crate::tensor::{Device, Shape, Tensor};
 use crate::{Error, Result};
 
@@ -81,20 +82,31 @@ pub(super) const PLAN: Plan = Plan {
 /// # Errors
 /// [`Error::Shape`] if the channels differ.
 pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
-    let version = select(weight.shape().last());
-    observed(OP, x.device(), |on| forward(&on.read(x)?, &on.read(weight)?, on.maybe(bias)?.as_ref(), version))
+    let kernel = select(x, weight.shape().last(), Part::Forward);
+    observed(OP, x.device(), |on| forward(&on.read(x)?, &on.read(weight)?, on.maybe(bias)?.as_ref(), kernel))
 }
 
-/// The version for a result of that many channels.
-fn select(channels: usize) -> Version {
-    if channels.is_multiple_of(8) { Version::V2 } else { Version::V1 }
+/// The kernel of the product for the result of a layer or for its input gradient.
+fn select(x: &Tensor, outputs: usize, part: Part) -> Kernel {
+    let channels = if part == Part::BackwardInput { x.shape().last() } else { outputs };
+    let usual = if channels.is_multiple_of(8) { Version::V2 } else { Version::V1 };
+    choose(x.device(), || Some(question(x, outputs, part)), usual.into(), || kernels(channels))
 }
 
-/// [`linear`] with a chosen version.
+/// All kernels of the product that make a result of so many channels.
+pub fn kernels(channels: usize) -> Vec<Kernel> {
+    Kernel::all(&SHADER, |kernel| channels.is_multiple_of(Tile::of(kernel).columns))
+}
+
+fn question(x: &Tensor, outputs: usize, part: Part) -> Question {
+    Question { op: OP, part, sizes: Sizes { out: outputs, ..Sizes::of(x.shape()) } }
+}
+
+/// [`linear`] with a chosen kernel.
 ///
 /// # Errors
-/// As [`linear`], and if the version does not take these channels.
-pub fn forward(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, version: Version) -> Result<Tensor> {
+/// As [`linear`], and if the kernel does not take these channels.
+pub fn forward(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, kernel: impl Into<Kernel>) -> Result<Tensor> {
     let (rows, inputs) = x.shape().rows(OP)?;
     let [weight_in, outputs] = match weight.shape().dims() {
         [i, o] => [*i, *o],
@@ -125,7 +137,7 @@ pub fn forward(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, version: Vers
     dims[x.shape().rank() - 1] = outputs;
     let y = x.device().empty(OP, Shape::new(&dims)?)?;
     match x.device() {
-        Device::Gpu(_) => multiply(&params, x, weight, bias, &y, version)?,
+        Device::Gpu(_) => multiply(&params, x, weight, bias, &y, kernel.into())?,
         Device::Cpu(_) => {
             let bias = bias.map(Tensor::f32s);
             plain::forward(&params, &x.f32s(), &weight.f32s(), bias.as_deref(), &mut y.f32s_mut());
@@ -141,21 +153,27 @@ fn multiply(
     weight: &Tensor,
     bias: Option<&Tensor>,
     y: &Tensor,
-    version: Version,
+    kernel: Kernel,
 ) -> Result<()> {
-    if version == Version::V2 && !p.outputs.is_multiple_of(8) {
-        return Err(Error::shape(OP, format!("v2 needs channels that divide by 8, got {}", p.outputs)));
-    }
+    let outputs = p.outputs as usize;
+    let tile = Tile::of(kernel);
+    tile.check(OP, kernel, outputs)?;
     let bias = bias.unwrap_or(weight).detach(); // without a bias the binding is not read
     for images in x.device().image_ranges(OP, &[x, y])? {
         let (x, y) = (x.images(&images), y.images(&images));
-        let rows = y.len() / p.outputs as usize;
+        let rows = y.len() / outputs;
         let params = LinearParams { rows: rows as u32, ..*p };
-        let (entry, invocations) = match version {
+        let (entry, invocations) = match kernel.version {
             Version::V1 => ("forward_v1", y.len()),
-            Version::V2 => ("forward_v2", rows.div_ceil(8) * (p.outputs as usize / 8)),
+            Version::V2 => ("forward_v2", tile.tiles(rows, outputs)),
         };
-        SHADER.entry(entry).params(&params).reads([x, weight.detach(), bias.clone()]).writes([y]).over(invocations)?;
+        SHADER
+            .entry(entry)
+            .constants(kernel.constants)
+            .params(&params)
+            .reads([x, weight.detach(), bias.clone()])
+            .writes([y])
+            .over(invocations)?;
     }
     Ok(())
 }
@@ -164,13 +182,19 @@ fn multiply(
 ///
 /// # Errors
 /// As [`forward`].
-pub fn backward_input(p: &LinearParams, gy: &Tensor, weight: &Tensor, gx: &Tensor, version: Version) -> Result<()> {
+pub fn backward_input(
+    p: &LinearParams,
+    gy: &Tensor,
+    weight: &Tensor,
+    gx: &Tensor,
+    kernel: impl Into<Kernel>,
+) -> Result<()> {
     match gy.device() {
         Device::Gpu(_) => {
             let transposed = gy.device().empty(OP, [p.outputs as usize, p.inputs as usize])?;
             SHADER.entry("transpose").params(p).reads([weight]).writes([&transposed]).over(weight.len())?;
             let swapped = LinearParams { inputs: p.outputs, outputs: p.inputs, has_bias: 0, ..*p };
-            multiply(&swapped, gy, &transposed, None, gx, version)
+            multiply(&swapped, gy, &transposed, None, gx, kernel.into())
         }
         Device::Cpu(_) => {
             plain::backward_input(p, &gy.f32s(), &weight.f32s(), &mut gx.f32s_mut());
@@ -250,7 +274,7 @@ impl Backward for LinearBackward {
         let p = &self.params;
         let gx = if wanted.needs(0) {
             let gx = wanted.empty(OP, 0, self.x.shape())?;
-            backward_input(p, gy, &self.weight, &gx, select(p.inputs as usize))?;
+            backward_input(p, gy, &self.weight, &gx, select(&self.x, p.outputs as usize, Part::BackwardInput))?;
             Some(gx)
         } else {
             None
@@ -263,8 +287,12 @@ impl Backward for LinearBackward {
             1 => Some(wanted.empty(OP, 2, [p.outputs as usize].into())?),
             _ => None,
         };
-        let both = p.inputs.is_multiple_of(8) && p.outputs.is_multiple_of(8);
-        let version = if both { Version::V2 } else { Version::V1 };
+        let question = || Some(question(&self.x, p.outputs as usize, Part::BackwardWeight));
+        let version = if p.inputs.is_multiple_of(8) && p.outputs.is_multiple_of(8) {
+            choose(gy.device(), question, Version::V2, || vec![Version::V1, Version::V2])
+        } else {
+            Version::V1
+        };
         backward_weight(p, &self.x, gy, &gw, gb.as_ref(), version)?;
         Ok(vec![gx, Some(gw), gb])
     }

@@ -18,6 +18,7 @@ pub mod adam;
 pub mod add;
 pub mod batch_norm;
 pub mod bce_dice;
+mod choice;
 pub mod clip_norm;
 pub mod concat;
 pub mod conv2d;
@@ -42,6 +43,7 @@ pub use adam::{Adam, adam};
 pub use add::{add, add_assign};
 pub use batch_norm::{Mode, RunningStats, batch_norm};
 pub use bce_dice::{BceDice, Pooling, bce_dice};
+pub use choice::{Kernel, use_tuned};
 pub use clip_norm::clip_norm;
 pub use concat::concat;
 pub use conv_transpose2d::conv_transpose2d;
@@ -150,6 +152,35 @@ pub const UNIFORMS: &[(&str, &str, Fields)] = &[
     ("upsample_bilinear", "Params", crate::cpu::upsample_bilinear::UpsampleBilinearParams::FIELDS),
 ];
 
+/// What one invocation of the tile engine (`shaders/lib/gemm_tile.wgsl`) computes.
+#[derive(Debug, Clone, Copy)]
+struct Tile {
+    rows: usize,
+    columns: usize,
+}
+
+impl Tile {
+    /// `TILE_M` rows and `TILE_N` vectors of four columns.
+    fn of(kernel: Kernel) -> Self {
+        Self { rows: kernel.number("TILE_M", 8), columns: 4 * kernel.number("TILE_N", 2) }
+    }
+
+    /// Tiles that cover a matrix.
+    fn tiles(self, rows: usize, columns: usize) -> usize {
+        rows.div_ceil(self.rows) * (columns / self.columns)
+    }
+
+    /// # Errors
+    /// [`Error::Shape`](crate::Error) if tiles do not fit the channels.
+    fn check(self, op: &'static str, kernel: Kernel, channels: usize) -> crate::Result<()> {
+        if kernel.version == Version::V1 || channels.is_multiple_of(self.columns) {
+            return Ok(());
+        }
+        let message = format!("{kernel} needs channels that divide by {}, got {channels}", self.columns);
+        Err(crate::Error::shape(op, message))
+    }
+}
+
 /// Which kernel of an op runs, where there is more than one. `V1` is the naive one, kept because it teaches and
 /// because the others are measured against it. An op's own `select` chooses from the shapes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -166,6 +197,27 @@ impl Version {
         match self {
             Self::V1 => "v1",
             Self::V2 => "v2",
+        }
+    }
+}
+
+impl std::fmt::Display for Version {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The host counts tiles with the numbers that the shaders have.
+    #[test]
+    fn usual_tiles_are_those_of_the_file() {
+        for shader in [conv2d::SHADER, linear::SHADER, conv_transpose2d::SHADER] {
+            let usual: Vec<_> = shader.tunables().iter().map(|tunable| (tunable.name, tunable.usual)).collect();
+            let tile = Tile::of(Version::V2.into());
+            assert_eq!(usual, [("TILE_M", tile.rows as u32), ("TILE_N", tile.columns as u32 / 4)], "{}", shader.name);
         }
     }
 }

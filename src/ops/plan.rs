@@ -1,7 +1,11 @@
 //! Why an op takes which version of its kernels, and an op of any sizes on its own: for `show plan` and the debug
 //! ladder. Each op's file says both in its `PLAN`; here they are looked up and run.
 
+use std::cell::{Cell, RefCell};
+
 use super::PLANS;
+use crate::gpu::Part;
+pub use crate::gpu::Sizes;
 use crate::tensor::random::Stream;
 use crate::tensor::{Device, Shape, Tensor};
 use crate::{Error, Result, Tape};
@@ -17,29 +21,18 @@ pub struct Plan {
     pub run: fn(&Inputs<'_>) -> Result<Option<Tensor>>,
 }
 
-/// Sizes of an op on its own.
-#[derive(Debug, Clone, Copy)]
-pub struct Sizes {
-    /// Of x: images `[N, H, W, C]`, or what else the op takes.
-    pub shape: Shape,
-    /// Channels of the result, for ops with a weight; of the other tensor, for `concat`.
-    pub out: usize,
-    /// Rows and columns of the kernel.
-    pub kernel: usize,
-    /// Of convolutions.
-    pub stride: usize,
-    /// Of convolutions.
-    pub padding: usize,
-}
-
-/// Makes the tensors of a [`Plan`]'s run: numbers between -1 and 1, the same in every run; none where nothing is computed.
+/// The tensors of a [`Plan`]'s run: numbers between -1 and 1, the same in every run; none where nothing is computed.
 #[derive(Debug)]
 pub struct Inputs<'a> {
     /// Where the op runs.
     pub device: &'a Device,
     /// What was asked for.
     pub sizes: Sizes,
-    tape: &'a Tape,
+    /// What records the op, and the gradients that are wanted.
+    recorded: Option<(&'a Tape, Part)>,
+    /// Tensors of the runs before, in the order in which an op asks for them.
+    made: &'a RefCell<Vec<Tensor>>,
+    next: Cell<usize>,
 }
 
 impl Inputs<'_> {
@@ -48,15 +41,23 @@ impl Inputs<'_> {
     /// # Errors
     /// As [`Device::empty`].
     pub fn x(&self) -> Result<Tensor> {
-        self.input(self.sizes.shape)
+        self.watched(self.sizes.shape, Part::BackwardInput)
     }
 
-    /// A tensor whose gradient is wanted.
+    /// A further tensor whose gradient is wanted: a weight, a bias, the second of two inputs.
     ///
     /// # Errors
     /// As [`Device::empty`].
     pub fn input(&self, shape: impl Into<Shape>) -> Result<Tensor> {
-        Ok(self.tape.watch_input(&self.constant(shape)?))
+        self.watched(shape.into(), Part::BackwardWeight)
+    }
+
+    fn watched(&self, shape: Shape, part: Part) -> Result<Tensor> {
+        let tensor = self.constant(shape)?;
+        match self.recorded {
+            Some((tape, wanted)) if wanted == part || wanted == Part::Both => Ok(tape.watch_input(&tensor)),
+            _ => Ok(tensor),
+        }
     }
 
     /// A tensor that is not differentiated.
@@ -64,14 +65,13 @@ impl Inputs<'_> {
     /// # Errors
     /// As [`Device::empty`].
     pub fn constant(&self, shape: impl Into<Shape>) -> Result<Tensor> {
-        const OP: &str = "plan";
-        let shape = shape.into();
-        if matches!(self.device, Device::Gpu(context) if context.is_planning()) {
-            return self.device.empty(OP, shape);
+        let index = self.next.replace(self.next.get() + 1);
+        if let Some(made) = self.made.borrow().get(index) {
+            return Ok(made.clone());
         }
-        let stream = Stream::named(OP, "numbers");
-        let values: Vec<f32> = (0..shape.len() as u64).map(|index| stream.unit(index)).collect();
-        self.device.tensor(OP, shape, &values)
+        let tensor = numbers(self.device, &format!("tensor {index}"), shape.into())?;
+        self.made.borrow_mut().push(tensor.clone());
+        Ok(tensor)
     }
 
     /// As many numbers as [`Sizes::shape`] has, in one row: parameters, gradients, moments.
@@ -80,6 +80,70 @@ impl Inputs<'_> {
     /// As [`Device::empty`].
     pub fn flat(&self) -> Result<Tensor> {
         self.constant([self.sizes.shape.len()])
+    }
+}
+
+/// Numbers between -1 and 1 that belong to a name; a tensor without numbers on a device that only plans.
+fn numbers(device: &Device, name: &str, shape: Shape) -> Result<Tensor> {
+    const OP: &str = "plan";
+    if matches!(device, Device::Gpu(context) if context.is_planning()) {
+        return device.empty(OP, shape);
+    }
+    let stream = Stream::named(OP, name);
+    let values: Vec<f32> = (0..shape.len() as u64).map(|index| stream.unit(index)).collect();
+    device.tensor(OP, shape, &values)
+}
+
+/// An op of any sizes that can be run again and again on the same tensors.
+#[derive(Debug)]
+pub struct Prepared {
+    plan: &'static Plan,
+    device: Device,
+    sizes: Sizes,
+    made: RefCell<Vec<Tensor>>,
+}
+
+impl Prepared {
+    /// Looks the op up; its tensors are made by the first run.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for an op that does not exist.
+    pub fn new(op: &str, device: &Device, sizes: Sizes) -> Result<Self> {
+        let Some(plan) = PLANS.iter().find(|plan| plan.op == op) else {
+            let names: Vec<&str> = PLANS.iter().map(|plan| plan.op).collect();
+            return Err(Error::Config(format!("there is no op {op}; there are {}", names.join(", "))));
+        };
+        Ok(Self { plan, device: device.clone(), sizes, made: RefCell::default() })
+    }
+
+    /// Runs the op without recording it. Its result can be differentiated; `None` for an op without a gradient.
+    ///
+    /// # Errors
+    /// As the op.
+    pub fn forward(&self) -> Result<Option<Tensor>> {
+        self.run(None)
+    }
+
+    /// Runs the op and records it for the gradients of a part: of what [`Inputs::x`] gave it, of what
+    /// [`Inputs::input`] did, or of both.
+    ///
+    /// # Errors
+    /// As the op.
+    pub fn record(&self, tape: &Tape, part: Part) -> Result<Option<Tensor>> {
+        self.run(Some((tape, part)))
+    }
+
+    /// A gradient for a result.
+    ///
+    /// # Errors
+    /// As [`Device::tensor`].
+    pub fn gradient_of(&self, y: &Tensor) -> Result<Tensor> {
+        numbers(&self.device, "gradient", y.shape())
+    }
+
+    fn run(&self, recorded: Option<(&Tape, Part)>) -> Result<Option<Tensor>> {
+        let Self { plan, device, sizes, made } = self;
+        (plan.run)(&Inputs { device, sizes: *sizes, recorded, made, next: Cell::new(0) })
     }
 }
 
@@ -108,17 +172,12 @@ pub fn rule(shader: &str, entry: &str) -> Option<String> {
 /// # Errors
 /// [`Error::Config`] for an op that does not exist; else as the op.
 pub fn run(op: &str, device: &Device, sizes: &Sizes) -> Result<u64> {
-    let Some(plan) = PLANS.iter().find(|plan| plan.op == op) else {
-        let names: Vec<&str> = PLANS.iter().map(|plan| plan.op).collect();
-        return Err(Error::Config(format!("there is no op {op}; there are {}", names.join(", "))));
-    };
+    let prepared = Prepared::new(op, device, *sizes)?;
     let tape = Tape::new();
-    let inputs = Inputs { device, sizes: *sizes, tape: &tape };
-    let y = (plan.run)(&inputs)?;
+    let y = prepared.record(&tape, Part::Both)?;
     let macs = tape.operations().iter().map(|operation| operation.macs).sum();
     if let Some(y) = y {
-        let gy = inputs.constant(y.shape())?;
-        tape.backward_from(&y, &gy)?;
+        tape.backward_from(&y, &prepared.gradient_of(&y)?)?;
     }
     Ok(macs)
 }

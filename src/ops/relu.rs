@@ -35,13 +35,13 @@
 //! ```
 //! </details>
 
-use super::Version;
 use super::plan::Plan;
+use super::{Version, choice};
 use crate::autograd::{Backward, Wanted, record};
 use crate::cpu::relu as plain;
 use crate::debug::observed;
-use crate::gpu::Shader;
 use crate::gpu::shader::shader;
+use crate::gpu::{Shader, Sizes};
 use crate::tensor::{Device, Shape, Tensor};
 use crate::{Error, Result};
 
@@ -63,11 +63,15 @@ pub(super) const PLAN: Plan =
 /// # Errors
 /// [`Error::Shape`] if x has no element.
 pub fn relu(x: &Tensor) -> Result<Tensor> {
-    observed(OP, x.device(), |on| forward(&on.read(x)?, select(x.shape())))
+    observed(OP, x.device(), |on| forward(&on.read(x)?, select(x)))
+}
+
+fn select(x: &Tensor) -> Version {
+    choice::version(x.device(), OP, || Sizes::of(x.shape()), usual(x.shape()))
 }
 
 /// Four at a time where that divides.
-fn select(shape: Shape) -> Version {
+fn usual(shape: Shape) -> Version {
     if shape.len().is_multiple_of(4) { Version::V2 } else { Version::V1 }
 }
 
@@ -77,7 +81,7 @@ fn select(shape: Shape) -> Version {
 /// As [`relu`]; [`Error::Shape`] for [`Version::V2`] if the elements do not divide by 4.
 pub fn forward(x: &Tensor, version: Version) -> Result<Tensor> {
     x.shape().rows(OP)?;
-    if version == Version::V2 && select(x.shape()) != Version::V2 {
+    if version == Version::V2 && usual(x.shape()) != Version::V2 {
         return Err(Error::shape(OP, format!("v2 needs 4n elements, got {}", x.shape())));
     }
     let y = x.device().empty(OP, x.shape())?;

@@ -39,13 +39,13 @@
 //! ```
 //! </details>
 
-use super::Version;
 use super::plan::Plan;
+use super::{Version, choice};
 use crate::autograd::{Backward, Setting, Wanted, record};
 use crate::cpu::shift::{self as plain, ShiftParams};
 use crate::debug::observed;
-use crate::gpu::Shader;
 use crate::gpu::shader::shader;
+use crate::gpu::{Shader, Sizes};
 use crate::tensor::{Device, Tensor};
 use crate::{Error, Result};
 
@@ -81,12 +81,16 @@ pub enum Axis {
 /// # Errors
 /// [`Error::Shape`] if x is no image batch.
 pub fn shift(x: &Tensor, axis: Axis) -> Result<Tensor> {
-    let [_, _, _, c] = x.shape().nhwc(OP)?;
-    observed(OP, x.device(), |on| forward(&on.read(x)?, axis, select(c)))
+    x.shape().nhwc(OP)?;
+    observed(OP, x.device(), |on| forward(&on.read(x)?, axis, select(x)))
+}
+
+fn select(x: &Tensor) -> Version {
+    choice::version(x.device(), OP, || Sizes::of(x.shape()), usual(x.shape().last()))
 }
 
 /// Four channels at a time where they divide; below 12 channels they could lie in three groups.
-fn select(channels: usize) -> Version {
+fn usual(channels: usize) -> Version {
     if channels.is_multiple_of(4) && channels >= 12 { Version::V2 } else { Version::V1 }
 }
 
@@ -96,7 +100,7 @@ fn select(channels: usize) -> Version {
 /// As [`shift`]; [`Error::Shape`] for [`Version::V2`] if the channels do not divide by 4 or are fewer than 12.
 pub fn forward(x: &Tensor, axis: Axis, version: Version) -> Result<Tensor> {
     let [_, h, w, c] = x.shape().nhwc(OP)?;
-    if version == Version::V2 && select(c) != Version::V2 {
+    if version == Version::V2 && usual(c) != Version::V2 {
         return Err(Error::shape(OP, format!("v2 needs 4n channels, at least 12, got {}", x.shape())));
     }
     let (length, inner) = match axis {

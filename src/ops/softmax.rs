@@ -34,13 +34,13 @@
 //! ```
 //! </details>
 
-use super::Version;
 use super::plan::Plan;
+use super::{Version, choice};
 use crate::autograd::{Backward, Wanted, record};
 use crate::cpu::softmax::{self as plain, SoftmaxParams};
 use crate::debug::observed;
-use crate::gpu::Shader;
 use crate::gpu::shader::shader;
+use crate::gpu::{Shader, Sizes};
 use crate::tensor::{Device, Tensor};
 use crate::{Error, Result};
 
@@ -62,11 +62,15 @@ pub(super) const PLAN: Plan =
 /// # Errors
 /// [`Error::Shape`] if x has no element.
 pub fn softmax(x: &Tensor) -> Result<Tensor> {
-    observed(OP, x.device(), |on| forward(&on.read(x)?, select(x.shape().last())))
+    observed(OP, x.device(), |on| forward(&on.read(x)?, select(x)))
+}
+
+fn select(x: &Tensor) -> Version {
+    choice::version(x.device(), OP, || Sizes::of(x.shape()), usual(x.shape().last()))
 }
 
 /// Four channels at a time where they divide.
-fn select(channels: usize) -> Version {
+fn usual(channels: usize) -> Version {
     if channels.is_multiple_of(4) { Version::V2 } else { Version::V1 }
 }
 
@@ -76,7 +80,7 @@ fn select(channels: usize) -> Version {
 /// As [`softmax`]; [`Error::Shape`] for [`Version::V2`] if the channels do not divide by 4.
 pub fn forward(x: &Tensor, version: Version) -> Result<Tensor> {
     let (rows, channels) = x.shape().rows(OP)?;
-    if version == Version::V2 && select(channels) != Version::V2 {
+    if version == Version::V2 && usual(channels) != Version::V2 {
         return Err(Error::shape(OP, format!("v2 needs channels that divide by 4, got {}", x.shape())));
     }
     let params = SoftmaxParams { channels: channels as u32 };

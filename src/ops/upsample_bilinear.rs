@@ -42,13 +42,13 @@
 //! ```
 //! </details>
 
-use super::Version;
 use super::plan::Plan;
+use super::{Version, choice};
 use crate::autograd::{Backward, Setting, Wanted, record};
 use crate::cpu::upsample_bilinear::{self as plain, UpsampleBilinearParams};
 use crate::debug::observed;
-use crate::gpu::Shader;
 use crate::gpu::shader::shader;
+use crate::gpu::{Shader, Sizes};
 use crate::tensor::{Device, Tensor};
 use crate::{Error, Result};
 
@@ -75,12 +75,16 @@ pub(super) const PLAN: Plan = Plan {
 /// # Errors
 /// [`Error::Shape`] if x is no image batch.
 pub fn upsample_bilinear(x: &Tensor, align_corners: bool) -> Result<Tensor> {
-    let [_, _, _, c] = x.shape().nhwc(OP)?;
-    observed(OP, x.device(), |on| forward(&on.read(x)?, align_corners, select(c)))
+    x.shape().nhwc(OP)?;
+    observed(OP, x.device(), |on| forward(&on.read(x)?, align_corners, select(x)))
+}
+
+fn select(x: &Tensor) -> Version {
+    choice::version(x.device(), OP, || Sizes::of(x.shape()), usual(x.shape().last()))
 }
 
 /// Four channels at a time where they divide.
-fn select(channels: usize) -> Version {
+fn usual(channels: usize) -> Version {
     if channels.is_multiple_of(4) { Version::V2 } else { Version::V1 }
 }
 
@@ -90,7 +94,7 @@ fn select(channels: usize) -> Version {
 /// As [`upsample_bilinear`]; [`Error::Shape`] for [`Version::V2`] if the channels do not divide by 4.
 pub fn forward(x: &Tensor, align_corners: bool, version: Version) -> Result<Tensor> {
     let [n, h, w, c] = x.shape().nhwc(OP)?;
-    if version == Version::V2 && select(c) != Version::V2 {
+    if version == Version::V2 && usual(c) != Version::V2 {
         return Err(Error::shape(OP, format!("v2 needs channels that divide by 4, got {}", x.shape())));
     }
     let params = UpsampleBilinearParams {

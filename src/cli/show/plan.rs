@@ -91,7 +91,7 @@ fn planned(args: &PlanArgs) -> Result<Planned> {
         match event {
             PlanEvent::Launched(launch) => launches.push((pass, launch)),
             PlanEvent::Finished { .. } => pass = "backward",
-            PlanEvent::Allocated { .. } | PlanEvent::Freed { .. } => {}
+            PlanEvent::Allocated { .. } | PlanEvent::Freed { .. } | PlanEvent::Asked { .. } => {}
         }
     }
     Ok(Planned { launches, macs, device: device.clone() })

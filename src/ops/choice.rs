@@ -1,0 +1,110 @@
+//! Which of its kernels an op takes: the one that `shadegrad tune` found fastest for these sizes on this device, else the
+//! one that usually is.
+
+use std::fmt;
+
+use super::{SHADERS, Version, plan};
+use crate::Result;
+use crate::gpu::plan::PlanEvent;
+use crate::gpu::{Constants, Part, Question, Shader, Sizes, Tuned};
+use crate::tensor::Device;
+
+/// A kernel: its version, and the numbers of `// @tune` constants that are not those of the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Kernel {
+    /// Which one.
+    pub version: Version,
+    /// Its constants.
+    pub constants: Constants,
+}
+
+impl From<Version> for Kernel {
+    fn from(version: Version) -> Self {
+        Self { version, constants: Constants::default() }
+    }
+}
+
+impl fmt::Display for Kernel {
+    /// `v2`, `v2 TILE_M=4`.
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(self.version.name())?;
+        if self.constants == Constants::default() { Ok(()) } else { write!(out, " {}", self.constants) }
+    }
+}
+
+impl Kernel {
+    /// `v1`, and `v2` with each combination of the shader's constants that `takes` allows; the file's own first.
+    pub(super) fn all(shader: &Shader, takes: impl Fn(Self) -> bool) -> Vec<Self> {
+        let v2 = shader.variants().into_iter().map(|constants| Self { version: Version::V2, constants });
+        std::iter::once(Version::V1.into()).chain(v2.filter(|kernel| takes(*kernel))).collect()
+    }
+
+    /// The number of a constant that is `usual` in the file.
+    pub(super) fn number(self, name: &str, usual: usize) -> usize {
+        self.constants.get(name).map_or(usual, |number| number as usize)
+    }
+}
+
+/// Lets ops take the kernels that `shadegrad tune` found fastest on a device's adapter, with its driver and our shaders'
+/// text. Nothing happens on the CPU, with `SHADEGRAD_TUNE=0`, or where nothing was tuned.
+///
+/// # Errors
+/// [`Error::Config`](crate::Error::Config) or [`Error::Io`](crate::Error::Io) for a cache file that cannot be used; then
+/// the usual kernels are taken.
+pub fn use_tuned(device: &Device) -> Result<()> {
+    let Device::Gpu(context) = device else { return Ok(()) };
+    let file = match Tuned::file(context.switches.cache.as_deref(), context.facts()) {
+        Ok(file) if !context.switches.usual_kernels => file,
+        _ => return Ok(()), // a user without a cache folder has tuned nothing
+    };
+    let hash = |op: &str| SHADERS.iter().find(|shader| shader.name == op).and_then(|s| context.text_hash(s).ok());
+    context.use_tuned(Tuned::read(&file, context.facts())?.current(hash));
+    Ok(())
+}
+
+/// The answer to an op's question, if there is one among `candidates`; else `usual`. On a device that only plans, the
+/// question is noted. `None`: sizes that no question can name.
+pub(super) fn choose<K: Copy + fmt::Display>(
+    device: &Device,
+    question: impl FnOnce() -> Option<Question>,
+    usual: K,
+    candidates: impl FnOnce() -> Vec<K>,
+) -> K {
+    let Device::Gpu(context) = device else { return usual };
+    if !context.hears_questions() {
+        return usual;
+    }
+    let Some(question) = question() else { return usual };
+    let candidates = candidates();
+    if candidates.len() > 1 {
+        context.note(|| PlanEvent::Asked {
+            question,
+            usual: usual.to_string(),
+            candidates: candidates.iter().map(ToString::to_string).collect(),
+        });
+    }
+    let tuned =
+        context.tuned(&question).and_then(|name| candidates.into_iter().find(|kernel| kernel.to_string() == name));
+    let kernel = tuned.unwrap_or(usual);
+    context.say_once(3, || {
+        let reason = if tuned.is_some() { Some("tuned".to_owned()) } else { rule(&question, &kernel.to_string()) };
+        Some(format!("{question}: {kernel}, {}; first of its sizes", reason?))
+    });
+    kernel
+}
+
+/// [`choose`] between versions 1 and 2 of an op that has one version for both directions.
+pub(super) fn version(device: &Device, op: &'static str, sizes: impl FnOnce() -> Sizes, usual: Version) -> Version {
+    let question = || Some(Question { op, part: Part::Both, sizes: sizes() });
+    choose(device, question, usual, || match usual {
+        Version::V1 => vec![Version::V1],
+        Version::V2 => vec![Version::V1, Version::V2],
+    })
+}
+
+/// When the op takes this kernel without an answer.
+fn rule(question: &Question, kernel: &str) -> Option<String> {
+    let version = kernel.split(' ').next()?;
+    let stem = if question.part == Part::BackwardWeight { "backward_weight" } else { "forward" };
+    plan::rule(question.op, &format!("{stem}_{version}"))
+}
