@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use shadegrad::gpu::Shader;
 use shadegrad::ops::SHADERS;
 
 fn root() -> &'static Path {
@@ -79,6 +80,45 @@ fn every_op_page_names_its_five_files() {
         for file in want {
             assert!(files.contains(&format!("[`{file}`](")), "src/ops/{op}.rs: the link is not named {file}");
         }
+    }
+}
+
+/// Chapter 11 as `first_kernel` reads it: its files (path, text), and its lines for the lists (file, line before, line).
+fn first_kernel() -> (Vec<(String, String)>, Vec<[String; 3]>) {
+    let text = read("src/course/ch11_first_kernel.md");
+    let files = text.split("\n## `").skip(1).map(|part| {
+        let (path, rest) = part.split_once("`\n").expect("a heading is a path");
+        let (_, block) = rest.split_once("\n```").expect("a block below the heading");
+        let (_, block) = block.split_once('\n').expect("the block's language");
+        (path.to_owned(), block.split("\n```\n").next().unwrap_or_default().to_owned() + "\n")
+    });
+    let row = |line: &str| {
+        let cells: Vec<_> = line.strip_prefix("| `")?.strip_suffix("` |")?.split("` | `").map(str::to_owned).collect();
+        <[String; 3]>::try_from(cells).ok()
+    };
+    (files.collect(), text.lines().filter_map(row).collect())
+}
+
+/// `./kernels-tests/first_kernel` compiles and runs it; this sees at once what would no longer fit.
+#[test]
+fn the_first_kernel_fits() {
+    let (files, lines) = first_kernel();
+    assert_eq!(files.len(), 5, "{files:?}");
+    for (path, text) in &files {
+        assert!(path.contains("/leaky_relu."), "{path}");
+        assert!(!root().join(path).exists(), "{path} is no new file");
+        let beside = root().join(path.replace("leaky_relu", "relu"));
+        assert!(beside.exists(), "{path} lies where no op has a file");
+        if path.ends_with(".wgsl") {
+            let shader = Shader { name: "leaky_relu", source: Box::leak(text.clone().into_boxed_str()) };
+            shader.assemble(None, &[]).unwrap().validate().unwrap_or_else(|error| panic!("{error}"));
+        }
+    }
+    assert!(lines.len() >= 8, "{lines:?}");
+    for [path, after, _] in &lines {
+        assert!(path.ends_with("/mod.rs"), "{path} is no list");
+        let found = read(path).lines().filter(|line| line.trim() == after).count();
+        assert_eq!(found, 1, "{path}: {after}");
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! # The tour
 //!
-//! The [`course`] explains all of it in ten short chapters, each with a program that runs as a test:
+//! The [`course`] explains all of it in eleven short chapters, each with a program that runs as a test:
 //!
 //! | chapter | what | where |
 //! | --- | --- | --- |
@@ -16,6 +16,7 @@
 //! | [8](course::ch08_optimizer) | the optimizer changes all weights in one launch | [`ops::adam`](mod@ops::adam), [`ops::sgd`](mod@ops::sgd) |
 //! | [9](course::ch09_training) | slices in, weights out | [`data`], [`train`] |
 //! | [10](course::ch10_gpu) | what a step launches, and what lives when | [`gpu::plan`], [`debug`] |
+//! | [11](course::ch11_first_kernel) | a new op from nothing, in five files | [`ops`] |
 //!
 //! Beside the path: [`eval`] says how good weights are, [`report`] shows it. Each op's page has its formulas, a picture,
 //! and its five files: begin with [`relu`](mod@ops::relu), [`max_pool2d`](mod@ops::max_pool2d),

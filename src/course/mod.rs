@@ -1,6 +1,6 @@
 //! The course: how a network is trained on a GPU, from a number in memory to a kernel of your own. Docs only.
 //!
-//! Ten short chapters in reading order. Each says what to know, gives the formula, and has a program that runs as a
+//! Eleven short chapters in reading order. Each says what to know, gives the formula, and has a program that runs as a
 //! test on the CPU device and asserts something (`cargo test --doc course`). The files that a chapter explains are
 //! linked; links into the folders outside of `src/` work where `cargo doc --open` of a clone puts the pages.
 //!
@@ -14,6 +14,7 @@
 //! 8. [The optimizer](ch08_optimizer): SGD, Adam, the learning rate
 //! 9. [Data and training](ch09_training): a whole run on phantom heads
 //! 10. [A step on the GPU](ch10_gpu): what is launched, and what lives when
+//! 11. [Your first kernel](ch11_first_kernel): a new op from nothing, in five files
 
 #[doc = include_str!("ch01_tensor.md")]
 pub mod ch01_tensor {}
@@ -47,3 +48,6 @@ pub mod ch09_training {}
 
 #[doc = include_str!("ch10_gpu.md")]
 pub mod ch10_gpu {}
+
+#[doc = include_str!("ch11_first_kernel.md")]
+pub mod ch11_first_kernel {}

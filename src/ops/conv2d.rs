@@ -1,7 +1,9 @@
 //! 2-D convolution (as in networks: a correlation), any kernel, stride and padding.
 //!
 //! # Forward
-//! `y[n,oy,ox,co] = bias[co] + sum over ky,kx,ci of x[n, oy*s+ky-p, ox*s+kx-p, ci] * w[ky,kx,ci,co]`, x is 0 outside.
+//! `y[n,oy,ox,co] = bias[co] + sum over ky,kx,ci of x[n, oy*s+ky-p, ox*s+kx-p, ci] * w[ky,kx,ci,co]`
+//!
+//! x is 0 outside of the image.
 //!
 //! # Backward
 //! `gx[n,iy,ix,ci] = sum over ky,kx,co of gy[n, (iy+p-ky)/s, (ix+p-kx)/s, co] * w[ky,kx,ci,co]`, where s divides: the

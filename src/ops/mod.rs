@@ -12,7 +12,7 @@
 //!
 //! In an op's file the order is the same everywhere: formulas and picture, what `show plan` should know, the op, the
 //! struct that holds what its gradient needs, its `Backward`. A module and its function have the same name: the page
-//! with the formulas is the module's.
+//! with the formulas is the module's. How to add an op: [chapter 11](crate::course::ch11_first_kernel).
 
 pub mod adam;
 pub mod add;
