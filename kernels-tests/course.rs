@@ -31,7 +31,9 @@ fn section<'a>(page: &'a str, heading: &str) -> Option<&'a str> {
 /// Targets of the page's links that are paths, as files of the repository. Pages lie three folders below the pages of
 /// all crates (`target/doc/shadegrad/ops/relu`), which have the sources' own pages (`target/doc/src`) among them.
 fn linked_files(page: &str) -> Vec<PathBuf> {
-    let targets = page.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+    // Every second part is a block of code, whose links are not the page's.
+    let prose: String = page.split("\n```").step_by(2).collect();
+    let targets = prose.split("](").skip(1).filter_map(|rest| rest.split(')').next());
     let file = |target: &str| {
         if let Some(path) = target.strip_prefix("../../../../../") {
             return Some(PathBuf::from(path));
