@@ -8,7 +8,7 @@ use std::io::{Cursor, Write};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
-use shadegrad::data::normalize::normalize_slice;
+use shadegrad::data::normalize::{Rescale, normalize_slice};
 use shadegrad::data::phantom::{PhantomSettings, best_threshold, phantom_dataset, phantom_patient, write_phantom};
 use shadegrad::data::{Dataset, Normalization, Patient, Slice, Split};
 use shadegrad::eval::overlay::{
@@ -423,6 +423,35 @@ fn normalisation_of_the_real_set_has_the_published_sums() -> Outcome {
             assert!((found / expected - 1.0).abs() < 1e-6, "{kind}: {found} is not {expected}");
         }
     }
+    Ok(())
+}
+
+#[test]
+fn foreground_ignores_how_much_background_there_is() -> Outcome {
+    let mut patient = phantom_patient(&SMALL, 1)?;
+    let before = Normalization::Foreground.rescale(&patient, 3);
+    let black = vec![0; patient.slices[0].image.len()];
+    let mut bright = Vec::new();
+    for pixel in patient.slices.iter().flat_map(|slice| slice.image.chunks_exact(3)) {
+        bright.push(f64::from(before[1].apply(pixel[1])));
+    }
+    let images = || patient.slices.iter().map(|slice| slice.image.as_slice());
+    let mean = images().flat_map(|image| image.iter().skip(1).step_by(3)).map(|byte| f64::from(*byte)).sum::<f64>();
+    let level = before[1].apply((mean / bright.len() as f64).floor() as u8);
+    bright.retain(|value| *value > f64::from(level));
+    let mean = bright.iter().sum::<f64>() / bright.len() as f64;
+    let variance = bright.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / bright.len() as f64;
+    assert!(mean.abs() < 1e-5 && (variance - 1.0).abs() < 1e-4, "mean {mean}, variance {variance}");
+    // A picture of nothing lowers the mean of all: what is between both means is taken in, and little is.
+    let after = Normalization::Foreground.rescale_volume(images().chain([black.as_slice()]), 3);
+    let clipped = Normalization::PerVolume.rescale_volume(images().chain([black.as_slice()]), 3);
+    let moved = |a: &[Rescale], b: &[Rescale]| (a[1].apply(120) - b[1].apply(120)).abs();
+    assert!(moved(&before, &after) < 0.5 * moved(&Normalization::PerVolume.rescale(&patient, 3), &clipped));
+    // A missing sequence stored as a constant.
+    for slice in &mut patient.slices {
+        slice.image.chunks_exact_mut(3).for_each(|pixel| pixel[2] = 44);
+    }
+    assert_eq!(Normalization::Foreground.rescale(&patient, 3)[2].apply(44), 0.0);
     Ok(())
 }
 

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use shadegrad::data::phantom::{PhantomSettings, phantom_patient, write_phantom};
+use shadegrad::data::resize;
 use shadegrad::data::{Dataset, Format, Geometry, Normalization, Patient, Volume, find_volumes, nifti};
 use shadegrad::eval::predict::{PredictOptions, predict};
 use shadegrad::models::{self, Network, weights};
@@ -595,6 +596,22 @@ fn flips_are_averaged() -> Outcome {
     Ok(())
 }
 
+#[test]
+fn a_network_sees_the_size_it_was_trained_at() -> Outcome {
+    let large = noise(64 * 96 * 3);
+    let small = resize::bytes(&large, 3, [64, 96], [32, 32])?;
+    let device = Device::cpu();
+    let at_size = PredictOptions { size: 32, ..PredictOptions::default() };
+    let wanted = logits(&device, &volume([1, 32, 32], 3, small.clone()), &PredictOptions::default())?;
+    let same = logits(&device, &volume([1, 32, 32], 3, small), &at_size)?;
+    assert!(same == wanted, "nothing is resized where the size is right");
+    let found = logits(&device, &volume([1, 64, 96], 3, large), &at_size)?;
+    assert!(found == resize::logits(&wanted, [32, 32], [64, 96])?, "shrunk, computed, and grown back");
+    // Neither square nor of the network's multiple.
+    assert_eq!(logits(&device, &volume([2, 40, 51], 3, noise(2 * 40 * 51 * 3)), &at_size)?.len(), 2 * 40 * 51);
+    Ok(())
+}
+
 // ---------------------------------------------------------------------------------------------------------------------
 // The command
 
@@ -720,5 +737,47 @@ fn the_command_refuses_with_a_sentence_and_1() -> Outcome {
     let two = Nifti { dims: &[32, 32, 1, 2], voxels: noise(2048), ..as_nifti(&patient, 64) };
     fs::write(at("two.nii"), two.bytes())?;
     refuses(&at("two.nii"), &at("out"), &[], &["two.nii", "2 channels, but the network reads 3"])?;
+    Ok(())
+}
+
+#[test]
+fn slices_of_several_sizes_train_with_size_and_are_predicted_at_their_own() -> Outcome {
+    let folder = tempfile::tempdir()?;
+    let at = |name: &str| folder.path().join(name);
+    for (size, seed) in [(64, 1), (96, 2)] {
+        let settings = PhantomSettings { patients: 2, slices: 4, size, seed };
+        let root = write_phantom(&at(&size.to_string()), &settings, &|_, _| {})?;
+        fs::create_dir_all(at("set"))?;
+        for patient in fs::read_dir(root)?.collect::<std::io::Result<Vec<_>>>()? {
+            if patient.file_type()?.is_dir() {
+                fs::rename(patient.path(), at("set").join(format!("{size}_{}", patient.file_name().display())))?;
+            }
+        }
+    }
+    let set = at("set");
+    let (data, out) = (text(&set).to_owned(), at("run"));
+    let train =
+        ["train", "--data", &data, "--out", text(&out), "--epochs", "1", "--batch", "2", "--widths", "4,4,4,4,4"];
+    let refused = shadegrad(&train)?;
+    assert!(!refused.status.success(), "two sizes cannot be one batch");
+    let wrong = shadegrad(&[&train[..], &["--size", "50"]].concat())?;
+    assert!(String::from_utf8_lossy(&wrong.stderr).contains("size must divide by 32"));
+    let done = shadegrad(&[&train[..], &["--size", "32"]].concat())?;
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let weights = out.join("best.safetensors");
+    for patient in fs::read_dir(&set)?.collect::<std::io::Result<Vec<_>>>()? {
+        let side: usize = patient.file_name().to_str().unwrap()[..2].parse()?;
+        let masks = at(&format!("masks{}", patient.file_name().display()));
+        let args = ["predict", "--weights", text(&weights), "--input", text(&patient.path()), "--out", text(&masks)]
+            .map(str::to_owned);
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        let done = shadegrad(&[&args[..], &["--format", "png"]].concat())?;
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        let written = fs::read_dir(&masks)?.collect::<std::io::Result<Vec<_>>>()?;
+        assert_eq!(written.len(), 4);
+        for mask in written {
+            assert_eq!(image::image_dimensions(mask.path())?, (side as u32, side as u32));
+        }
+    }
     Ok(())
 }

@@ -19,7 +19,7 @@ use shadegrad::eval::SliceCounts;
 use shadegrad::eval::metrics::batch_scores;
 use shadegrad::ops::batch_norm::BatchNormSettings;
 use shadegrad::ops::conv2d::WeightKernel;
-use shadegrad::ops::{self, Adam, Axis, BceDice, Mode, Pooling, RunningStats, Sgd, Version};
+use shadegrad::ops::{self, Adam, Axis, BceDice, Mode, Pooling, RunningStats, Sgd, UpsampleSettings, Version};
 use shadegrad::tensor::random::Stream;
 use shadegrad::train::{Plateau, Schedule, TrainConfig};
 use shadegrad::{Device, Error, Gradients, Result, Shape, Tape, Tensor};
@@ -325,7 +325,8 @@ fn run(case: &Case<'_>, version: Version) -> Result<Results> {
         }
         "upsample_bilinear2d" => {
             let x = x()?;
-            (ops::upsample_bilinear::forward(&x, case.attr("align_corners") == true, version)?, vec![("grad_x", x)])
+            let settings = UpsampleSettings { align_corners: case.attr("align_corners") == true, relu: false };
+            (ops::upsample_bilinear::forward(&x, None, settings, version)?, vec![("grad_x", x)])
         }
         "max_pool2d" => {
             let x = x()?;
@@ -346,6 +347,7 @@ fn run(case: &Case<'_>, version: Version) -> Result<Results> {
                 mode: if train { Mode::Train } else { Mode::Eval },
                 momentum: case.number("momentum") as f32,
                 eps: case.number("eps") as f32,
+                relu: false,
             };
             let running = RunningStats { mean: &mean, var: &var };
             let y = ops::batch_norm::forward(&x, &w, &b, &running, &settings, version)?;
@@ -625,7 +627,7 @@ fn golden_formula_cases() {
                 let c = channels * repeat;
                 let full = |value: f32| device.tensor("golden", [c], &vec![value; c]).unwrap();
                 let (mean, var) = (full(0.0), full(0.0));
-                let settings = BatchNormSettings { mode: Mode::Train, momentum: 1.0, eps: 1e-5 };
+                let settings = BatchNormSettings { momentum: 1.0, ..BatchNormSettings::new(Mode::Train) };
                 let y = ops::batch_norm::forward(
                     &device.tensor("golden", [shape[0], shape[1], shape[2], c], &wide).unwrap(),
                     &full(1.0),

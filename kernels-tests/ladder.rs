@@ -135,8 +135,8 @@ const FAULTS: &[(&str, &str, &str, &str, &str)] = &[
     ),
     (
         "batch_norm.wgsl",
-        "if at < pixels * quads { y4[at] = (x4[at] - center) * scale + shift; }",
-        "if at < pixels * quads { y4[at] = (x4[max(at, 1u) - 1u] - center) * scale + shift; }",
+        "if at < pixels * quads { y4[at] = activated4((x4[at] - center) * scale + shift); }",
+        "if at < pixels * quads { y4[at] = activated4((x4[max(at, 1u) - 1u] - center) * scale + shift); }",
         "batch_norm",
         "result [",
     ),
@@ -272,7 +272,7 @@ fn two_devices_share_a_trace() {
 fn planned_memory_is_the_memory_of_a_step() {
     let Some(device) = devices::gpu() else { return };
     for config in configs() {
-        let plan = MemoryPlan::new(&config, 2, 64, true, Some(&device.to_string())).unwrap();
+        let plan = MemoryPlan::new(&config, 2, 64, true, false, Some(&device.to_string())).unwrap();
         let Some(device) = gpu_with(Switches::default()) else { return };
         let net = build(&device, &config, 0).unwrap();
         let shape = net.parameters().values.shape();

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use shadegrad::data::phantom::{PhantomSettings, phantom_dataset};
 use shadegrad::data::{AugmentConfig, Dataset, Normalization, Split};
-use shadegrad::models::weights;
+use shadegrad::models::{MemoryPlan, Model, ModelConfig, weights};
 use shadegrad::nn::fill;
 use shadegrad::tensor::random::Stream;
 use shadegrad::train::{
@@ -90,6 +90,35 @@ fn nothing_leaks_when_a_trainer_is_dropped() {
     drop(losses(&device, &dataset, &config, 2).unwrap());
     let memory = device.memory();
     assert_eq!((memory.live, memory.owners.len()), (0, 0), "still alive: {:?}", memory.owners);
+}
+
+/// Activations that are computed again instead of kept: the same bits, less memory.
+#[test]
+fn recomputing_changes_the_memory_and_nothing_else() {
+    let dataset = phantom();
+    for device in devices::all() {
+        for model in Model::ALL {
+            let plain = TrainConfig { model, base: 8, batch: 4, ..TrainConfig::default() };
+            let run = |recompute: bool| {
+                let config = TrainConfig { recompute, ..plain.clone() };
+                let mut trainer = Trainer::new(&device, &dataset, &config).unwrap();
+                let samples: Vec<_> = dataset.indices().map(|index| trainer.sample(index)).collect();
+                let losses = samples
+                    .chunks(4)
+                    .take(2)
+                    .map(|batch| trainer.step(batch, config.lr).unwrap().wait().unwrap()[0].to_bits());
+                let losses: Vec<u32> = losses.collect();
+                (losses, weights::to_bytes(&mut trainer.net, &Default::default()).unwrap())
+            };
+            assert!(run(false) == run(true), "{model} on {device}");
+        }
+    }
+    for (model, most) in [(Model::Unet, 0.8), (Model::Resunet, 0.9)] {
+        let config = ModelConfig { base: 16, ..ModelConfig::new(model) };
+        let [kept, again] = [false, true]
+            .map(|recompute| MemoryPlan::new(&config, 8, 256, true, recompute, None).unwrap().peak_bytes as f64);
+        assert!(again < most * kept, "{model}: {again} bytes, {kept} without");
+    }
 }
 
 /// A run that is stopped after every epoch, written to a file and read by a new trainer ends in the same bits.

@@ -1,13 +1,14 @@
-// Batch normalisation and its gradient. Layout NHWC; per channel c over all n, y, x ("pixels").
+// Batch normalisation, alone or followed by a ReLU, and its gradient. Layout NHWC; per channel c over all n, y, x ("pixels").
 //
 //   statistics      per chunk of pixels: mean and sum of (x - mean)^2
 //   finalize        mean[c], variance[c] (biased) of all chunks; running = (1-m) * running + m * batch
-//   forward         y = (x - mean) * rstd * w + b,   rstd = 1 / sqrt(variance + eps)
-//   backward_sums   per chunk of pixels: sum of gy and of gy * xhat,   xhat = (x - mean) * rstd
-//   backward_finalize   gb[c] = sum of gy,  gw[c] = sum of gy * xhat
-//   backward_input  gx = w * rstd * (gy - inverse_count * (gb + xhat * gw))
+//   forward         v = (x - mean) * rstd * w + b,   rstd = 1 / sqrt(variance + eps);   y = v, or max(v, 0)
+//   backward_sums   per chunk of pixels: sum of gv and of gv * xhat,   xhat = (x - mean) * rstd
+//   backward_finalize   gb[c] = sum of gv,  gw[c] = sum of gv * xhat;   shares = both * inverse_count
+//   backward_input  gx = w * rstd * (gv - inverse_count * (gb + xhat * gw))
 //
-// inverse_count is 1 / pixels in train mode and 0 in eval mode, where the statistics are constants.
+// inverse_count is 1 / pixels in train mode and 0 in eval mode, where the statistics are constants. gv is gy; with a
+// ReLU it is 0 where v <= 0. v is computed again from x: that is cheaper than reading y.
 //
 // The variance is never E[x^2] - E[x]^2: with |mean| 250 deviations away from 0, which doubly scaled images cause,
 // that loses every digit. Each chunk subtracts its own mean first; chunks are merged around the total mean (Chan).
@@ -43,6 +44,7 @@ struct Params {
     momentum: f32,
     eps: f32,
     inverse_count: f32,
+    floor: f32,         // v below this becomes 0: 0 with a ReLU, the lowest f32 without
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -53,6 +55,13 @@ fn chunk_range(chunk: u32) -> vec2<u32> {
     let first = (chunk / params.image_chunks) * params.image_pixels + start;
     return vec2(first, min(params.chunk, params.image_pixels - start));
 }
+
+fn activated(v: f32) -> f32 { return select(v, 0.0, v < params.floor); }
+fn activated4(v: vec4<f32>) -> vec4<f32> { return select(v, vec4(0.0), v < vec4(params.floor)); }
+
+/// gv: what of gy comes through the ReLU.
+fn gated(gy: f32, v: f32) -> f32 { return select(gy, 0.0, v <= params.floor); }
+fn gated4(gy: vec4<f32>, v: vec4<f32>) -> vec4<f32> { return select(gy, vec4(0.0), v <= vec4(params.floor)); }
 
 // ---- statistics ------------------------------------------------------------------------------------------------
 
@@ -174,7 +183,7 @@ fn forward_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgr
     let at = flat_index(gid, groups);
     if at >= params.images * params.image_pixels * params.channels { return; }
     let c = at % params.channels;
-    y[at] = (x[at] - mean[c]) * (weight[c] / sqrt(variance[c] + params.eps)) + bias[c];
+    y[at] = activated((x[at] - mean[c]) * (weight[c] / sqrt(variance[c] + params.eps)) + bias[c]);
 }
 
 @group(0) @binding(2) var<storage, read> weight4: array<vec4<f32>>;
@@ -197,7 +206,7 @@ fn forward_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgr
     let shift = bias4[q];
     for (var i = 0u; i < PIXELS; i++) {
         let at = first + i * stride;
-        if at < pixels * quads { y4[at] = (x4[at] - center) * scale + shift; }
+        if at < pixels * quads { y4[at] = activated4((x4[at] - center) * scale + shift); }
     }
 }
 
@@ -206,7 +215,9 @@ fn forward_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgr
 @group(0) @binding(2) var<storage, read> gy: array<f32>;
 @group(0) @binding(3) var<storage, read> sums_mean: array<f32>;
 @group(0) @binding(4) var<storage, read> sums_variance: array<f32>;
-@group(0) @binding(5) var<storage, read_write> sums: array<f32>; // partials[gy, gy * xhat][c][chunk]
+@group(0) @binding(5) var<storage, read> sums_weight: array<f32>;
+@group(0) @binding(6) var<storage, read> sums_bias: array<f32>;
+@group(0) @binding(7) var<storage, read_write> sums: array<f32>; // partials[gv, gv * xhat][c][chunk]
 
 @compute @workgroup_size(WG)
 fn backward_sums_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
@@ -217,21 +228,26 @@ fn backward_sums_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_
     let range = chunk_range(chunk);
     let start = range.x * params.channels + c;
     let center = sums_mean[c];
+    let rstd = 1.0 / sqrt(sums_variance[c] + params.eps);
+    let scale = sums_weight[c] * rstd;
     var sum = 0.0;
     var product = 0.0;
     for (var p = 0u; p < range.y; p++) {
-        let g = gy[start + p * params.channels];
+        let off = x[start + p * params.channels] - center;
+        let g = gated(gy[start + p * params.channels], off * scale + sums_bias[c]);
         sum += g;
-        product += g * (x[start + p * params.channels] - center);
+        product += g * off;
     }
     let to = c * params.chunks + params.first_chunk + chunk;
     sums[to] = sum;
-    sums[to + params.channels * params.chunks] = product / sqrt(sums_variance[c] + params.eps);
+    sums[to + params.channels * params.chunks] = product * rstd;
 }
 
 @group(0) @binding(2) var<storage, read> gy4: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read> sums_mean4: array<vec4<f32>>;
 @group(0) @binding(4) var<storage, read> sums_variance4: array<vec4<f32>>;
+@group(0) @binding(5) var<storage, read> sums_weight4: array<vec4<f32>>;
+@group(0) @binding(6) var<storage, read> sums_bias4: array<vec4<f32>>;
 
 @compute @workgroup_size(WG)
 fn backward_sums_v2(
@@ -251,15 +267,19 @@ fn backward_sums_v2(
     let start = range.x * quads + q;
     let end = select(0u, range.y, inside);
     let center = sums_mean4[q];
+    let rstd = 1.0 / sqrt(sums_variance4[q] + params.eps);
+    let scale = sums_weight4[q] * rstd;
+    let shift = sums_bias4[q];
     var sum = vec4(0.0);
     var product = vec4(0.0);
     for (var p = lid / params.columns; p < end; p += WG / params.columns) {
-        let g = gy4[start + p * quads];
+        let off = x4[start + p * quads] - center;
+        let g = gated4(gy4[start + p * quads], off * scale + shift);
         sum += g;
-        product += g * (x4[start + p * quads] - center);
+        product += g * off;
     }
     sum = column_sum(sum, 0u, params.columns, lid);
-    product = column_sum(product, 1u, params.columns, lid) / sqrt(sums_variance4[q] + params.eps);
+    product = column_sum(product, 1u, params.columns, lid) * rstd;
     if inside && lid < params.columns {
         for (var i = 0u; i < 4u; i++) {
             let to = (quad * 4u + i) * params.chunks + params.first_chunk + chunk;
@@ -271,6 +291,7 @@ fn backward_sums_v2(
 
 @group(0) @binding(2) var<storage, read_write> gw_out: array<f32>;
 @group(0) @binding(3) var<storage, read_write> gb_out: array<f32>;
+@group(0) @binding(4) var<storage, read_write> shares_out: array<f32>; // [2, C]: of gb, of gw
 
 /// One workgroup adds up the chunks of one channel.
 @compute @workgroup_size(WG)
@@ -293,14 +314,16 @@ fn backward_finalize(
     if lid == 0u {
         gw_out[c] = product;
         gb_out[c] = sum;
+        shares_out[c] = params.inverse_count * sum;
+        shares_out[params.channels + c] = params.inverse_count * product;
     }
 }
 
 @group(0) @binding(3) var<storage, read> input_weight: array<f32>;
 @group(0) @binding(4) var<storage, read> input_mean: array<f32>;
 @group(0) @binding(5) var<storage, read> input_variance: array<f32>;
-@group(0) @binding(6) var<storage, read> gw: array<f32>;
-@group(0) @binding(7) var<storage, read> gb: array<f32>;
+@group(0) @binding(6) var<storage, read> input_bias: array<f32>;
+@group(0) @binding(7) var<storage, read> shares: array<f32>;
 @group(0) @binding(8) var<storage, read_write> gx: array<f32>;
 
 @compute @workgroup_size(WG)
@@ -309,15 +332,17 @@ fn backward_input_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num
     if at >= params.images * params.image_pixels * params.channels { return; }
     let c = at % params.channels;
     let rstd = 1.0 / sqrt(input_variance[c] + params.eps);
-    let xhat = (x[at] - input_mean[c]) * rstd;
-    gx[at] = input_weight[c] * rstd * (gy[at] - params.inverse_count * (gb[c] + xhat * gw[c]));
+    let off = x[at] - input_mean[c];
+    let scale = input_weight[c] * rstd;
+    let g = gated(gy[at], off * scale + input_bias[c]);
+    gx[at] = scale * (g - shares[c] - off * rstd * shares[params.channels + c]);
 }
 
 @group(0) @binding(3) var<storage, read> input_weight4: array<vec4<f32>>;
 @group(0) @binding(4) var<storage, read> input_mean4: array<vec4<f32>>;
 @group(0) @binding(5) var<storage, read> input_variance4: array<vec4<f32>>;
-@group(0) @binding(6) var<storage, read> gw4: array<vec4<f32>>;
-@group(0) @binding(7) var<storage, read> gb4: array<vec4<f32>>;
+@group(0) @binding(6) var<storage, read> input_bias4: array<vec4<f32>>;
+@group(0) @binding(7) var<storage, read> shares4: array<vec4<f32>>;
 @group(0) @binding(8) var<storage, read_write> gx4: array<vec4<f32>>;
 
 @compute @workgroup_size(WG)
@@ -331,10 +356,14 @@ fn backward_input_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num
     let center = input_mean4[q];
     let rstd = 1.0 / sqrt(input_variance4[q] + params.eps);
     let scale = input_weight4[q] * rstd;
-    let mean_gy = params.inverse_count * gb4[q];
-    let slope = params.inverse_count * gw4[q] * rstd; // gx loses slope for each unit of x - mean
+    let shift = input_bias4[q];
+    let mean_gv = shares4[q];
+    let slope = shares4[quads + q] * rstd; // gx loses slope for each unit of x - mean
     for (var i = 0u; i < PIXELS; i++) {
         let at = first + i * stride;
-        if at < pixels * quads { gx4[at] = scale * (gy4[at] - mean_gy - (x4[at] - center) * slope); }
+        if at < pixels * quads {
+            let off = x4[at] - center;
+            gx4[at] = scale * (gated4(gy4[at], off * scale + shift) - mean_gv - off * slope);
+        }
     }
 }

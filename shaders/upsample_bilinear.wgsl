@@ -1,7 +1,11 @@
-// Bilinear upsampling by 2, and its gradient. Layout NHWC, out = 2 * in along both axes.
+// Bilinear upsampling by 2, alone or with a ReLU and the sum with a skip connection after it, and its gradient.
+// Layout NHWC, out = 2 * in along both axes.
 //
-//   forward         y[n,oy,ox,c]  = sum over the four x around the position of (oy,ox), weighted by their closeness
-//   backward_input  gx[n,iy,ix,c] = sum over the (oy,ox) that read (iy,ix) of gy[n,oy,ox,c] with the same weights
+//   forward         u[n,oy,ox,c]  = sum over the four x around the position of (oy,ox), weighted by their closeness
+//                   y = u,  or max(u, 0),  or either of them + skip
+//   backward_input  gx[n,iy,ix,c] = sum over the (oy,ox) that read (iy,ix) of gu[n,oy,ox,c] with the same weights
+//
+// gu is gy; with a ReLU it is 0 where u <= 0. u is computed again from x, which is a quarter of its size.
 //
 // Position of output o in the input, as a fraction of integers so that it is not rounded:
 //   half pixel     max(2o - 1, 0) / 4               (the pixels' areas match; UNeXt)
@@ -25,6 +29,8 @@ struct Params {
     in_w: u32,
     channels: u32,
     align_corners: u32, // 0 or 1
+    relu: u32,
+    has_skip: u32,      // else the binding `skip` is not read
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -64,7 +70,19 @@ fn readers(i: u32, extent: u32) -> vec2<u32> {
 }
 
 @group(0) @binding(1) var<storage, read> x: array<f32>;
-@group(0) @binding(2) var<storage, read_write> y: array<f32>;
+@group(0) @binding(2) var<storage, read> skip: array<f32>;
+@group(0) @binding(3) var<storage, read_write> y: array<f32>;
+
+/// u at output (n, oy, ox) of channel c.
+fn sample(n: u32, oy: u32, ox: u32, c: u32) -> f32 {
+    let v = position(oy, params.in_h);
+    let h = position(ox, params.in_w);
+    let top = (n * params.in_h + v.low) * params.in_w;
+    let bottom = (n * params.in_h + v.high) * params.in_w;
+    let upper = mix(x[(top + h.low) * params.channels + c], x[(top + h.high) * params.channels + c], h.fraction);
+    let lower = mix(x[(bottom + h.low) * params.channels + c], x[(bottom + h.high) * params.channels + c], h.fraction);
+    return mix(upper, lower, v.fraction);
+}
 
 @compute @workgroup_size(WG)
 fn forward_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
@@ -77,13 +95,10 @@ fn forward_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgr
     let oy = row % (2u * params.in_h);
     let n = row / (2u * params.in_h);
 
-    let v = position(oy, params.in_h);
-    let h = position(ox, params.in_w);
-    let top = (n * params.in_h + v.low) * params.in_w;
-    let bottom = (n * params.in_h + v.high) * params.in_w;
-    let upper = mix(x[(top + h.low) * params.channels + c], x[(top + h.high) * params.channels + c], h.fraction);
-    let lower = mix(x[(bottom + h.low) * params.channels + c], x[(bottom + h.high) * params.channels + c], h.fraction);
-    y[at] = mix(upper, lower, v.fraction);
+    let u = sample(n, oy, ox, c);
+    var total = select(u, 0.0, params.relu == 1u && u < 0.0);
+    if params.has_skip == 1u { total += skip[at]; }
+    y[at] = total;
 }
 
 /// Index next - 1, clamped to the axis.
@@ -92,7 +107,27 @@ fn inside(next: u32, extent: u32) -> u32 {
 }
 
 @group(0) @binding(1) var<storage, read> x4: array<vec4<f32>>;
-@group(0) @binding(2) var<storage, read_write> y4: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read> skip4: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read_write> y4: array<vec4<f32>>;
+
+fn sample4(n: u32, oy: u32, ox: u32, c: u32) -> vec4<f32> {
+    let quads = params.channels / 4u;
+    let v = position(oy, params.in_h);
+    let h = position(ox, params.in_w);
+    let top = (n * params.in_h + v.low) * params.in_w;
+    let bottom = (n * params.in_h + v.high) * params.in_w;
+    let upper = mix(x4[(top + h.low) * quads + c], x4[(top + h.high) * quads + c], h.fraction);
+    let lower = mix(x4[(bottom + h.low) * quads + c], x4[(bottom + h.high) * quads + c], h.fraction);
+    return mix(upper, lower, v.fraction);
+}
+
+/// y of u: the ReLU and the sum.
+fn store4(at: u32, u: vec4<f32>) {
+    var total = u;
+    if params.relu == 1u { total = select(u, vec4(0.0), u < vec4(0.0)); }
+    if params.has_skip == 1u { total += skip4[at]; }
+    y4[at] = total;
+}
 
 @compute @workgroup_size(WG)
 fn forward_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
@@ -118,10 +153,10 @@ fn forward_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgr
     }
     let out_w = 2u * params.in_w;
     let corner = (2u * row * out_w + 2u * ix) * quads + c;
-    y4[corner] = 0.25 * even[0] + 0.75 * even[1];
-    y4[corner + quads] = 0.25 * odd[0] + 0.75 * odd[1];
-    y4[corner + out_w * quads] = 0.75 * even[1] + 0.25 * even[2];
-    y4[corner + (out_w + 1u) * quads] = 0.75 * odd[1] + 0.25 * odd[2];
+    store4(corner, 0.25 * even[0] + 0.75 * even[1]);
+    store4(corner + quads, 0.25 * odd[0] + 0.75 * odd[1]);
+    store4(corner + out_w * quads, 0.75 * even[1] + 0.25 * even[2]);
+    store4(corner + (out_w + 1u) * quads, 0.75 * odd[1] + 0.25 * odd[2]);
 }
 
 @compute @workgroup_size(WG)
@@ -135,18 +170,11 @@ fn forward_corners_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(nu
     let row = pixel / (2u * params.in_w); // (n, oy)
     let oy = row % (2u * params.in_h);
     let n = row / (2u * params.in_h);
-
-    let v = position(oy, params.in_h);
-    let h = position(ox, params.in_w);
-    let top = (n * params.in_h + v.low) * params.in_w;
-    let bottom = (n * params.in_h + v.high) * params.in_w;
-    let upper = mix(x4[(top + h.low) * quads + c], x4[(top + h.high) * quads + c], h.fraction);
-    let lower = mix(x4[(bottom + h.low) * quads + c], x4[(bottom + h.high) * quads + c], h.fraction);
-    y4[at] = mix(upper, lower, v.fraction);
+    store4(at, sample4(n, oy, ox, c));
 }
 
-@group(0) @binding(1) var<storage, read> gy: array<f32>;
-@group(0) @binding(2) var<storage, read_write> gx: array<f32>;
+@group(0) @binding(2) var<storage, read> gy: array<f32>;
+@group(0) @binding(3) var<storage, read_write> gx: array<f32>;
 
 @compute @workgroup_size(WG)
 fn backward_input_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
@@ -166,15 +194,22 @@ fn backward_input_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num
         let start = (n * 2u * params.in_h + oy) * 2u * params.in_w;
         var sum = 0.0;
         for (var ox = columns.x; ox < columns.y; ox++) {
-            sum += weight(position(ox, params.in_w), ix) * gy[(start + ox) * params.channels + c];
+            let g = gy[(start + ox) * params.channels + c];
+            let shut = params.relu == 1u && sample(n, oy, ox, c) <= 0.0;
+            sum += weight(position(ox, params.in_w), ix) * select(g, 0.0, shut);
         }
         total += weight(position(oy, params.in_h), iy) * sum;
     }
     gx[at] = total;
 }
 
-@group(0) @binding(1) var<storage, read> gy4: array<vec4<f32>>;
-@group(0) @binding(2) var<storage, read_write> gx4: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read> gy4: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read_write> gx4: array<vec4<f32>>;
+
+/// gu: what of gy comes through the ReLU.
+fn gated4(at: u32, u: vec4<f32>) -> vec4<f32> {
+    return select(gy4[at], vec4(0.0), vec4<bool>(params.relu == 1u) & (u <= vec4(0.0)));
+}
 
 @compute @workgroup_size(WG)
 fn backward_input_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
@@ -190,12 +225,33 @@ fn backward_input_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num
     let left = inside(2u * ix, out_w);
     let right = inside(2u * ix + 3u, out_w);
 
+    // u in columns 2ix - 1 to 2ix + 2, of the rows of x above, here and below.
+    var columns: array<array<vec4<f32>, 4>, 3>;
+    if params.relu == 1u {
+        for (var k = 0u; k < 3u; k++) {
+            let start = (row - iy + inside(iy + k, params.in_h)) * params.in_w;
+            let before = x4[(start + inside(ix, params.in_w)) * quads + c];
+            let here = x4[(start + ix) * quads + c];
+            let after = x4[(start + inside(ix + 2u, params.in_w)) * quads + c];
+            columns[k][0] = 0.75 * before + 0.25 * here;
+            columns[k][1] = 0.25 * before + 0.75 * here;
+            columns[k][2] = 0.75 * here + 0.25 * after;
+            columns[k][3] = 0.25 * here + 0.75 * after;
+        }
+    }
     var total = vec4(0.0);
     for (var k = 0u; k < 4u; k++) {
         let start = (2u * (row - iy) + inside(2u * iy + k, 2u * params.in_h)) * out_w;
-        let middle = gy4[(start + 2u * ix) * quads + c] + gy4[(start + 2u * ix + 1u) * quads + c];
-        let outside = gy4[(start + left) * quads + c] + gy4[(start + right) * quads + c];
-        total += select(0.25, 0.75, k == 1u || k == 2u) * (0.75 * middle + 0.25 * outside);
+        // Rows 2iy - 1 and 2iy lie between the upper two rows of x, the others between the lower two.
+        let upper = columns[k / 2u];
+        let lower = columns[k / 2u + 1u];
+        let down = select(0.25, 0.75, k % 2u == 1u);
+        var g: array<vec4<f32>, 4>;
+        g[0] = gated4((start + left) * quads + c, mix(upper[0], lower[0], down));
+        g[1] = gated4((start + 2u * ix) * quads + c, mix(upper[1], lower[1], down));
+        g[2] = gated4((start + 2u * ix + 1u) * quads + c, mix(upper[2], lower[2], down));
+        g[3] = gated4((start + right) * quads + c, mix(upper[3], lower[3], down));
+        total += select(0.25, 0.75, k == 1u || k == 2u) * (0.75 * (g[1] + g[2]) + 0.25 * (g[0] + g[3]));
     }
     gx4[at] = total;
 }
@@ -219,7 +275,9 @@ fn backward_input_corners_v2(@builtin(global_invocation_id) gid: vec3<u32>, @bui
         let start = (n * 2u * params.in_h + oy) * 2u * params.in_w;
         var sum = vec4(0.0);
         for (var ox = columns.x; ox < columns.y; ox++) {
-            sum += weight(position(ox, params.in_w), ix) * gy4[(start + ox) * quads + c];
+            var u = vec4(0.0);
+            if params.relu == 1u { u = sample4(n, oy, ox, c); }
+            sum += weight(position(ox, params.in_w), ix) * gated4((start + ox) * quads + c, u);
         }
         total += weight(position(oy, params.in_h), iy) * sum;
     }

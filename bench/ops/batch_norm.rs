@@ -25,7 +25,7 @@ impl Inputs {
 
     fn forward(&self, x: &Tensor, weight: &Tensor, mode: Mode, version: Version) -> Result<Tensor> {
         let running = RunningStats { mean: &self.mean, var: &self.var };
-        let settings = BatchNormSettings { mode, momentum: 0.1, eps: 1e-5 };
+        let settings = BatchNormSettings::new(mode);
         forward(x, weight, &self.bias, &running, &settings, version)
     }
 }

@@ -1,7 +1,7 @@
 //! Cases of batch normalisation: means far from 0, variances below eps, two values per channel, channels that do and
-//! do not divide by 4, several chunks, images smaller than a chunk; both modes.
+//! do not divide by 4, several chunks, images smaller than a chunk; both modes, with and without a ReLU.
 
-use shadegrad::cpu::batch_norm::{self as plain, BatchNormParams};
+use shadegrad::cpu::batch_norm::{self as plain, BatchNormParams, Gate};
 use shadegrad::ops::batch_norm::{BatchNormSettings, forward, kernels};
 use shadegrad::ops::{Kernel, Mode, RunningStats};
 use shadegrad::{Device, Result, Tape, Tensor};
@@ -40,23 +40,25 @@ pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for mode in [Mode::Train, Mode::Eval] {
         for spread in [PLAIN, FAR, TINY] {
-            cases.push(case([2, 7, 9, 5], spread, mode));
-            cases.push(case([4, 32, 32, 16], spread, mode));
+            cases.push(case([2, 7, 9, 5], spread, mode, false));
+            cases.push(case([4, 32, 32, 16], spread, mode, false));
         }
-        cases.push(case([1, 1, 2, 3], PLAIN, mode));
-        cases.push(case([2, 1, 1, 160], PLAIN, mode));
-        cases.push(case([3, 17, 31, 1], PLAIN, mode));
-        cases.push(case([2, 53, 61, 20], PLAIN, mode));
-        cases.push(case([1, 37, 41, 132], PLAIN, mode));
-        cases.push(case([16, 4, 4, 64], PLAIN, mode));
+        for relu in [false, true] {
+            cases.push(case([1, 1, 2, 3], PLAIN, mode, relu));
+            cases.push(case([2, 1, 1, 160], PLAIN, mode, relu));
+            cases.push(case([3, 17, 31, 1], PLAIN, mode, relu));
+            cases.push(case([2, 53, 61, 20], PLAIN, mode, relu));
+            cases.push(case([1, 37, 41, 132], PLAIN, mode, relu));
+            cases.push(case([16, 4, 4, 64], PLAIN, mode, relu));
+        }
     }
-    cases.push(case([1, 1, 1, 8], PLAIN, Mode::Eval));
+    cases.push(case([1, 1, 1, 8], PLAIN, Mode::Eval, false));
     cases.push(refusal());
     cases
 }
 
 /// The sizes that the twin needs; what only the kernels look at stays 0.
-fn params([n, h, w, c]: [usize; 4], mode: Mode) -> BatchNormParams {
+fn params([n, h, w, c]: [usize; 4], mode: Mode, relu: bool) -> BatchNormParams {
     BatchNormParams {
         images: n as u32,
         image_pixels: (h * w) as u32,
@@ -69,6 +71,7 @@ fn params([n, h, w, c]: [usize; 4], mode: Mode) -> BatchNormParams {
         momentum: MOMENTUM,
         eps: EPS,
         inverse_count: if mode == Mode::Train { 1.0 / (n * h * w) as f32 } else { 0.0 },
+        floor: if relu { 0.0 } else { f32::MIN },
     }
 }
 
@@ -98,8 +101,9 @@ fn reference(
     let mut y = vec![0.0; x.len()];
     plain::forward(p, x, [weight, bias], [&mean, &variance], &mut y);
     let (mut gw, mut gb, mut gx) = (vec![0.0; channels], vec![0.0; channels], vec![0.0; x.len()]);
-    plain::backward_sums(p, x, gy, [&mean, &variance], &mut gw, &mut gb);
-    plain::backward_input(p, x, gy, weight, [&mean, &variance], [&gw, &gb], &mut gx);
+    let gate = Gate::new(p, 0.0);
+    plain::backward_sums(p, gate, x, gy, [weight, bias], [&mean, &variance], &mut gw, &mut gb);
+    plain::backward_input(p, gate, x, gy, [weight, bias], [&mean, &variance], [&gw, &gb], &mut gx);
     Reference { y, gx, gw, gb, running }
 }
 
@@ -107,8 +111,8 @@ fn values(name: &str, count: usize, spread: Spread) -> Vec<f32> {
     numbers(name, count).iter().map(|v| spread.mean + spread.spread * v).collect()
 }
 
-fn case(shape: [usize; 4], spread: Spread, mode: Mode) -> Case {
-    let name = format!("{shape:?} {mode:?}{}", spread.name);
+fn case(shape: [usize; 4], spread: Spread, mode: Mode, relu: bool) -> Case {
+    let name = format!("{shape:?} {mode:?}{}{}", spread.name, if relu { " relu" } else { "" });
     Case::new(OP, name.clone(), move |device, checks| {
         let channels = shape[3];
         let x = values(&name, shape.iter().product(), spread);
@@ -120,7 +124,7 @@ fn case(shape: [usize; 4], spread: Spread, mode: Mode) -> Case {
         let var: Vec<f32> = var.iter().map(|v| v * spread.spread * spread.spread).collect();
         let gy = numbers("gy", x.len());
         let want = reference(
-            &params(shape, mode),
+            &params(shape, mode, relu),
             &doubles(&x),
             [&doubles(&weight), &doubles(&bias)],
             [&doubles(&mean), &doubles(&var)],
@@ -128,7 +132,8 @@ fn case(shape: [usize; 4], spread: Spread, mode: Mode) -> Case {
         );
         for kernel in kernels(channels) {
             let inputs = Inputs { shape, x: &x, weight: &weight, bias: &bias, mean: &mean, var: &var, gy: &gy };
-            run(device, checks, &inputs, mode, kernel, &want, spread)?;
+            let settings = BatchNormSettings { mode, momentum: MOMENTUM, eps: EPS, relu };
+            run(device, checks, &inputs, &settings, kernel, &want, spread)?;
             if matches!(device, Device::Cpu(_)) {
                 break; // the plain twin has one version
             }
@@ -151,7 +156,7 @@ fn run(
     device: &Device,
     checks: &mut Checks,
     inputs: &Inputs<'_>,
-    mode: Mode,
+    settings: &BatchNormSettings,
     kernel: Kernel,
     want: &Reference,
     spread: Spread,
@@ -163,14 +168,13 @@ fn run(
     let weight = tape.watch_input(&vector(inputs.weight)?);
     let bias = tape.watch_input(&vector(inputs.bias)?);
     let (mean, var) = (vector(inputs.mean)?, vector(inputs.var)?);
-    let settings = BatchNormSettings { mode, momentum: MOMENTUM, eps: EPS };
-    let y = forward(&x, &weight, &bias, &RunningStats { mean: &mean, var: &var }, &settings, kernel)?;
+    let y = forward(&x, &weight, &bias, &RunningStats { mean: &mean, var: &var }, settings, kernel)?;
     let grads = tape.backward_from(&y, &device.tensor(OP, inputs.shape, inputs.gy)?)?;
 
     let far = spread.name == FAR.name;
     let pointwise = if far { FAR_MEAN } else { POINTWISE };
     let sums = if far { FAR_MEAN } else { SUMS };
-    let input = if mode == Mode::Train && n * h * w == 2 { CANCELS } else { sums };
+    let input = if settings.mode == Mode::Train && n * h * w == 2 { CANCELS } else { sums };
     let version = &kernel.to_string();
     checks.compare("forward", version, &y, &want.y, pointwise)?;
     checks.compare("forward running mean", version, &mean, &want.running[0], POINTWISE)?;
@@ -190,7 +194,8 @@ fn refusal() -> Case {
         let vector = |value: f32| device.tensor(OP, [3], &[value; 3]);
         let running = RunningStats { mean: &vector(0.0)?, var: &vector(1.0)? };
         let x = device.zeros(OP, [1, 1, 1, 3])?;
-        let result = shadegrad::ops::batch_norm(&x, &vector(1.0)?, &vector(0.0)?, &running, Mode::Train, MOMENTUM, EPS);
+        let settings = BatchNormSettings::new(Mode::Train);
+        let result = shadegrad::ops::batch_norm(&x, &vector(1.0)?, &vector(0.0)?, &running, &settings);
         let refused = result.err().is_some_and(|error| error.to_string().contains("larger batch"));
         checks.values("refusal", "v1", &[f32::from(u8::from(refused))], &[1.0], super::EXACT);
         Ok(())
@@ -202,8 +207,8 @@ pub fn gradients() -> Vec<GradientCase> {
     let count = shape.iter().product();
     let gy = doubles(&numbers("finite gy", count));
     let mut cases = Vec::new();
-    for mode in [Mode::Train, Mode::Eval] {
-        let p = params(shape, mode);
+    for (mode, relu) in [(Mode::Train, false), (Mode::Eval, false), (Mode::Train, true), (Mode::Eval, true)] {
+        let p = params(shape, mode, relu);
         let inputs = vec![
             doubles(&numbers("finite", count)),
             doubles(&values("finite weight", 3, Spread { name: "", mean: 1.0, spread: 0.5 })),
@@ -217,7 +222,7 @@ pub fn gradients() -> Vec<GradientCase> {
         let result = run(&inputs);
         let gy = gy.clone();
         cases.push(GradientCase {
-            name: format!("{OP} {mode:?}"),
+            name: format!("{OP} {mode:?}{}", if relu { " relu" } else { "" }),
             inputs,
             value: Box::new(move |inputs| run(inputs).y.iter().zip(&gy).map(|(y, g)| y * g).sum()),
             gradients: vec![result.gx, result.gw, result.gb],

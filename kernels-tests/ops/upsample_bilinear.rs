@@ -1,15 +1,31 @@
-//! Cases of bilinear upsampling: both rules, one pixel, one row, two pixels (one step of align_corners), odd sizes.
+//! Cases of bilinear upsampling: both rules, one pixel, one row, two pixels (one step of align_corners), odd sizes;
+//! alone, with a ReLU, and with a ReLU and a sum after it.
 
 use shadegrad::cpu::upsample_bilinear::{UpsampleBilinearParams, backward_input, forward};
-use shadegrad::ops::Version;
+use shadegrad::ops::{UpsampleSettings, Version};
 use shadegrad::{Tape, ops};
 
 use super::{Case, EXACT, GradientCase, POINTWISE, doubles, numbers};
 
 const OP: &str = "upsample_bilinear";
 
-fn params([_, h, w, c]: [usize; 4], corners: bool) -> UpsampleBilinearParams {
-    UpsampleBilinearParams { in_h: h as u32, in_w: w as u32, channels: c as u32, align_corners: u32::from(corners) }
+/// What follows the upsampling.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Then {
+    Nothing,
+    Relu,
+    ReluAdd,
+}
+
+fn params([_, h, w, c]: [usize; 4], corners: bool, then: Then) -> UpsampleBilinearParams {
+    UpsampleBilinearParams {
+        in_h: h as u32,
+        in_w: w as u32,
+        channels: c as u32,
+        align_corners: u32::from(corners),
+        relu: u32::from(then != Then::Nothing),
+        has_skip: u32::from(then == Then::ReluAdd),
+    }
 }
 
 /// PyTorch's formula: positions as real numbers.
@@ -55,32 +71,53 @@ pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for shape in shapes {
         for corners in [false, true] {
-            cases.push(case(shape, corners));
+            for then in [Then::Nothing, Then::Relu, Then::ReluAdd] {
+                cases.push(case(shape, corners, then));
+            }
         }
     }
     cases.push(constant());
     cases
 }
 
-fn case(shape: [usize; 4], corners: bool) -> Case {
-    let name = format!("{shape:?}{}", if corners { " align_corners" } else { "" });
+fn case(shape: [usize; 4], corners: bool, then: Then) -> Case {
+    let after = match then {
+        Then::Nothing => "",
+        Then::Relu => " relu",
+        Then::ReluAdd => " relu add",
+    };
+    let name = format!("{shape:?}{}{after}", if corners { " align_corners" } else { "" });
     Case::new(OP, name, move |device, checks| {
         let [n, h, w, c] = shape;
         let out_shape = [n, 2 * h, 2 * w, c];
         let x = numbers("x", shape.iter().product());
         let gy = numbers("gy", out_shape.iter().product());
-        let want_y = by_formula(shape, corners, &doubles(&x));
+        let skip = numbers("skip", gy.len());
+        let mut want_y = by_formula(shape, corners, &doubles(&x));
+        if then != Then::Nothing {
+            want_y.iter_mut().for_each(|y| *y = y.max(0.0));
+        }
+        if then == Then::ReluAdd {
+            want_y.iter_mut().zip(&skip).for_each(|(y, skip)| *y += f64::from(*skip));
+        }
         let mut want_gx = vec![0.0; x.len()];
-        backward_input(&params(shape, corners), &doubles(&gy), &mut want_gx);
+        backward_input(&params(shape, corners, then), 0.0, &doubles(&x), &doubles(&gy), &mut want_gx);
         let versions: &[Version] = if c.is_multiple_of(4) { &[Version::V1, Version::V2] } else { &[Version::V1] };
         for &version in versions {
             let tape = Tape::new();
             let input = tape.watch_input(&device.tensor(OP, shape, &x)?);
-            let y = ops::upsample_bilinear::forward(&input, corners, version)?;
+            let skip = tape.watch_input(&device.tensor(OP, out_shape, &skip)?);
+            let added = (then == Then::ReluAdd).then_some(&skip);
+            let settings = UpsampleSettings { align_corners: corners, relu: then != Then::Nothing };
+            let y = ops::upsample_bilinear::forward(&input, added, settings, version)?;
             let grads = tape.backward_from(&y, &device.tensor(OP, out_shape, &gy)?)?;
             checks.compare("forward", version.name(), &y, &want_y, POINTWISE)?;
             let gx = grads.of(&input).expect("watched");
             checks.compare("backward_input", version.name(), gx, &want_gx, POINTWISE)?;
+            if then == Then::ReluAdd {
+                let gskip = grads.of(&skip).expect("watched");
+                checks.compare("backward_input skip", version.name(), gskip, &doubles(&gy), EXACT)?;
+            }
         }
         Ok(())
     })
@@ -91,7 +128,8 @@ fn constant() -> Case {
     Case::new(OP, "constant", |device, checks| {
         for version in [Version::V1, Version::V2] {
             let x = device.tensor(OP, [1, 3, 4, 4], &[3.0; 48])?;
-            let y = ops::upsample_bilinear::forward(&x, false, version)?;
+            let settings = UpsampleSettings { align_corners: false, relu: false };
+            let y = ops::upsample_bilinear::forward(&x, None, settings, version)?;
             checks.compare("forward", version.name(), &y, &[3.0; 192], EXACT)?;
         }
         Ok(())
@@ -99,18 +137,18 @@ fn constant() -> Case {
 }
 
 pub fn gradients() -> Vec<GradientCase> {
-    let of = |shape: [usize; 4], corners: bool| {
+    let of = |shape: [usize; 4], corners: bool, then: Then| {
         let elements: usize = shape.iter().product();
         let (x, gy) = (doubles(&numbers("finite", elements)), doubles(&numbers("finite gy", 4 * elements)));
         let mut gx = vec![0.0; elements];
-        backward_input(&params(shape, corners), &gy, &mut gx);
+        backward_input(&params(shape, corners, then), 0.0, &x, &gy, &mut gx);
         GradientCase {
-            name: format!("{OP} input {shape:?} align_corners {corners}"),
+            name: format!("{OP} input {shape:?} align_corners {corners} {then:?}"),
             inputs: vec![x],
             gradients: vec![gx],
             value: Box::new(move |inputs| {
                 let mut y = vec![0.0; 4 * elements];
-                forward(&params(shape, corners), &inputs[0], &mut y);
+                forward(&params(shape, corners, then), &inputs[0], None, &mut y);
                 y.iter().zip(&gy).map(|(y, g)| y * g).sum()
             }),
             tolerance: 1e-8,
@@ -118,6 +156,7 @@ pub fn gradients() -> Vec<GradientCase> {
     };
     [[2, 3, 4, 2], [1, 1, 1, 3], [1, 1, 2, 1], [1, 7, 2, 1]]
         .into_iter()
-        .flat_map(|shape| [of(shape, false), of(shape, true)])
+        .flat_map(|shape| [(shape, Then::Nothing), (shape, Then::Relu)])
+        .flat_map(|(shape, then)| [of(shape, false, then), of(shape, true, then)])
         .collect()
 }

@@ -19,6 +19,7 @@
 //! Values computed only from unwatched tensors leave no trace.
 
 mod gradients;
+mod kept;
 mod tape;
 
 use std::fmt::Debug;
@@ -27,7 +28,8 @@ use crate::Result;
 use crate::tensor::{Device, Shape, Tensor};
 
 pub use gradients::Gradients;
-pub(crate) use tape::{Input, Node, kept_for, record};
+pub(crate) use kept::{Kept, Recipe};
+pub(crate) use tape::{Input, Node, kept_for, record, record_with};
 pub use tape::{Operation, Slot, Source, Tape};
 
 /// A trained parameter: its stable number, and the place where its gradient is written.
@@ -52,6 +54,10 @@ pub trait Backward: Debug + Send {
 
     /// The tensors kept for the gradient. They can be replaced: a check puts copies on the CPU in their place.
     fn saved(&mut self) -> Vec<&mut Tensor>;
+
+    /// From now on decides the other way wherever rounding decides: on which side of a ReLU's corner a number lies that
+    /// is all but 0. A check that asks what rounding can do calls it.
+    fn decide_otherwise(&mut self) {}
 
     /// Multiply-adds of the forward pass; 0 for what is no sum of products with weights.
     fn macs(&self) -> u64 {

@@ -196,7 +196,7 @@ fn preview(args: &PreviewArgs) -> Result<()> {
     if args.count == 0 || args.draws == 0 {
         return Err(Error::Config("--count and --draws must be at least 1".to_owned()));
     }
-    let dataset = train::read(&args.data, args.json)?;
+    let dataset = train::read(&args.data, config.size, args.json)?;
     let seed = args.seed.unwrap_or(config.seed);
     let size = [dataset.height, dataset.width];
     let chosen = tumour_slices(&dataset, args.count);

@@ -49,7 +49,7 @@ pub(crate) fn run(args: &DemoArgs) -> Result<()> {
         })?;
         progress.finish_and_clear();
     }
-    let dataset = train::read(&folder, args.json)?;
+    let dataset = train::read(&folder, 0, args.json)?;
     let split = Split::by_patient(&dataset, 0.3, args.seed)?;
     let config = TrainConfig { epochs: args.epochs, lr: 3e-3, seed: args.seed, ..TrainConfig::default() };
     let mut trainer = Trainer::new(&device, &dataset, &config)?;

@@ -63,7 +63,10 @@ pub(crate) fn run(args: &EvalArgs) -> Result<()> {
     let weights::Weights { config, dict } = weights::open(&file, Some(&args.foreign))?;
     let options = JudgeOptions::new(config.batch);
     let device = super::open(&args.device)?;
-    let dataset = train::read(&args.data, args.json)?;
+    let dataset = train::read(&args.data, config.size, args.json)?;
+    // A network that was trained at another size is judged on the slices as the files have them.
+    let native = if config.size == 0 { None } else { native(&args.data, config.size, args.json)? };
+    let judged = native.as_ref().unwrap_or(&dataset);
     let kept = args.run.as_ref().map(|run| run.join("split.csv")).filter(|path| path.exists());
     let part = match (&args.val[..], kept) {
         ([], Some(kept)) => Split::read_csv(&dataset, &kept)?.val,
@@ -73,11 +76,23 @@ pub(crate) fn run(args: &EvalArgs) -> Result<()> {
     let mut trainer = Trainer::new(&device, &dataset, &config)?;
     load_dict(&mut trainer.net, &dict)?;
     let options = JudgeOptions { largest_component: args.largest_component, threshold: args.threshold, ..options };
-    let (judgement, loss) = trainer.judge(&dataset, &part, options, args.tta)?;
+    let (judgement, loss) = trainer.judge(judged, &part, options, args.tta)?;
     if let Some(folder) = &args.overlays {
-        draw_overlays(&dataset, &part, &judgement.masks, folder)?;
+        draw_overlays(judged, &part, &judgement.masks, folder)?;
     }
     print(&judgement, loss, args.json)
+}
+
+/// The slices at their own size; `None`, with a note on stderr, if that differs from file to file.
+fn native(folder: &Path, size: usize, quiet: bool) -> Result<Option<Dataset>> {
+    match train::read(folder, 0, quiet) {
+        Ok(dataset) => Ok(Some(dataset)),
+        Err(error @ Error::Data { .. }) => {
+            eprintln!("note: judged at {size}x{size}, the size of the training: {error}");
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// What `eval --json` prints: the metrics, and the losses.

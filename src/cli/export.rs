@@ -72,6 +72,9 @@ fn about(config: &TrainConfig) -> Result<BTreeMap<String, String>> {
         "per_volume" => {
             "for each channel of a patient's volume: clip to its percentiles 10 and 99, then mean 0 and variance 1"
         }
+        "foreground" => {
+            "for each channel of a patient's volume: mean 0 and variance 1 of the bytes brighter than the channel's mean"
+        }
         "imagenet" => "(byte / 255 - mean) / std, mean 0.485 0.456 0.406, std 0.229 0.224 0.225",
         _ => "((byte / 255 - mean) / std) / 255, mean 0.485 0.456 0.406, std 0.229 0.224 0.225",
     };

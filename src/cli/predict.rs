@@ -113,6 +113,7 @@ pub(crate) fn run(args: &PredictArgs) -> Result<()> {
         largest_component: args.largest_component,
         flips: args.tta,
         batch: args.batch,
+        size: config.size,
     };
     let progress = bar("predicting", args.json);
     let mut masks = 0;

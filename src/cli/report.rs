@@ -47,7 +47,7 @@ pub(crate) fn run(args: &ReportArgs) -> Result<()> {
     let file = args.run.join("best.safetensors");
     let Weights { config, dict } = open(&file, None)?;
     let device = super::open(&args.device)?;
-    let dataset = train::read(&folder, false)?;
+    let dataset = train::read(&folder, config.size, false)?;
     let split = Split::read_csv(&dataset, &args.run.join("split.csv"))?;
     let mut trainer = Trainer::new(&device, &dataset, &config)?;
     weights::load_dict(&mut trainer.net, &dict)?;

@@ -24,6 +24,7 @@ use super::{bar, catch_interrupt, eval, interrupted, make_folder, report, write_
 ///   shadegrad train --data lgg/kaggle_3m --out runs/a --epochs 40 --batch 16 --lr 2e-3
 ///   shadegrad train --data lgg/kaggle_3m --val TCGA_CS_6665_20010817,TCGA_HT_7879_19981009
 ///   shadegrad train --data lgg/kaggle_3m --model unet --base 16
+///   shadegrad train --data slices --size 256
 ///   shadegrad train --data lgg/kaggle_3m --out runs/a --resume
 ///   shadegrad train --data lgg/kaggle_3m --out runs/b --weights unext.pth
 #[derive(Debug, clap::Args)]
@@ -43,7 +44,7 @@ pub(crate) struct TrainArgs {
     /// Start from these weights (.safetensors, or PyTorch's .pth) instead of random ones; the network is theirs
     #[arg(long, value_name = "FILE", conflicts_with = "resume")]
     weights: Option<PathBuf>,
-    /// seed-1, seed-2, seed-3, or a config.toml to start from (that of another run, for example)
+    /// lgg-unext, lgg-unet, lgg-resunet (for new patients), seed-1, seed-2, seed-3 (as published), or a config.toml to start from (that of another run, for example)
     #[arg(long, value_name = "NAME|FILE", env = "SHADEGRAD_RECIPE")]
     recipe: Option<String>,
     /// Passes over the training slices, e.g. 20
@@ -55,6 +56,9 @@ pub(crate) struct TrainArgs {
     /// Slices of a step, e.g. 8
     #[arg(long, env = "SHADEGRAD_BATCH")]
     batch: Option<usize>,
+    /// Bring slices to so many rows and columns, e.g. 256 [default: as the files have them]
+    #[arg(long, env = "SHADEGRAD_SIZE")]
+    size: Option<usize>,
     /// Highest learning rate, e.g. 1e-3
     #[arg(long, env = "SHADEGRAD_LR")]
     lr: Option<f64>,
@@ -89,7 +93,7 @@ pub(crate) fn run(args: &TrainArgs) -> Result<()> {
     let config = settings(args, start.as_ref())?;
     config.check()?;
     let device = super::open(&args.device)?;
-    let dataset = read(&args.data, args.json)?;
+    let dataset = read(&args.data, config.size, args.json)?;
     let split = split(args, &dataset, &config)?;
     let mut trainer = Trainer::new(&device, &dataset, &config)?;
     if let Some(start) = &start {
@@ -133,7 +137,7 @@ fn settings(args: &TrainArgs, weights: Option<&Weights>) -> Result<TrainConfig> 
         (None, _) => TrainConfig::default(),
     };
     let mut config = start;
-    let TrainArgs { model, epochs, steps, batch, lr, seed, .. } = args;
+    let TrainArgs { model, epochs, steps, batch, size, lr, seed, .. } = args;
     let mut network = weights.map_or(config.network(), |weights| weights.config.network());
     network.model = model.unwrap_or(network.model);
     args.network.apply(&mut network)?;
@@ -141,6 +145,7 @@ fn settings(args: &TrainArgs, weights: Option<&Weights>) -> Result<TrainConfig> 
     config.epochs = epochs.unwrap_or(config.epochs);
     config.steps = steps.unwrap_or(config.steps);
     config.batch = batch.unwrap_or(config.batch);
+    config.size = size.unwrap_or(config.size);
     config.lr = lr.unwrap_or(config.lr);
     config.min_lr = config.min_lr.min(config.lr);
     config.seed = seed.unwrap_or(config.seed);
@@ -194,10 +199,10 @@ fn toml_text(config: &TrainConfig) -> Result<String> {
     toml::to_string(config).map_err(|error| Error::Config(error.to_string()))
 }
 
-/// Reads a data set with a progress bar.
-pub(crate) fn read(folder: &Path, quiet: bool) -> Result<Dataset> {
+/// Reads a data set with a progress bar; `size` as in [`TrainConfig`].
+pub(crate) fn read(folder: &Path, size: usize, quiet: bool) -> Result<Dataset> {
     let bar = bar("reading slices", quiet);
-    let dataset = Dataset::read(folder, &|done, total| {
+    let dataset = Dataset::read_resized(folder, size, &|done, total| {
         bar.set_length(total as u64);
         bar.set_position(done as u64);
     })?;

@@ -16,7 +16,7 @@ pub(crate) struct Foreign {
     /// Network of the weights, e.g. unext; a .pth file of another is refused [default: told by names and shapes]
     #[arg(long, env = "SHADEGRAD_MODEL")]
     model: Option<Model>,
-    /// per_volume, imagenet or unext: how the weights' training scaled its images [default: as the file says, else a guess that is printed]
+    /// per_volume, foreground, imagenet or unext: how the weights' training scaled its images [default: as the file says, else a guess that is printed]
     #[arg(long, value_name = "NAME")]
     normalize: Option<Normalization>,
 }

@@ -1,4 +1,4 @@
-//! Batch normalisation over the pixels of all images, per channel. The twin of `shaders/batch_norm.wgsl`.
+//! Batch normalisation over the pixels of all images, per channel, alone or followed by a ReLU. The twin of `shaders/batch_norm.wgsl`.
 //!
 //! Sums run over fixed chunks of pixels, so a result does not depend on the number of threads. Within a chunk a
 //! short row of accumulators (`tiled`) is as long as several vector registers even if there are few channels.
@@ -32,6 +32,8 @@ uniform! {
         eps: f32,
         /// 1 / pixels where the statistics come from x (train), 0 where they are constants (eval).
         inverse_count: f32,
+        /// A result below this becomes 0: 0 with a ReLU, the lowest f32 without.
+        floor: f32,
     }
 }
 
@@ -123,7 +125,7 @@ fn update<T: Real>(p: &BatchNormParams, batch: &[T], factor: f64, running: &mut 
     }
 }
 
-/// `y = (x - mean) * rstd * weight + bias` with `rstd = 1 / sqrt(variance + eps)`.
+/// `y = (x - mean) * rstd * weight + bias` with `rstd = 1 / sqrt(variance + eps)`, then the ReLU if there is one.
 pub fn forward<T: Real>(
     p: &BatchNormParams,
     x: &[T],
@@ -135,27 +137,55 @@ pub fn forward<T: Real>(
     let center = tiled(channels, |c| mean[c]);
     let scale = tiled(channels, |c| weight[c] * rstd(p, variance[c]));
     let shift = tiled(channels, |c| bias[c]);
+    let floor = T::of(p.floor.into());
     let len = chunk_len(channels);
     y.par_chunks_mut(len).zip(x.par_chunks(len)).for_each(|(y, x)| {
         for (y, x) in y.chunks_mut(scale.len()).zip(x.chunks(scale.len())) {
             for ((((y, x), center), scale), shift) in y.iter_mut().zip(x).zip(&center).zip(&scale).zip(&shift) {
-                *y = (*x - *center).fma(*scale, *shift);
+                let v = (*x - *center).fma(*scale, *shift);
+                *y = if v < floor { T::zero() } else { v };
             }
         }
     });
 }
 
-/// `gb[c]` = sum of gy, `gw[c]` = sum of gy * xhat, with `xhat = (x - mean) * rstd`.
+/// Which gradients come through the ReLU: those where its input is above `floor`. What lies within `band` of it counts
+/// as on the other side; 0 but for a check that asks what rounding can do.
+#[derive(Debug, Clone, Copy)]
+pub struct Gate<T> {
+    floor: T,
+    band: T,
+}
+
+impl<T: Real> Gate<T> {
+    /// The gate of a batch normalisation.
+    pub fn new(p: &BatchNormParams, band: f32) -> Self {
+        Self { floor: T::of(p.floor.into()), band: T::of(band.into()) }
+    }
+
+    #[inline(always)]
+    fn pass(self, gy: T, v: T) -> T {
+        let open = (v > self.floor) != ((v - self.floor).abs() < self.band);
+        if open { gy } else { T::zero() }
+    }
+}
+
+/// `gb[c]` = sum of gv, `gw[c]` = sum of gv * xhat, with `xhat = (x - mean) * rstd`. gv is what of gy comes through
+/// the gate.
 pub fn backward_sums<T: Real>(
     p: &BatchNormParams,
+    gate: Gate<T>,
     x: &[T],
     gy: &[T],
+    [weight, bias]: [&[T]; 2],
     [mean, variance]: [&[T]; 2],
     gw: &mut [T],
     gb: &mut [T],
 ) {
     let channels = p.channels as usize;
     let center = tiled(channels, |c| mean[c]);
+    let scale = tiled(channels, |c| weight[c] * rstd(p, variance[c]));
+    let shift = tiled(channels, |c| bias[c]);
     let len = chunk_len(channels);
     let chunks: Vec<(Vec<f64>, Vec<f64>)> = gy
         .par_chunks(len)
@@ -164,10 +194,13 @@ pub fn backward_sums<T: Real>(
             let mut sums = vec![T::zero(); center.len()];
             let mut products = vec![T::zero(); center.len()];
             for (gy, x) in gy.chunks(center.len()).zip(x.chunks(center.len())) {
-                let sums = sums.iter_mut().zip(&mut products).zip(&center);
-                for (((sum, product), center), (gy, x)) in sums.zip(gy.iter().zip(x)) {
-                    *sum += *gy;
-                    *product = gy.fma(*x - *center, *product);
+                let constants = center.iter().zip(&scale).zip(&shift);
+                let sums = sums.iter_mut().zip(&mut products).zip(constants);
+                for (((sum, product), ((center, scale), shift)), (gy, x)) in sums.zip(gy.iter().zip(x)) {
+                    let off = *x - *center;
+                    let gv = gate.pass(*gy, off.fma(*scale, *shift));
+                    *sum += gv;
+                    *product = gv.fma(off, *product);
                 }
             }
             (folded(channels, &sums), folded(channels, &products))
@@ -180,12 +213,13 @@ pub fn backward_sums<T: Real>(
     }
 }
 
-/// `gx = weight * rstd * (gy - inverse_count * (gb + xhat * gw))`.
+/// `gx = weight * rstd * (gv - inverse_count * (gb + xhat * gw))`.
 pub fn backward_input<T: Real>(
     p: &BatchNormParams,
+    gate: Gate<T>,
     x: &[T],
     gy: &[T],
-    weight: &[T],
+    [weight, bias]: [&[T]; 2],
     [mean, variance]: [&[T]; 2],
     [gw, gb]: [&[T]; 2],
     gx: &mut [T],
@@ -195,16 +229,18 @@ pub fn backward_input<T: Real>(
     let share = if p.inverse_count == 0.0 { T::zero() } else { T::of(channels as f64 / x.len() as f64) };
     let center = tiled(channels, |c| mean[c]);
     let scale = tiled(channels, |c| weight[c] * rstd(p, variance[c]));
-    let mean_gy = tiled(channels, |c| share * gb[c]);
+    let shift = tiled(channels, |c| bias[c]);
+    let mean_gv = tiled(channels, |c| share * gb[c]);
     let slope = tiled(channels, |c| share * gw[c] * rstd(p, variance[c]));
     let (len, row) = (chunk_len(channels), scale.len());
     gx.par_chunks_mut(len).zip(gy.par_chunks(len).zip(x.par_chunks(len))).for_each(|(gx, (gy, x))| {
         for (gx, (gy, x)) in gx.chunks_mut(row).zip(gy.chunks(row).zip(x.chunks(row))) {
-            let constants = center.iter().zip(&scale).zip(mean_gy.iter().zip(&slope));
-            for ((gx, (gy, x)), ((center, scale), (mean_gy, slope))) in
+            let constants = center.iter().zip(scale.iter().zip(&shift)).zip(mean_gv.iter().zip(&slope));
+            for ((gx, (gy, x)), ((center, (scale, shift)), (mean_gv, slope))) in
                 gx.iter_mut().zip(gy.iter().zip(x)).zip(constants)
             {
-                *gx = *scale * (*gy - *mean_gy - (*x - *center) * *slope);
+                let off = *x - *center;
+                *gx = *scale * (gate.pass(*gy, off.fma(*scale, *shift)) - *mean_gv - off * *slope);
             }
         }
     });

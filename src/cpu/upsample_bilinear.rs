@@ -1,4 +1,4 @@
-//! Bilinear upsampling by 2, and its gradient. The twin of `shaders/upsample_bilinear.wgsl`, which explains the positions.
+//! Bilinear upsampling by 2, alone or with a ReLU and a sum after it, and its gradient. The twin of `shaders/upsample_bilinear.wgsl`, which explains the positions.
 
 use rayon::prelude::*;
 
@@ -15,6 +15,10 @@ uniform! {
         channels: u32,
         /// 1: the centres of the corner pixels match. 0: the areas of the pixels match.
         align_corners: u32,
+        /// 1: a ReLU follows.
+        relu: u32,
+        /// 1: a tensor of y's size is added then.
+        has_skip: u32,
     }
 }
 
@@ -41,10 +45,11 @@ impl UpsampleBilinearParams {
     }
 }
 
-/// `y[n,oy,ox,c]` = the four x around its position, weighted by their closeness.
-pub fn forward<T: Real>(p: &UpsampleBilinearParams, x: &[T], y: &mut [T]) {
+/// `y[n,oy,ox,c]` = the four x around its position, weighted by their closeness; then the ReLU, then the sum with skip.
+pub fn forward<T: Real>(p: &UpsampleBilinearParams, x: &[T], skip: Option<&[T]>, y: &mut [T]) {
     let (in_h, in_w, channels) = (p.in_h as usize, p.in_w as usize, p.channels as usize);
-    y.par_chunks_mut(2 * in_w * channels).enumerate().for_each(|(row, y)| {
+    let out_row = 2 * in_w * channels;
+    y.par_chunks_mut(out_row).enumerate().for_each(|(row, y)| {
         let (n, oy) = (row / (2 * in_h), row % (2 * in_h));
         let (top, bottom, down): (_, _, T) = p.position(oy, in_h);
         let line = |iy: usize| &x[(n * in_h + iy) * in_w * channels..][..in_w * channels];
@@ -59,11 +64,20 @@ pub fn forward<T: Real>(p: &UpsampleBilinearParams, x: &[T], y: &mut [T]) {
                 *y = upper + (lower - upper) * down;
             }
         }
+        if p.relu == 1 {
+            y.iter_mut().filter(|y| **y < T::zero()).for_each(|y| *y = T::zero());
+        }
+        if let Some(skip) = skip {
+            y.iter_mut().zip(&skip[row * out_row..]).for_each(|(y, skip)| *y += *skip);
+        }
     });
 }
 
-/// `gx[n,iy,ix,c]` = sum over the (oy, ox) that read (iy, ix) of `gy` with the same weights, in row order.
-pub fn backward_input<T: Real>(p: &UpsampleBilinearParams, gy: &[T], gx: &mut [T]) {
+/// `gx[n,iy,ix,c]` = sum over the (oy, ox) that read (iy, ix) of `gu` with the same weights, in row order. gu is gy, but
+/// 0 where the ReLU was shut. What is nearer to 0 than `band` times its summands counts as on the other side; 0 but for
+/// a check that asks what rounding can do.
+pub fn backward_input<T: Real>(p: &UpsampleBilinearParams, band: f32, x: &[T], gy: &[T], gx: &mut [T]) {
+    let band = T::of(band.into());
     let (in_h, in_w, channels) = (p.in_h as usize, p.in_w as usize, p.channels as usize);
     gx.par_chunks_mut(in_w * channels).enumerate().for_each(|(row, gx)| {
         let (n, iy) = (row / in_h, row % in_h);
@@ -75,8 +89,22 @@ pub fn backward_input<T: Real>(p: &UpsampleBilinearParams, gy: &[T], gx: &mut [T
             let row_weight = share(top, T::one() - down) + share(bottom, down);
             // One row of gx belongs to one task: scattering along it is safe, and shorter than gathering.
             let line = &gy[(n * 2 * in_h + oy) * 2 * in_w * channels..][..2 * in_w * channels];
-            for (ox, gy) in line.chunks_exact(channels).enumerate() {
+            let x_line = |iy: usize| &x[(n * in_h + iy) * in_w * channels..][..in_w * channels];
+            let (upper, lower) = (x_line(top), x_line(bottom));
+            let mut gated = vec![T::zero(); channels];
+            for (ox, mut gy) in line.chunks_exact(channels).enumerate() {
                 let (left, right, along): (_, _, T) = p.position(ox, in_w);
+                if p.relu == 1 {
+                    for (c, (gated, gy)) in gated.iter_mut().zip(gy).enumerate() {
+                        let [a, b] = [left, right].map(|ix| upper[ix * channels + c]);
+                        let [d, e] = [left, right].map(|ix| lower[ix * channels + c]);
+                        let (above, below) = (a + (b - a) * along, d + (e - d) * along);
+                        let u = above + (below - above) * down;
+                        let size = a.abs() + b.abs() + d.abs() + e.abs();
+                        *gated = if (u > T::zero()) != (u.abs() < band * size) { *gy } else { T::zero() };
+                    }
+                    gy = &gated;
+                }
                 for (ix, weight) in [(left, T::one() - along), (right, along)] {
                     let weight = row_weight * weight;
                     for (gx, gy) in gx[ix * channels..][..channels].iter_mut().zip(gy) {

@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use rayon::prelude::*;
 use serde::Serialize;
 
-use super::{CHANNELS, decode_image, decode_mask};
+use super::{CHANNELS, decode_image, decode_mask, resize};
 use crate::{Error, Result};
 
 /// One axial slice of a patient with its mask.
@@ -104,6 +104,15 @@ impl Dataset {
     /// A missing folder; no pairs; an image or mask without the other; a file that is not 8-bit RGB (8-bit grey for masks)
     /// or is cut off; several sizes; mask values beside 0 and 255; one patient or slice number twice.
     pub fn read(root: &Path, progress: &(dyn Fn(usize, usize) + Sync)) -> Result<Self> {
+        Self::read_resized(root, 0, progress)
+    }
+
+    /// As [`read`](Self::read), and brings every slice to `side` rows and columns; 0: leaves them as they are. The
+    /// files may then have several sizes.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn read_resized(root: &Path, side: usize, progress: &(dyn Fn(usize, usize) + Sync)) -> Result<Self> {
         let scan = scan(root)?;
         if let Some(problem) = scan.problems.into_iter().next() {
             return Err(problem);
@@ -118,7 +127,7 @@ impl Dataset {
                 .pairs
                 .par_iter()
                 .map(|pair| {
-                    let slice = pair.decode();
+                    let slice = pair.decode().and_then(|(slice, size)| resized(slice, size, side));
                     progress(done.fetch_add(1, Ordering::Relaxed) + 1, total);
                     slice
                 })
@@ -227,6 +236,17 @@ impl Dataset {
     pub fn slice(&self, (patient, slice): (usize, usize)) -> &Slice {
         &self.patients[patient].slices[slice]
     }
+}
+
+/// The slice with `side` rows and columns; 0: as it is.
+fn resized(slice: Slice, size: (usize, usize), side: usize) -> Result<(Slice, (usize, usize))> {
+    if side == 0 || size == (side, side) {
+        return Ok((slice, size));
+    }
+    let (from, to) = ([size.0, size.1], [side, side]);
+    let image = resize::bytes(&slice.image, CHANNELS, from, to)?;
+    let mask = resize::mask(&slice.mask, from, to)?;
+    Ok((Slice { image, mask, ..slice }, (side, side)))
 }
 
 /// Decodes the mask in `file` and checks that it has its image's size.

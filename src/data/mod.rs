@@ -1,7 +1,7 @@
 //! The data set: reading slices ([`kaggle`]), dividing patients into training and validation ([`split`]), bringing
 //! brightness to one scale ([`normalize`]), changing samples at random ([`augment`]) and making a synthetic set that needs
 //! no download ([`phantom`]). What is only predicted may come in more formats: [`volume`] finds and reads pictures, NIfTI
-//! ([`nifti`]) and DICOM ([`dicom`]).
+//! ([`nifti`]) and DICOM ([`dicom`]). [`resize`] brings slices to another size.
 //!
 //! Slices stay bytes (`height * width * 3`, interleaved) until the device loads a batch. This file holds what all of
 //! them share: decoding one picture, and writing one file so that a killed run never leaves half of it.
@@ -12,6 +12,7 @@ pub mod kaggle;
 pub mod nifti;
 pub mod normalize;
 pub mod phantom;
+pub mod resize;
 pub mod split;
 pub mod volume;
 

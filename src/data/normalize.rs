@@ -1,11 +1,12 @@
 //! Bringing brightness to one scale: `value = clamp(x, low, high) * scale + shift`, with `x` the byte as f32.
 //!
 //! Four numbers for each patient and channel ([`Rescale`]) say everything, so the device can normalise while it loads a
-//! batch and the slices stay bytes until then. Three ways to choose the numbers:
+//! batch and the slices stay bytes until then. Four ways to choose the numbers:
 //!
 //! | name | what | for |
 //! | --- | --- | --- |
 //! | `per_volume` | clip each channel of a patient's volume to its percentiles 10 and 99, then mean 0 and variance 1 | the default: MR brightness has no unit and differs by patient |
+//! | `foreground` | of the bytes brighter than the channel's mean over the volume: mean 0 and variance 1; nothing is clipped | heads of different size in the picture: the background does not count |
 //! | `imagenet` | `(x/255 - mean) / std` with ImageNet's constants, RGB order | pretrained habits |
 //! | `unext` | `((x/255 - mean) / std) / 255`, **BGR** order | comparing with UNeXt-pytorch, whose data path divides twice |
 
@@ -29,6 +30,8 @@ pub enum Normalization {
     /// Percentiles 10 and 99 of the patient's volume, then mean 0 and variance 1, for each channel.
     #[default]
     PerVolume,
+    /// Mean 0 and variance 1 of what is brighter than the volume's mean, for each channel.
+    Foreground,
     /// ImageNet's mean and standard deviation, RGB.
     Imagenet,
     /// UNeXt-pytorch's input: ImageNet's constants on BGR, and once more divided by 255.
@@ -57,12 +60,13 @@ impl Rescale {
 
 impl Normalization {
     /// All of them, in the order in which help lists them.
-    pub const ALL: [Self; 3] = [Self::PerVolume, Self::Imagenet, Self::Unext];
+    pub const ALL: [Self; 4] = [Self::PerVolume, Self::Foreground, Self::Imagenet, Self::Unext];
 
     /// The name in flags and configuration files.
     pub fn name(self) -> &'static str {
         match self {
             Self::PerVolume => "per_volume",
+            Self::Foreground => "foreground",
             Self::Imagenet => "imagenet",
             Self::Unext => "unext",
         }
@@ -71,7 +75,7 @@ impl Normalization {
     /// The slice's channel that each channel of the network reads.
     pub fn channel_order(&self) -> [usize; CHANNELS] {
         match self {
-            Self::PerVolume | Self::Imagenet => [0, 1, 2],
+            Self::PerVolume | Self::Foreground | Self::Imagenet => [0, 1, 2],
             Self::Unext => [2, 1, 0],
         }
     }
@@ -83,8 +87,10 @@ impl Normalization {
 
     /// [`Self::rescale`] for the images of one patient that are in no data set: `height * width * channels` bytes each.
     pub fn rescale_volume<'a>(&self, images: impl Iterator<Item = &'a [u8]>, channels: usize) -> Vec<Rescale> {
-        if *self == Self::PerVolume {
-            return histograms(images, channels).iter().map(clip_and_standardize).collect();
+        match self {
+            Self::PerVolume => return histograms(images, channels).iter().map(clip_and_standardize).collect(),
+            Self::Foreground => return histograms(images, channels).iter().map(standardize_foreground).collect(),
+            Self::Imagenet | Self::Unext => {}
         }
         let divisor = if *self == Self::Unext { 255.0 } else { 1.0 };
         let row = |at: usize| {
@@ -112,7 +118,8 @@ impl FromStr for Normalization {
     fn from_str(name: &str) -> Result<Self> {
         let found = Self::ALL.into_iter().find(|known| known.name() == name);
         found.ok_or_else(|| {
-            Error::Config(format!("unknown normalization {name:?}; known are per_volume, imagenet, unext"))
+            let known = Self::ALL.map(Self::name).join(", ");
+            Error::Config(format!("unknown normalization {name:?}; known are {known}"))
         })
     }
 }
@@ -155,17 +162,36 @@ fn histograms<'a>(images: impl Iterator<Item = &'a [u8]>, channels: usize) -> Ve
 
 /// Percentiles 10 and 99 as the limits, then mean 0 and variance 1 of the clipped values; a constant channel becomes 0.
 fn clip_and_standardize(counts: &[u64; 256]) -> Rescale {
-    let total: u64 = counts.iter().sum();
     let (low, high) = (percentile(counts, 0.10), percentile(counts, 0.99));
+    standardize(counts, low, high)
+}
+
+/// Mean 0 and variance 1 of the bytes brighter than the mean of all; a constant channel becomes 0.
+fn standardize_foreground(counts: &[u64; 256]) -> Rescale {
+    let mean = mean_of(counts, &|byte| byte as f64);
+    let mut foreground = *counts;
+    for (byte, count) in foreground.iter_mut().enumerate() {
+        if byte as f64 <= mean {
+            *count = 0;
+        }
+    }
+    standardize(&foreground, 0.0, 255.0)
+}
+
+/// Mean 0 and variance 1 of the bytes that `counts` counts, after they are clipped.
+fn standardize(counts: &[u64; 256], low: f64, high: f64) -> Rescale {
     let clipped = |byte: usize| (byte as f64).clamp(low, high);
-    let mean_of = |value: &dyn Fn(usize) -> f64| {
-        counts.iter().enumerate().map(|(byte, &count)| count as f64 * value(byte)).sum::<f64>() / total.max(1) as f64
-    };
-    let mean = mean_of(&clipped);
-    let variance = mean_of(&|byte| (clipped(byte) - mean).powi(2));
+    let mean = mean_of(counts, &clipped);
+    let variance = mean_of(counts, &|byte| (clipped(byte) - mean).powi(2));
     // Bytes are whole numbers: a variance this small is rounding, not contrast.
     let scale = if variance > 1e-12 { 1.0 / variance.sqrt() } else { 0.0 };
     Rescale { low: low as f32, high: high as f32, scale: scale as f32, shift: (-mean * scale) as f32 }
+}
+
+/// The mean of a function of the bytes that `counts` counts; 0 if there are none.
+fn mean_of(counts: &[u64; 256], value: &dyn Fn(usize) -> f64) -> f64 {
+    let total: u64 = counts.iter().sum();
+    counts.iter().enumerate().map(|(byte, &count)| count as f64 * value(byte)).sum::<f64>() / total.max(1) as f64
 }
 
 /// numpy's `percentile` with linear interpolation, of the sorted values that the histogram stands for; `fraction` in `[0, 1]`.

@@ -263,6 +263,9 @@ pub(crate) fn play(
             for (place, original) in op.saved().into_iter().zip(&kept) {
                 *place = copies.of(original)?;
             }
+            if nudged {
+                op.decide_otherwise();
+            }
             run(op, &copies.of(&gy.detach())?, false)
         };
         let (wanted, moved) = (on(false)?, on(true)?);

@@ -1,10 +1,11 @@
-//! Masks for a volume of any size: normalised as in training, padded, through the network in batches, cropped back.
+//! Masks for a volume of any size: brought to the size of the training if that had one, normalised as there, padded,
+//! through the network in batches, cropped and brought back.
 //!
 //! Rows and columns are padded with black on the bottom and on the right until they divide by the network's
 //! [`multiple`](crate::models::ModelConfig::multiple). Slices are computed one by one, so the order of a volume's slices does not
 //! change a slice's logits; only the normalisation and the largest component look at the volume as a whole.
 
-use crate::data::{Normalization, Rescale, Volume};
+use crate::data::{Normalization, Rescale, Volume, resize};
 use crate::eval::{JudgeOptions, components};
 use crate::models::{ModelConfig, Network};
 use crate::nn::Mode;
@@ -22,6 +23,8 @@ pub struct PredictOptions {
     pub flips: bool,
     /// Slices computed together.
     pub batch: usize,
+    /// Rows and columns that the network was trained at, whatever the files had; 0: those of the files.
+    pub size: usize,
 }
 
 impl PredictOptions {
@@ -33,7 +36,7 @@ impl PredictOptions {
 
 impl Default for PredictOptions {
     fn default() -> Self {
-        Self { threshold: 0.5, largest_component: false, flips: false, batch: 8 }
+        Self { threshold: 0.5, largest_component: false, flips: false, batch: 8, size: 0 }
     }
 }
 
@@ -69,8 +72,13 @@ pub fn predict(
     let cut = options.cut()?;
     let config = net.config();
     let channels = config.in_channels;
-    let [depth, height, width] = volume.size;
-    let bytes = volume.with_channels(channels)?;
+    let [depth, ..] = volume.size;
+    let native = [volume.size[1], volume.size[2]];
+    let [height, width] = if options.size == 0 { native } else { [options.size; 2] };
+    let mut bytes = volume.with_channels(channels)?;
+    if native != [height, width] {
+        bytes = each(&bytes, depth, |slice| resize::bytes(slice, channels, native, [height, width]))?;
+    }
     let slice_bytes = height * width * channels;
     let order = normalize.channel_order();
     // Row `c` of the table is for the network's channel `c`, which reads the slice's channel `order[c]`.
@@ -107,11 +115,20 @@ pub fn predict(
         }
         done(n);
     }
+    if native != [height, width] {
+        logits = each(&logits, depth, |slice| resize::logits(slice, [height, width], native))?;
+    }
     let mut mask: Vec<u8> = logits.iter().map(|logit| u8::from(*logit > cut)).collect();
     if options.largest_component {
         components::keep_largest(&mut mask, volume.size)?;
     }
     Ok(Prediction { logits, mask })
+}
+
+/// Each of the `depth` slices that lie one after the other, resized.
+fn each<T: Copy>(values: &[T], depth: usize, resize: impl Fn(&[T]) -> Result<Vec<T>>) -> Result<Vec<T>> {
+    let slices = values.chunks_exact((values.len() / depth.max(1)).max(1)).map(resize);
+    Ok(slices.collect::<Result<Vec<_>>>()?.concat())
 }
 
 /// Refuses what [`predict`] would, without computing anything.

@@ -79,12 +79,20 @@ pub struct LiveBuffer {
 type Part = (&'static str, String, Vec<PlanEvent>);
 
 impl MemoryPlan {
-    /// Plans a step of a network for `batch` square images; `adapter` names the GPU whose limits hold.
+    /// Plans a step of a network for `batch` square images; `adapter` names the GPU whose limits hold. `recompute`: on a
+    /// [recomputing](Tape::recomputing) tape.
     ///
     /// # Errors
     /// [`Error::Config`] for a size that the network does not take, [`Error::Adapter`]; else as the ops: what does not
     /// fit the device's limits.
-    pub fn new(config: &ModelConfig, batch: usize, size: usize, train: bool, adapter: Option<&str>) -> Result<Self> {
+    pub fn new(
+        config: &ModelConfig,
+        batch: usize,
+        size: usize,
+        train: bool,
+        recompute: bool,
+        adapter: Option<&str>,
+    ) -> Result<Self> {
         let multiple = config.multiple();
         if batch == 0 || size == 0 || !size.is_multiple_of(multiple) {
             let message = format!(
@@ -105,7 +113,7 @@ impl MemoryPlan {
 
         let mut parts: Vec<Part> = Vec::new();
         let mode = if train { Mode::Train } else { Mode::Eval };
-        let tape = Tape::new();
+        let tape = if recompute { Tape::recomputing() } else { Tape::new() };
         let images = if train { tape.watch(&x) } else { x.detach() };
         let logits = net.forward_stages(&images, mode, &mut |name, _| {
             parts.push(("forward", name.to_owned(), context.take_plan()));

@@ -196,7 +196,12 @@ impl Builder {
                     let Some(Setting::Tensor(tensor)) = settings.get(key) else { return Err(no_form(op)) };
                     inputs.push(self.buffer(tensor)?);
                 }
-                self.add("BatchNormalization", inputs, y, vec![float("epsilon", number("eps")? as f32)]);
+                let relu = number("relu")? != 0.0;
+                let normed = if relu { format!("{y}_normed") } else { y.clone() };
+                self.add("BatchNormalization", inputs, normed.clone(), vec![float("epsilon", number("eps")? as f32)]);
+                if relu {
+                    self.add("Relu", vec![normed], y, vec![]);
+                }
             }
             "layer_norm" => {
                 let (last, normed) = (format!("{y}_channels_last"), format!("{y}_normed"));
@@ -211,15 +216,24 @@ impl Builder {
             }
             "upsample_bilinear" => {
                 let rule = if number("align_corners")? == 0.0 { "half_pixel" } else { "align_corners" };
+                let skip = (inputs.len() == 2).then(|| inputs.remove(1));
                 // An empty name: no region of interest.
                 inputs.push(String::new());
                 inputs.push(self.constant(floats("twice", &[4], &[1.0, 1.0, 2.0, 2.0])));
-                self.add(
-                    "Resize",
-                    inputs,
-                    y,
-                    vec![string("mode", "linear"), string("coordinate_transformation_mode", rule)],
-                );
+                let how = vec![string("mode", "linear"), string("coordinate_transformation_mode", rule)];
+                let mut steps = vec![("Resize", how)];
+                if number("relu")? != 0.0 {
+                    steps.push(("Relu", vec![]));
+                }
+                steps.extend(skip.is_some().then(|| ("Add", vec![])));
+                let last = steps.len() - 1;
+                for (at, (step, attributes)) in steps.into_iter().enumerate() {
+                    let result = if at == last { y.clone() } else { format!("{y}_{}", step.to_lowercase()) };
+                    if step == "Add" {
+                        inputs.extend(skip.clone());
+                    }
+                    self.add(step, std::mem::replace(&mut inputs, vec![result.clone()]), result, attributes);
+                }
             }
             "shift" => self.shift(&inputs[0], y, number("axis")? as usize, node.channels() as i64),
             "gelu" => {

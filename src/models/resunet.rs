@@ -32,7 +32,7 @@
 use super::{DefaultStart, Down, ModelConfig, Network, Stage, Up, check_images};
 use crate::Result;
 use crate::nn::{BatchNorm2d, Conv2d, Mode, Module, Parameters, UpConv2d, Visitor};
-use crate::ops::{add, concat, max_pool2d, relu, upsample_bilinear};
+use crate::ops::{add, concat, max_pool2d, upsample_bilinear};
 use crate::tensor::{Device, Tensor};
 
 /// The network.
@@ -59,7 +59,7 @@ struct First {
 
 impl First {
     fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
-        let main = self.c12.forward(&relu(&self.br1.forward(&self.c11.forward(x)?, mode)?)?)?;
+        let main = self.c12.forward(&self.br1.forward_relu(&self.c11.forward(x)?, mode)?)?;
         add(&main, &shortcut(x, &self.c13, self.c13_bn.as_ref(), mode)?)
     }
 }
@@ -105,8 +105,8 @@ impl Residual {
     }
 
     fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
-        let main = self.c1.forward(&relu(&self.b1.forward(x, mode)?)?)?;
-        let main = self.c2.forward(&relu(&self.b2.forward(&main, mode)?)?)?;
+        let main = self.c1.forward(&self.b1.forward_relu(x, mode)?)?;
+        let main = self.c2.forward(&self.b2.forward_relu(&main, mode)?)?;
         add(&main, &shortcut(x, &self.s, self.s_bn.as_ref(), mode)?)
     }
 }
@@ -139,12 +139,15 @@ impl Decoder {
         Ok(Self { upsample, r: Residual::new(device, input + output, output, 1, norm)? })
     }
 
-    fn forward(&self, x: &Tensor, skip: &Tensor, mode: Mode) -> Result<Tensor> {
+    /// Takes the skip, which is not needed beside the large tensor that it goes into.
+    fn forward(&self, x: &Tensor, skip: Tensor, mode: Mode) -> Result<Tensor> {
         let up = match &self.upsample {
             Some(conv) => conv.forward(x)?,
             None => upsample_bilinear(x, true)?,
         };
-        self.r.forward(&concat(&up, skip)?, mode)
+        let both = concat(&up, &skip)?;
+        drop((up, skip));
+        self.r.forward(&both, mode)
     }
 }
 
@@ -235,7 +238,7 @@ impl Network for Resunet {
             stage(name, &x)?;
         }
         for (number, (decoder, skip)) in (1..).zip(self.decoders.iter().zip(skips.into_iter().rev())) {
-            x = decoder.forward(&x, &skip, mode)?;
+            x = decoder.forward(&x, skip, mode)?;
             stage(&format!("d{number}"), &x)?;
         }
         self.output.forward(&x)

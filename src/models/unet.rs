@@ -30,7 +30,7 @@
 use super::{DefaultStart, ModelConfig, Network, Stage, check_images};
 use crate::Result;
 use crate::nn::{BatchNorm2d, Conv2d, Mode, Module, Parameters, UpConv2d, Visitor};
-use crate::ops::{concat, max_pool2d, relu};
+use crate::ops::{concat, max_pool2d};
 use crate::tensor::{Device, Tensor};
 
 /// The network.
@@ -64,9 +64,12 @@ impl DoubleConv {
         })
     }
 
-    fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
-        let x = relu(&self.bn1.forward(&self.conv1.forward(x)?, mode)?)?;
-        relu(&self.bn2.forward(&self.conv2.forward(&x)?, mode)?)
+    /// Takes its input, and lets go of each tensor when the next is made: the large ones need not all live at once.
+    fn forward(&self, mut x: Tensor, mode: Mode) -> Result<Tensor> {
+        x = self.conv1.forward(&x)?;
+        x = self.bn1.forward_relu(&x, mode)?;
+        x = self.conv2.forward(&x)?;
+        self.bn2.forward_relu(&x, mode)
     }
 }
 
@@ -93,8 +96,10 @@ impl Decoder {
         Ok(Self { up, conv: DoubleConv::new(device, 2 * output, output, bias)? })
     }
 
-    fn forward(&self, x: &Tensor, skip: &Tensor, mode: Mode) -> Result<Tensor> {
-        self.conv.forward(&concat(&self.up.forward(x)?, skip)?, mode)
+    fn forward(&self, x: &Tensor, skip: Tensor, mode: Mode) -> Result<Tensor> {
+        let both = concat(&self.up.forward(x)?, &skip)?;
+        drop(skip);
+        self.conv.forward(both, mode)
     }
 }
 
@@ -166,15 +171,15 @@ impl Network for Unet {
         let mut x = x.clone();
         let mut skips = Vec::with_capacity(4);
         for (number, encoder) in (1..).zip(&self.encoders) {
-            let skip = encoder.forward(&x, mode)?;
+            let skip = encoder.forward(x, mode)?;
             stage(&format!("e{number}"), &skip)?;
             x = max_pool2d(&skip)?;
             skips.push(skip);
         }
-        x = self.bridge.forward(&x, mode)?;
+        x = self.bridge.forward(x, mode)?;
         stage("b", &x)?;
         for (number, (decoder, skip)) in (1..).zip(self.decoders.iter().zip(skips.into_iter().rev())) {
-            x = decoder.forward(&x, &skip, mode)?;
+            x = decoder.forward(&x, skip, mode)?;
             stage(&format!("d{number}"), &x)?;
         }
         self.outputs.forward(&x)

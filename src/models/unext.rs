@@ -27,7 +27,7 @@
 use super::{ModelConfig, Network, Stage, check_images};
 use crate::Result;
 use crate::nn::{BatchNorm2d, Conv2d, DepthwiseConv2d, LayerNorm, Linear, Mode, Module, Parameters, Visitor};
-use crate::ops::{Axis, add, gelu, max_pool2d, relu, shift, upsample_bilinear};
+use crate::ops::{Axis, add, gelu, max_pool2d, shift, upsample_bilinear_relu};
 use crate::tensor::random::Stream;
 use crate::tensor::{Device, Tensor};
 
@@ -251,9 +251,9 @@ impl Network for Unext {
     /// Stages: t1 to t4, bottleneck, d1_sum, d1, d2_sum, d2, d3, d4, d5.
     fn forward_stages(&self, x: &Tensor, mode: Mode, stage: &mut Stage<'_>) -> Result<Tensor> {
         check_images(&self.config, x)?;
-        // Encoder: relu(pool(bn(conv)))
+        // Encoder: relu(pool(bn(conv))). The largest of four is positive or not, so the ReLU may as well come first.
         let encode =
-            |x: &Tensor, conv: &Conv2d, bn: &BatchNorm2d| relu(&max_pool2d(&bn.forward(&conv.forward(x)?, mode)?)?);
+            |x: &Tensor, conv: &Conv2d, bn: &BatchNorm2d| max_pool2d(&bn.forward_relu(&conv.forward(x)?, mode)?);
         let t1 = encode(x, &self.encoder1, &self.ebn1)?;
         stage("t1", &t1)?;
         let t2 = encode(&t1, &self.encoder2, &self.ebn2)?;
@@ -267,7 +267,7 @@ impl Network for Unext {
         stage("bottleneck", &bottleneck)?;
         // Decoder: relu(upsample(bn(conv))) + skip
         let decode = |x: &Tensor, conv: &Conv2d, bn: &BatchNorm2d, skip: &Tensor| {
-            add(&relu(&upsample_bilinear(&bn.forward(&conv.forward(x)?, mode)?, false)?)?, skip)
+            upsample_bilinear_relu(&bn.forward(&conv.forward(x)?, mode)?, false, Some(skip))
         };
         let sum = decode(&bottleneck, &self.decoder1, &self.dbn1, &t4)?;
         stage("d1_sum", &sum)?;
@@ -281,7 +281,7 @@ impl Network for Unext {
         stage("d3", &d3)?;
         let d4 = decode(&d3, &self.decoder4, &self.dbn4, &t1)?;
         stage("d4", &d4)?;
-        let full = relu(&upsample_bilinear(&self.decoder5.forward(&d4)?, false)?)?;
+        let full = upsample_bilinear_relu(&self.decoder5.forward(&d4)?, false, None)?;
         stage("d5", &full)?;
         self.last.forward(&full)
     }

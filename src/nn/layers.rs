@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::visit::{Layout, Module, Parameter, Visitor, join};
 use crate::Result;
-use crate::ops::{self, Mode, RunningStats};
+use crate::ops::{self, BatchNormSettings, Mode, RunningStats};
 use crate::tensor::{Device, Tensor};
 
 /// Convolution, with or without bias. Weight `[k, k, in, out]`.
@@ -197,11 +197,23 @@ impl BatchNorm2d {
     /// # Errors
     /// As [`ops::batch_norm()`].
     pub fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
-        if mode == Mode::Train {
+        self.normalize(x, &BatchNormSettings::new(mode))
+    }
+
+    /// As [`forward`](Self::forward), then a ReLU, in one op.
+    ///
+    /// # Errors
+    /// As [`ops::batch_norm()`].
+    pub fn forward_relu(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
+        self.normalize(x, &BatchNormSettings { relu: true, ..BatchNormSettings::new(mode) })
+    }
+
+    fn normalize(&self, x: &Tensor, settings: &BatchNormSettings) -> Result<Tensor> {
+        if settings.mode == Mode::Train {
             self.num_batches_tracked.fetch_add(1, Ordering::Relaxed);
         }
         let running = RunningStats { mean: &self.running_mean, var: &self.running_var };
-        ops::batch_norm(x, &self.weight.tensor, &self.bias.tensor, &running, mode, 0.1, 1e-5)
+        ops::batch_norm(x, &self.weight.tensor, &self.bias.tensor, &running, settings)
     }
 }
 

@@ -1,14 +1,16 @@
 //! Batch normalisation per channel.
 //!
 //! # Forward
-//! `y = (x - mean) * rstd * weight + bias`;  `rstd = 1 / sqrt(variance + eps)`. Train mode takes mean and (biased)
+//! `v = (x - mean) * rstd * weight + bias`;  `rstd = 1 / sqrt(variance + eps)`;  `y = v`, or `max(v, 0)`: a ReLU that
+//! follows costs nothing here, and two passes over the tensor as an op of its own. Train mode takes mean and (biased)
 //! variance of each channel from x and moves the running statistics towards them: `running = (1 - momentum) * running +
 //! momentum * batch`. Eval mode takes the running statistics.
 //!
 //! # Backward
-//! `gb = sum of gy`;  `gw = sum of gy * xhat`;  `xhat = (x - mean) * rstd`, sums over all pixels of the channel. Train
-//! mode, where the gradient goes through the statistics too: `gx = weight * rstd * (gy - mean(gy) - xhat * mean(gy *
-//! xhat))`. Eval mode, where they are constants: `gx = weight * rstd * gy`.
+//! `gv = gy`, but 0 where a ReLU was shut (`v <= 0`; v is computed again from x, which is cheaper than reading y).
+//! `gb = sum of gv`;  `gw = sum of gv * xhat`;  `xhat = (x - mean) * rstd`, sums over all pixels of the channel. Train
+//! mode, where the gradient goes through the statistics too: `gx = weight * rstd * (gv - mean(gv) - xhat * mean(gv *
+//! xhat))`. Eval mode, where they are constants: `gx = weight * rstd * gv`.
 //!
 //! # Picture of the tile
 //! ```text
@@ -44,12 +46,13 @@
 //! </details>
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::Version;
 use super::choice::{Kernel, choose};
 use super::plan::Plan;
-use crate::autograd::{Backward, Setting, Wanted, record};
-use crate::cpu::batch_norm::{self as plain, BatchNormParams};
+use crate::autograd::{Backward, Recipe, Setting, Wanted, record_with};
+use crate::cpu::batch_norm::{self as plain, BatchNormParams, Gate};
 use crate::debug::observed;
 use crate::gpu::shader::shader;
 use crate::gpu::{Part, Question, Shader, Sizes};
@@ -65,7 +68,7 @@ pub(super) const PLAN: Plan = Plan {
         let c = on.sizes.shape.last();
         let (mean, var) = (on.constant([c])?, on.constant([c])?);
         let running = RunningStats { mean: &mean, var: &var };
-        batch_norm(&on.x()?, &on.input([c])?, &on.input([c])?, &running, Mode::Train, 0.1, 1e-5).map(Some)
+        batch_norm(&on.x()?, &on.input([c])?, &on.input([c])?, &running, &BatchNormSettings::new(Mode::Train)).map(Some)
     },
 };
 
@@ -99,22 +102,32 @@ pub struct BatchNormSettings {
     pub momentum: f32,
     /// Added to the variance; 1e-5 in PyTorch.
     pub eps: f32,
+    /// Whether a ReLU follows.
+    pub relu: bool,
 }
 
-/// Normalises each channel over all pixels of the batch, then scales and shifts it.
+impl BatchNormSettings {
+    /// PyTorch's momentum and eps; no ReLU.
+    pub const fn new(mode: Mode) -> Self {
+        Self { mode, momentum: 0.1, eps: 1e-5, relu: false }
+    }
+}
+
+/// Normalises each channel over all pixels of the batch, then scales and shifts it, then applies a ReLU if asked to.
 ///
 /// x `[N, H, W, C]`, weight and bias `[C]`. In [`Mode::Train`] `running` is updated on the device:
 /// `running += momentum * (batch - running)`, its variance with the unbiased one.
 ///
 /// ```
-/// use shadegrad::ops::{self, Mode, RunningStats};
+/// use shadegrad::ops::{self, BatchNormSettings, Mode, RunningStats};
 /// # fn main() -> shadegrad::Result<()> {
 /// let device = shadegrad::Device::cpu();
 /// let x = device.tensor("x", [1, 1, 2, 1], &[1.0, 3.0])?;
 /// let (one, zero) = (device.tensor("w", [1], &[1.0])?, device.zeros("b", [1])?);
 /// let (mean, var) = (device.zeros("mean", [1])?, device.tensor("var", [1], &[1.0])?);
 /// let running = RunningStats { mean: &mean, var: &var };
-/// let y = ops::batch_norm(&x, &one, &zero, &running, Mode::Train, 0.1, 0.0)?;
+/// let settings = BatchNormSettings { eps: 0.0, ..BatchNormSettings::new(Mode::Train) };
+/// let y = ops::batch_norm(&x, &one, &zero, &running, &settings)?;
 /// assert_eq!(y.to_vec()?, [-1.0, 1.0]);
 /// assert_eq!(mean.to_vec()?, [0.2]); // a tenth of the way to 2
 /// # Ok(())
@@ -129,15 +142,12 @@ pub fn batch_norm(
     weight: &Tensor,
     bias: &Tensor,
     running: &RunningStats<'_>,
-    mode: Mode,
-    momentum: f32,
-    eps: f32,
+    settings: &BatchNormSettings,
 ) -> Result<Tensor> {
-    let settings = BatchNormSettings { mode, momentum, eps };
     observed(OP, x.device(), |on| {
         let running = RunningStats { mean: &on.change(running.mean)?, var: &on.change(running.var)? };
         let (weight, bias) = (on.read(weight)?, on.read(bias)?);
-        forward(&on.read(x)?, &weight, &bias, &running, &settings, select(x))
+        forward(&on.read(x)?, &weight, &bias, &running, settings, select(x))
     })
 }
 
@@ -194,38 +204,60 @@ pub fn forward(
     } else {
         (running.mean.detach(), running.var.detach())
     };
-    let y = device.empty(OP, x.shape())?;
-    match device {
-        Device::Gpu(_) => {
-            let entry = entry(version, "forward_v1", "forward_v2");
-            for images in device.image_ranges(OP, &[x, &y])? {
-                let (x, y) = (x.images(&images), y.images(&images));
-                let invocations = invocations(&x, kernel);
-                SHADER
-                    .entry(entry)
-                    .constants(kernel.constants)
-                    .params(&of(&params, &images))
-                    .reads([&x, weight, bias, &mean, &variance])
-                    .writes([&y])
-                    .over(invocations)?;
+    let affine = Affine { x: x.detach(), weight: weight.detach(), bias: bias.detach(), mean, variance, params, kernel };
+    let y = affine.make()?;
+    let again = affine.clone();
+    record_with(
+        y,
+        &[Some(x), Some(weight), Some(bias)],
+        || BatchNormBackward { of: affine, band: 0.0 },
+        || Some(Arc::new(again)),
+    )
+}
+
+/// The last step of the forward pass, and all that the gradient needs: x, and what it is normalised with. In eval mode
+/// `mean` and `variance` are the running statistics themselves, so a tape must be played before they change.
+#[derive(Debug, Clone)]
+struct Affine {
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    mean: Tensor,
+    variance: Tensor,
+    params: BatchNormParams,
+    kernel: Kernel,
+}
+
+impl Recipe for Affine {
+    fn make(&self) -> Result<Tensor> {
+        let Self { x, weight, bias, mean, variance, params, kernel } = self;
+        let device = x.device();
+        let y = device.empty(OP, x.shape())?;
+        match device {
+            Device::Gpu(_) => {
+                let entry = entry(kernel.version, "forward_v1", "forward_v2");
+                for images in device.image_ranges(OP, &[x, &y])? {
+                    let (x, y) = (x.images(&images), y.images(&images));
+                    let invocations = invocations(&x, *kernel);
+                    SHADER
+                        .entry(entry)
+                        .constants(kernel.constants)
+                        .params(&of(params, &images))
+                        .reads([&x, weight, bias, mean, variance])
+                        .writes([&y])
+                        .over(invocations)?;
+                }
             }
+            Device::Cpu(_) => plain::forward(
+                params,
+                &x.f32s(),
+                [&weight.f32s(), &bias.f32s()],
+                [&mean.f32s(), &variance.f32s()],
+                &mut y.f32s_mut(),
+            ),
         }
-        Device::Cpu(_) => plain::forward(
-            &params,
-            &x.f32s(),
-            [&weight.f32s(), &bias.f32s()],
-            [&mean.f32s(), &variance.f32s()],
-            &mut y.f32s_mut(),
-        ),
+        Ok(y)
     }
-    record(y, &[Some(x), Some(weight), Some(bias)], || BatchNormBackward {
-        x: x.detach(),
-        weight: weight.detach(),
-        mean,
-        variance,
-        params,
-        kernel,
-    })
 }
 
 /// Mean and variance of x, and the step of the running statistics.
@@ -297,6 +329,7 @@ fn sizes([n, h, w, c]: [usize; 4], settings: &BatchNormSettings, version: Versio
         momentum: settings.momentum,
         eps: settings.eps,
         inverse_count: if train { 1.0 / pixels as f32 } else { 0.0 },
+        floor: if settings.relu { 0.0 } else { f32::MIN },
     }
 }
 
@@ -323,22 +356,19 @@ fn invocations(x: &Tensor, kernel: Kernel) -> usize {
     }
 }
 
-/// What the gradient needs: x, and what it was normalised with. In eval mode `mean` and `variance` are the running
-/// statistics themselves, so a tape must be played before they change.
+/// The gradient of [`batch_norm`].
 #[derive(Debug)]
 struct BatchNormBackward {
-    x: Tensor,
-    weight: Tensor,
-    mean: Tensor,
-    variance: Tensor,
-    params: BatchNormParams,
-    kernel: Kernel,
+    of: Affine,
+    /// As in [`Gate`].
+    band: f32,
 }
 
 impl BatchNormBackward {
-    /// gw and gb. The gradient of x needs both, so they are computed even where the parameters are frozen.
-    fn sums(&self, gy: &Tensor, gw: &Tensor, gb: &Tensor) -> Result<()> {
-        let Self { x, mean, variance, params, kernel, .. } = self;
+    /// gw and gb, and on a GPU what [`input`](Self::input) takes of them. The gradient of x needs both, so they are
+    /// computed even where the parameters are frozen.
+    fn sums(&self, gy: &Tensor, [gw, gb, shares]: [&Tensor; 3]) -> Result<()> {
+        let Affine { x, weight, bias, mean, variance, params, kernel } = &self.of;
         match gy.device() {
             Device::Gpu(_) => {
                 let channels = params.channels as usize;
@@ -350,17 +380,24 @@ impl BatchNormBackward {
                     SHADER
                         .entry(entry)
                         .params(&p)
-                        .reads([&x, &gy, mean, variance])
+                        .reads([&x, &gy, mean, variance, weight, bias])
                         .writes([&partials])
                         .groups(groups(&p, kernel.version))?;
                 }
-                SHADER.entry("backward_finalize").params(params).reads([&partials]).writes([gw, gb]).groups(channels)
+                SHADER
+                    .entry("backward_finalize")
+                    .params(params)
+                    .reads([&partials])
+                    .writes([gw, gb, shares])
+                    .groups(channels)
             }
             Device::Cpu(_) => {
                 plain::backward_sums(
                     params,
+                    Gate::new(params, self.band),
                     &x.f32s(),
                     &gy.f32s(),
+                    [&weight.f32s(), &bias.f32s()],
                     [&mean.f32s(), &variance.f32s()],
                     &mut gw.f32s_mut(),
                     &mut gb.f32s_mut(),
@@ -370,8 +407,8 @@ impl BatchNormBackward {
         }
     }
 
-    fn input(&self, gy: &Tensor, [gw, gb]: [&Tensor; 2], gx: &Tensor) -> Result<()> {
-        let Self { x, weight, mean, variance, params, kernel } = self;
+    fn input(&self, gy: &Tensor, [gw, gb, shares]: [&Tensor; 3], gx: &Tensor) -> Result<()> {
+        let Affine { x, weight, bias, mean, variance, params, kernel } = &self.of;
         match gy.device() {
             Device::Gpu(_) => {
                 let entry = entry(kernel.version, "backward_input_v1", "backward_input_v2");
@@ -382,16 +419,17 @@ impl BatchNormBackward {
                         .entry(entry)
                         .constants(kernel.constants)
                         .params(&of(params, &images))
-                        .reads([&x, &gy, weight, mean, variance, gw, gb])
+                        .reads([&x, &gy, weight, mean, variance, bias, shares])
                         .writes([&gx])
                         .over(invocations)?;
                 }
             }
             Device::Cpu(_) => plain::backward_input(
                 params,
+                Gate::new(params, self.band),
                 &x.f32s(),
                 &gy.f32s(),
-                &weight.f32s(),
+                [&weight.f32s(), &bias.f32s()],
                 [&mean.f32s(), &variance.f32s()],
                 [&gw.f32s(), &gb.f32s()],
                 &mut gx.f32s_mut(),
@@ -407,15 +445,17 @@ impl Backward for BatchNormBackward {
     }
 
     fn backward(&self, gy: &Tensor, wanted: &mut Wanted<'_>) -> Result<Vec<Option<Tensor>>> {
-        let shape = Shape::from([self.params.channels as usize]);
+        let channels = self.of.params.channels as usize;
+        let shape = Shape::from([channels]);
         let mut place = |index: usize| {
             if wanted.needs(index) { wanted.empty(OP, index, shape) } else { gy.device().empty(OP, shape) }
         };
         let (gw, gb) = (place(1)?, place(2)?);
-        self.sums(gy, &gw, &gb)?;
+        let shares = gy.device().empty(OP, [2, channels])?;
+        self.sums(gy, [&gw, &gb, &shares])?;
         let gx = if wanted.needs(0) {
-            let gx = wanted.empty(OP, 0, self.x.shape())?;
-            self.input(gy, [&gw, &gb], &gx)?;
+            let gx = wanted.empty(OP, 0, self.of.x.shape())?;
+            self.input(gy, [&gw, &gb, &shares], &gx)?;
             Some(gx)
         } else {
             None
@@ -424,14 +464,20 @@ impl Backward for BatchNormBackward {
     }
 
     fn saved(&mut self) -> Vec<&mut Tensor> {
-        vec![&mut self.x, &mut self.weight, &mut self.mean, &mut self.variance]
+        let Affine { x, weight, bias, mean, variance, .. } = &mut self.of;
+        vec![x, weight, bias, mean, variance]
+    }
+
+    fn decide_otherwise(&mut self) {
+        self.band = 1e-6; // several units in the last place of normalised numbers
     }
 
     fn settings(&self) -> Vec<(&'static str, Setting<'_>)> {
         vec![
-            ("mean", Setting::Tensor(&self.mean)),
-            ("variance", Setting::Tensor(&self.variance)),
-            ("eps", Setting::Number(self.params.eps.into())),
+            ("mean", Setting::Tensor(&self.of.mean)),
+            ("variance", Setting::Tensor(&self.of.variance)),
+            ("eps", Setting::Number(self.of.params.eps.into())),
+            ("relu", Setting::Number(if self.of.params.floor == 0.0 { 1.0 } else { 0.0 })),
         ]
     }
 }

@@ -36,9 +36,11 @@
 //! ```
 //! </details>
 
+use std::sync::Arc;
+
 use super::plan::Plan;
 use super::{Version, choice};
-use crate::autograd::{Backward, Wanted, record};
+use crate::autograd::{Backward, Kept, Recipe, Wanted, record_with};
 use crate::cpu::concat::{self as plain, ConcatParams};
 use crate::debug::observed;
 use crate::gpu::shader::shader;
@@ -88,7 +90,7 @@ fn usual(a: usize, b: usize) -> Version {
 /// # Errors
 /// As [`concat()`]; [`Error::Shape`] for [`Version::V2`] if the channels of a or b do not divide by 4.
 pub fn forward(a: &Tensor, b: &Tensor, version: Version) -> Result<Tensor> {
-    let ((rows, ca), (_, cb)) = (a.shape().rows(OP)?, b.shape().rows(OP)?);
+    let ((_, ca), (_, cb)) = (a.shape().rows(OP)?, b.shape().rows(OP)?);
     let mut dims = a.shape().dims().to_vec();
     let last = dims.len() - 1;
     if b.shape().rank() != dims.len() || b.shape().dims()[..last] != dims[..last] {
@@ -100,25 +102,58 @@ pub fn forward(a: &Tensor, b: &Tensor, version: Version) -> Result<Tensor> {
         return Err(Error::shape(OP, message));
     }
     dims[last] = ca + cb;
-    let params = ConcatParams { a_channels: ca as u32, b_channels: cb as u32 };
-    let y = a.device().empty(OP, Shape::new(&dims)?)?;
-    match a.device() {
-        Device::Gpu(_) => {
-            let (entry, lanes) = match version {
-                Version::V1 => ("forward_v1", 1),
-                Version::V2 => ("forward_v2", 4),
-            };
-            // As tables: tensors larger than one binding are cut between any two rows.
-            let (a, b, y) = (a.reshape([rows, ca])?, b.reshape([rows, cb])?, y.reshape([rows, ca + cb])?);
-            for part in a.device().image_ranges(OP, &[&a, &b, &y])? {
-                let (a, b, y) = (a.images(&part), b.images(&part), y.images(&part));
-                let invocations = y.len() / lanes;
-                SHADER.entry(entry).params(&params).reads([a, b]).writes([y]).over(invocations)?;
+    let joined = Joined {
+        parts: [Kept::of(a), Kept::of(b)],
+        shape: Shape::new(&dims)?,
+        params: ConcatParams { a_channels: ca as u32, b_channels: cb as u32 },
+        version,
+    };
+    let y = joined.of(a, b)?;
+    let backward = ConcatBackward { shapes: [a.shape(), b.shape()], params: joined.params, version };
+    // Not worth it if both parts are numbers: they are as large as y.
+    let recipe = joined.parts.iter().any(|part| matches!(part, Kept::Recipe(..)));
+    record_with(y, &[Some(a), Some(b)], || backward, || recipe.then(|| Arc::new(joined) as Arc<dyn Recipe>))
+}
+
+/// How y is made of its parts.
+#[derive(Debug)]
+struct Joined {
+    parts: [Kept; 2],
+    shape: Shape,
+    params: ConcatParams,
+    version: Version,
+}
+
+impl Joined {
+    fn of(&self, a: &Tensor, b: &Tensor) -> Result<Tensor> {
+        let Self { shape, params, version, .. } = self;
+        let y = a.device().empty(OP, *shape)?;
+        match a.device() {
+            Device::Gpu(_) => {
+                let (entry, lanes) = match version {
+                    Version::V1 => ("forward_v1", 1),
+                    Version::V2 => ("forward_v2", 4),
+                };
+                // As tables: tensors larger than one binding are cut between any two rows.
+                let table = |tensor: &Tensor| tensor.shape().rows(OP).and_then(|size| tensor.reshape([size.0, size.1]));
+                let (a, b, y) = (table(a)?, table(b)?, table(&y)?);
+                for part in a.device().image_ranges(OP, &[&a, &b, &y])? {
+                    let (a, b, y) = (a.images(&part), b.images(&part), y.images(&part));
+                    let invocations = y.len() / lanes;
+                    SHADER.entry(entry).params(params).reads([a, b]).writes([y]).over(invocations)?;
+                }
             }
+            Device::Cpu(_) => plain::forward(params, &a.f32s(), &b.f32s(), &mut y.f32s_mut()),
         }
-        Device::Cpu(_) => plain::forward(&params, &a.f32s(), &b.f32s(), &mut y.f32s_mut()),
+        Ok(y)
     }
-    record(y, &[Some(a), Some(b)], || ConcatBackward { shapes: [a.shape(), b.shape()], params, version })
+}
+
+impl Recipe for Joined {
+    fn make(&self) -> Result<Tensor> {
+        let [a, b] = &self.parts;
+        self.of(&a.tensor()?, &b.tensor()?)
+    }
 }
 
 /// What the gradient needs: the shapes.

@@ -51,7 +51,7 @@ use std::ops::Range;
 use super::choice::{Kernel, choose};
 use super::plan::Plan;
 use super::{Tile, Version, chunks_with_room};
-use crate::autograd::{Backward, Setting, Wanted, record};
+use crate::autograd::{Backward, Kept, Setting, Wanted, record};
 use crate::cpu::conv2d::{self as plain, Conv2dParams};
 use crate::debug::observed;
 use crate::gpu::shader::shader;
@@ -140,7 +140,7 @@ pub fn forward(
             plain::forward(p, &x.f32s(), &weight.f32s(), bias.as_deref(), &mut y.f32s_mut());
         }
     }
-    record(y, &[Some(x), Some(weight), bias], || Conv2dBackward { x: x.detach(), weight: weight.detach(), params })
+    record(y, &[Some(x), Some(weight), bias], || Conv2dBackward { x: Kept::of(x), weight: weight.detach(), params })
 }
 
 fn sizes(x: Shape, weight: Shape, bias: Option<Shape>, stride: usize, padding: usize) -> Result<Conv2dParams> {
@@ -344,7 +344,7 @@ const BLOCK_PIXELS: usize = 512;
 /// What the gradient needs: x for the weight's, the weight for x's.
 #[derive(Debug)]
 struct Conv2dBackward {
-    x: Tensor,
+    x: Kept,
     weight: Tensor,
     params: Conv2dParams,
 }
@@ -356,6 +356,17 @@ impl Backward for Conv2dBackward {
 
     fn backward(&self, gy: &Tensor, wanted: &mut Wanted<'_>) -> Result<Vec<Option<Tensor>>> {
         let p = &self.params;
+        // First: an x that is computed again is gone before gx is made.
+        let (mut gw, mut gb) = (None, None);
+        if wanted.needs(1) || wanted.needs(2) {
+            let weight = wanted.empty(OP, 1, self.weight.shape())?;
+            if p.has_bias == 1 {
+                gb = Some(wanted.empty(OP, 2, [p.out_c as usize].into())?);
+            }
+            let kernel = WeightKernel::select(gy.device(), p);
+            backward_weight(p, &self.x.tensor()?, gy, &weight, gb.as_ref(), kernel)?;
+            gw = Some(weight);
+        }
         let gx = if wanted.needs(0) {
             let gx = wanted.empty(OP, 0, self.x.shape())?;
             backward_input(p, gy, &self.weight, &gx, select(gy.device(), p, Part::BackwardInput))?;
@@ -363,21 +374,11 @@ impl Backward for Conv2dBackward {
         } else {
             None
         };
-        if !wanted.needs(1) && !wanted.needs(2) {
-            return Ok(vec![gx, None, None]);
-        }
-        let gw = wanted.empty(OP, 1, self.weight.shape())?;
-        let gb = match p.has_bias {
-            1 => Some(wanted.empty(OP, 2, [p.out_c as usize].into())?),
-            _ => None,
-        };
-        let kernel = WeightKernel::select(gy.device(), p);
-        backward_weight(p, &self.x, gy, &gw, gb.as_ref(), kernel)?;
-        Ok(vec![gx, Some(gw), gb])
+        Ok(vec![gx, gw, gb])
     }
 
     fn saved(&mut self) -> Vec<&mut Tensor> {
-        vec![&mut self.x, &mut self.weight]
+        self.x.saved().into_iter().chain([&mut self.weight]).collect()
     }
 
     fn macs(&self) -> u64 {

@@ -47,7 +47,7 @@
 use super::choice::{Kernel, choose};
 use super::plan::Plan;
 use super::{Tile, Version, add, conv2d};
-use crate::autograd::{Backward, Setting, Wanted, record};
+use crate::autograd::{Backward, Kept, Setting, Wanted, record};
 use crate::cpu::conv_transpose2d::{self as plain, ConvTranspose2dParams};
 use crate::debug::observed;
 use crate::gpu::shader::shader;
@@ -163,7 +163,7 @@ fn launch(
         }
     }
     record(y, &[Some(x), Some(weight), bias], || ConvTranspose2dBackward {
-        x: x.detach(),
+        x: Kept::of(x),
         weight: weight.detach(),
         params,
     })
@@ -252,7 +252,7 @@ fn gather(
 /// What the gradient needs: x for the weight's, the weight for x's.
 #[derive(Debug)]
 struct ConvTranspose2dBackward {
-    x: Tensor,
+    x: Kept,
     weight: Tensor,
     params: ConvTranspose2dParams,
 }
@@ -266,6 +266,13 @@ impl Backward for ConvTranspose2dBackward {
         let Self { x, weight, params } = self;
         let p = params.adjoint(); // of the convolution whose input is gy
         let mut gradients = vec![None, None, None];
+        // First: an x that is computed again is gone before gx is made.
+        if wanted.needs(1) {
+            let gw = wanted.empty(OP, 1, weight.shape())?;
+            let kernel = conv2d::WeightKernel::select(gy.device(), &p);
+            conv2d::backward_weight(&p, gy, &x.tensor()?, &gw, None, kernel)?;
+            gradients[1] = Some(gw);
+        }
         if wanted.needs(0) {
             let gx = wanted.empty(OP, 0, x.shape())?;
             match gy.device() {
@@ -276,12 +283,6 @@ impl Backward for ConvTranspose2dBackward {
                 Device::Cpu(_) => plain::backward_input(params, &gy.f32s(), &weight.f32s(), &mut gx.f32s_mut()),
             }
             gradients[0] = Some(gx);
-        }
-        if wanted.needs(1) {
-            let gw = wanted.empty(OP, 1, weight.shape())?;
-            let kernel = conv2d::WeightKernel::select(gy.device(), &p);
-            conv2d::backward_weight(&p, gy, x, &gw, None, kernel)?;
-            gradients[1] = Some(gw);
         }
         if wanted.needs(2) {
             let gb = wanted.empty(OP, 2, [params.out_c as usize].into())?;
@@ -295,7 +296,7 @@ impl Backward for ConvTranspose2dBackward {
     }
 
     fn saved(&mut self) -> Vec<&mut Tensor> {
-        vec![&mut self.x, &mut self.weight]
+        self.x.saved().into_iter().chain([&mut self.weight]).collect()
     }
 
     fn settings(&self) -> Vec<(&'static str, Setting<'_>)> {

@@ -41,7 +41,7 @@ pub mod upsample_bilinear;
 
 pub use adam::{Adam, adam};
 pub use add::{add, add_assign};
-pub use batch_norm::{Mode, RunningStats, batch_norm};
+pub use batch_norm::{BatchNormSettings, Mode, RunningStats, batch_norm};
 pub use bce_dice::{BceDice, Pooling, bce_dice};
 pub use choice::{Kernel, use_tuned};
 pub use clip_norm::clip_norm;
@@ -61,7 +61,7 @@ pub use sgd::{Sgd, sgd};
 pub use shift::{Axis, shift};
 pub use sigmoid::sigmoid;
 pub use softmax::softmax;
-pub use upsample_bilinear::upsample_bilinear;
+pub use upsample_bilinear::{UpsampleSettings, upsample_bilinear, upsample_bilinear_relu};
 
 use crate::gpu::{Context, Shader};
 

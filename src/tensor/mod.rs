@@ -13,7 +13,7 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::autograd::{Leaf, Slot};
+use crate::autograd::{Leaf, Recipe, Slot};
 use crate::gpu;
 use crate::{Error, Result};
 
@@ -47,6 +47,8 @@ pub struct Tensor {
     offset: usize,
     pub(crate) slot: Option<Slot>,
     pub(crate) leaf: Option<Arc<Leaf>>,
+    /// How to compute it again, on a recomputing tape.
+    pub(crate) recipe: Option<Arc<dyn Recipe>>,
 }
 
 impl Device {
@@ -71,7 +73,7 @@ impl Device {
             Self::Cpu(context) => Storage::Cpu(context.allocate(shape.len(), dtype)),
             Self::Gpu(context) => Storage::Gpu(context.allocate(op, shape.len() as u64 * 4)?),
         };
-        Ok(Tensor { device: self.clone(), shape, dtype, storage, offset: 0, slot: None, leaf: None })
+        Ok(Tensor { device: self.clone(), shape, dtype, storage, offset: 0, slot: None, leaf: None, recipe: None })
     }
 
     /// A tensor of zeros.
@@ -133,7 +135,7 @@ impl Tensor {
 
     /// The same numbers without a place on a tape: nothing is kept alive for their sake.
     pub fn detach(&self) -> Self {
-        Self { slot: None, leaf: None, ..self.clone() }
+        Self { slot: None, leaf: None, recipe: None, ..self.clone() }
     }
 
     /// The same numbers seen with another shape. Not recorded: use it on inputs and results only.

@@ -41,6 +41,8 @@ pub struct TrainConfig {
     pub steps: usize,
     /// Slices of a step.
     pub batch: usize,
+    /// Needs less memory and more time: normalised activations are computed again for the gradient instead of kept.
+    pub recompute: bool,
     /// Batches whose gradients are averaged for one update.
     pub accumulate: usize,
     /// `adam`, `adamw` or `sgd`.
@@ -87,6 +89,8 @@ pub struct TrainConfig {
     pub patience: usize,
     /// Also log UNeXt's batch IoU of the training batches (`train_iou`), in training mode and before each update.
     pub train_iou: bool,
+    /// Rows and columns that slices are brought to; 0: they stay as they are.
+    pub size: usize,
     /// How bytes become numbers.
     pub normalize: Normalization,
     /// How often slices with tumour are shown: a share of each batch, or `"area"`; 0: as they come.
@@ -164,6 +168,7 @@ impl Default for TrainConfig {
             epochs: 20,
             steps: 0,
             batch: 8,
+            recompute: false,
             accumulate: 1,
             optimizer: OptimizerKind::Adam,
             momentum: 0.9,
@@ -187,6 +192,7 @@ impl Default for TrainConfig {
             monitor: Monitor::ValDice,
             patience: 0,
             train_iou: false,
+            size: 0,
             normalize: Normalization::PerVolume,
             oversample: Oversample::default(),
             drop_last: true,
@@ -255,6 +261,11 @@ impl TrainConfig {
         self.network().check()?;
         self.augment.check()?;
         self.oversample.check()?;
+        let multiple = self.network().multiple();
+        if !self.size.is_multiple_of(multiple) {
+            let text = format!("size must divide by {multiple} for {}, got {}", self.model, self.size);
+            return refuse(text);
+        }
         if self.batch == 0 || self.epochs == 0 || self.accumulate == 0 {
             return refuse("batch, epochs and accumulate must be at least 1".to_owned());
         }

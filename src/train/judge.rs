@@ -1,7 +1,7 @@
 //! Judging a network in training on slices: the same numbers as `eval`, with the masks.
 
 use super::Trainer;
-use crate::data::Dataset;
+use crate::data::{Dataset, resize};
 use crate::eval::{Judge, JudgeOptions, Judgement};
 use crate::ops::{Mode, Sample, bce_dice};
 use crate::tensor::Tensor;
@@ -10,7 +10,8 @@ use crate::{Error, Result};
 impl Trainer {
     /// Judges slices in their given order, in evaluation mode, and computes the mean loss as the settings define it.
     /// With `flips` the logits are the mean over the image, its two mirror images and the half turn ("test-time
-    /// augmentation", four times the work).
+    /// augmentation", four times the work). `dataset` may hold the same slices at another size than the training's: then
+    /// the logits are brought to it, as `predict` does.
     ///
     /// # Errors
     /// As [`Judge`] and the ops.
@@ -28,10 +29,20 @@ impl Trainer {
             let (x, target) = self.load(&samples)?;
             let logits = if flips { self.mean_over_flips(&x)? } else { self.net.forward(&x, Mode::Eval)? };
             let loss = bce_dice(&logits, &target, &self.config.loss())?;
-            judge.batch(&logits.to_vec()?)?;
+            judge.batch(&self.at_size_of(dataset, logits.to_vec()?)?)?;
             losses += f64::from(loss.to_vec()?[0]) * batch.len() as f64;
         }
         Ok((judge.finish()?, losses / part.len().max(1) as f64))
+    }
+
+    /// Logits `[N, H, W]` of the training's size at the size of the set's slices.
+    fn at_size_of(&self, dataset: &Dataset, logits: Vec<f32>) -> Result<Vec<f32>> {
+        let (from, to) = (self.slices.size(), [dataset.height, dataset.width]);
+        if from == to {
+            return Ok(logits);
+        }
+        let slices = logits.chunks_exact(from[0] * from[1]).map(|slice| resize::logits(slice, from, to));
+        Ok(slices.collect::<Result<Vec<_>>>()?.concat())
     }
 
     /// Logits of `x` `[N, H, W, C]`, averaged over the four flips.

@@ -169,7 +169,7 @@ impl Trainer {
             let (x, target) = self.load(batch)?;
             drop(span);
             let span = phase("forward");
-            let tape = Tape::new();
+            let tape = if self.config.recompute { Tape::recomputing() } else { Tape::new() };
             let logits = self.net.forward(&tape.watch(&x), Mode::Train)?;
             let loss = bce_dice(&logits, &target, &self.config.loss())?;
             let counts = self.config.train_iou.then(|| metric_counts(&logits, &target)).transpose()?;
@@ -383,8 +383,10 @@ fn fits(dataset: &Dataset, network: &ModelConfig) -> Result<()> {
     let (model, multiple) = (network.model, network.multiple());
     let message = if !dataset.height.is_multiple_of(multiple) || !dataset.width.is_multiple_of(multiple) {
         format!(
-            "the slices are {}x{}, but {model} needs sides that divide by {multiple}; resize or pad them",
-            dataset.height, dataset.width
+            "the slices are {}x{}, but {model} needs sides that divide by {multiple}; give --size, e.g. --size {}",
+            dataset.height,
+            dataset.width,
+            dataset.height.max(dataset.width).next_multiple_of(multiple)
         )
     } else if dataset.channels != network.in_channels {
         format!("the slices have {} channels; set in_channels to it (now {})", dataset.channels, network.in_channels)

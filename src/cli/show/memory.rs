@@ -10,6 +10,7 @@ use super::{Shown, mebi, print_json, print_text};
 /// Examples:
 ///   shadegrad show memory unet --batch 8 --size 256
 ///   shadegrad show memory unext --batch 32 --infer
+///   shadegrad show memory unet --recompute
 ///   shadegrad show memory resunet --device lavapipe --top 20 --json
 ///
 /// The figures are those of the pool: sizes in classes, at most 12.5 % above what is asked for. The slices of the data
@@ -25,6 +26,9 @@ pub(super) struct MemoryArgs {
     /// A prediction instead of a training step with Adam
     #[arg(long)]
     infer: bool,
+    /// As `train --set recompute=true`: activations computed again instead of kept
+    #[arg(long, conflicts_with = "infer")]
+    recompute: bool,
     /// Tensors of the peak to list
     #[arg(long, default_value_t = 12, value_name = "N")]
     top: usize,
@@ -38,7 +42,7 @@ pub(super) struct MemoryArgs {
 
 pub(super) fn run(args: &MemoryArgs) -> Result<()> {
     let named = args.device.as_deref().filter(|name| !matches!(*name, "auto" | "cpu" | ""));
-    let plan = MemoryPlan::new(&args.shown.config()?, args.batch, args.shown.size, !args.infer, named)?;
+    let plan = MemoryPlan::new(&args.shown.config()?, args.batch, args.shown.size, !args.infer, args.recompute, named)?;
     if args.json {
         return print_json(&plan);
     }
@@ -98,7 +102,7 @@ mod tests {
     use super::*;
 
     fn unet(train: bool) -> Result<MemoryPlan> {
-        MemoryPlan::new(&ModelConfig { base: 4, ..ModelConfig::new(Model::Unet) }, 2, 64, train, None)
+        MemoryPlan::new(&ModelConfig { base: 4, ..ModelConfig::new(Model::Unet) }, 2, 64, train, false, None)
     }
 
     #[test]

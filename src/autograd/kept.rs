@@ -1,0 +1,62 @@
+//! What an op keeps of its input for the gradient: the numbers, or how to compute them again.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use crate::Result;
+use crate::tensor::{Shape, Tensor};
+
+/// How to compute a tensor again from what is kept anyway: cheap ops on a [recomputing](super::Tape::recomputing) tape
+/// give one to their result.
+pub(crate) trait Recipe: Debug + Send + Sync {
+    /// The same numbers, to the bit.
+    ///
+    /// # Errors
+    /// As the op.
+    fn make(&self) -> Result<Tensor>;
+}
+
+/// An input kept for the gradient.
+#[derive(Debug, Clone)]
+pub(crate) enum Kept {
+    /// Its numbers.
+    Numbers(Tensor),
+    /// How to compute them again, and their shape.
+    Recipe(Arc<dyn Recipe>, Shape),
+}
+
+impl Kept {
+    /// Keeps a tensor by its recipe if it has one.
+    pub(crate) fn of(tensor: &Tensor) -> Self {
+        match &tensor.recipe {
+            Some(recipe) => Self::Recipe(Arc::clone(recipe), tensor.shape()),
+            None => Self::Numbers(tensor.detach()),
+        }
+    }
+
+    pub(crate) fn shape(&self) -> Shape {
+        match self {
+            Self::Numbers(tensor) => tensor.shape(),
+            Self::Recipe(_, shape) => *shape,
+        }
+    }
+
+    /// The numbers, computed again if need be.
+    ///
+    /// # Errors
+    /// As the op that made them.
+    pub(crate) fn tensor(&self) -> Result<Tensor> {
+        match self {
+            Self::Numbers(tensor) => Ok(tensor.clone()),
+            Self::Recipe(recipe, _) => recipe.make(),
+        }
+    }
+
+    /// The tensor that is kept for this input alone, for [`Backward::saved`](super::Backward::saved).
+    pub(crate) fn saved(&mut self) -> Option<&mut Tensor> {
+        match self {
+            Self::Numbers(tensor) => Some(tensor),
+            Self::Recipe(..) => None,
+        }
+    }
+}
