@@ -67,7 +67,7 @@ pub struct Trainer {
     /// Where the run stands.
     pub progress: Progress,
     pub(super) optimizer: Optimizer,
-    slices: Slices,
+    pub(super) slices: Slices,
     /// (patient, slice) -> position on the device.
     places: HashMap<(usize, usize), usize>,
     /// Pixels of tumour of the slice at each place.
