@@ -585,8 +585,7 @@ fn tune_times_no_wrong_kernel() {
     let everywhere = "y[at] = gelu(x[at]) + 0.5;";
     let far_out = "y[at] = gelu(x[at]) + select(0.0, 1.0, at == 130000u);";
     assert!(gelu.matches(right).count() == 1, "gelu.wgsl has other text now");
-    for (wrong, said_of) in [(everywhere, "WRONG gelu: forward / v1 "), (far_out, "WRONG gelu both 1x32x32x128 v1: ")]
-    {
+    for (wrong, said_of) in [(everywhere, "WRONG gelu: forward / v1 "), (far_out, "WRONG gelu both 1x32x32x128 v1: ")] {
         shaders(folder.path());
         std::fs::write(folder.path().join("gelu.wgsl"), gelu.replace(right, wrong)).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_shadegrad"));
