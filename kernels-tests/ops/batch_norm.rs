@@ -102,8 +102,8 @@ fn reference(
     plain::forward(p, x, [weight, bias], [&mean, &variance], &mut y);
     let (mut gw, mut gb, mut gx) = (vec![0.0; channels], vec![0.0; channels], vec![0.0; x.len()]);
     let gate = Gate::new(p, 0.0);
-    plain::backward_sums(p, gate, x, gy, [weight, bias], [&mean, &variance], &mut gw, &mut gb);
-    plain::backward_input(p, gate, x, gy, [weight, bias], [&mean, &variance], [&gw, &gb], &mut gx);
+    plain::backward_sums(p, gate, x, gy, [weight, bias, &mean, &variance], &mut gw, &mut gb);
+    plain::backward_input(p, gate, x, gy, [weight, bias, &mean, &variance], [&gw, &gb], &mut gx);
     Reference { y, gx, gw, gb, running }
 }
 

@@ -177,8 +177,7 @@ pub fn backward_sums<T: Real>(
     gate: Gate<T>,
     x: &[T],
     gy: &[T],
-    [weight, bias]: [&[T]; 2],
-    [mean, variance]: [&[T]; 2],
+    [weight, bias, mean, variance]: [&[T]; 4],
     gw: &mut [T],
     gb: &mut [T],
 ) {
@@ -219,8 +218,7 @@ pub fn backward_input<T: Real>(
     gate: Gate<T>,
     x: &[T],
     gy: &[T],
-    [weight, bias]: [&[T]; 2],
-    [mean, variance]: [&[T]; 2],
+    [weight, bias, mean, variance]: [&[T]; 4],
     [gw, gb]: [&[T]; 2],
     gx: &mut [T],
 ) {
