@@ -129,15 +129,23 @@ impl Results {
     /// Reads a file of `bench --json`.
     ///
     /// # Errors
-    /// [`Error::Io`], or [`Error::Config`] naming the line that is no result.
+    /// As [`lines`](Self::lines) and [`new`](Self::new).
     pub fn read(path: &Path) -> Result<Self> {
+        Self::new(&path.display().to_string(), Self::lines(path)?)
+    }
+
+    /// The objects of a file of `bench --json`.
+    ///
+    /// # Errors
+    /// [`Error::Io`], or [`Error::Config`] naming the line that is no JSON.
+    pub fn lines(path: &Path) -> Result<Vec<Value>> {
         let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
-        let name = path.display().to_string();
+        let name = path.display();
         let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
-        let values = lines.map(|(index, line)| {
+        let parse = |(index, line): (usize, &str)| {
             serde_json::from_str(line).map_err(|error| Error::Config(format!("{name}, line {}: {error}", index + 1)))
-        });
-        Self::new(&name, values.collect::<Result<Vec<Value>>>()?)
+        };
+        lines.map(parse).collect()
     }
 
     fn title(&self) -> String {

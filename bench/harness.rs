@@ -9,6 +9,7 @@
 //! | `line` | the result as JSON and as a row |
 //! | `statistics` | medians and spreads; whether two sets of times differ |
 //! | `compare` | two results, case by case |
+//! | `plot` | a roofline and bars as pictures |
 //! | `models` | whole networks |
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark prints its results")]
@@ -18,6 +19,7 @@ pub mod line;
 pub mod models;
 pub mod ops;
 pub mod peaks;
+pub mod plot;
 pub mod shapes;
 pub mod statistics;
 pub mod timing;
@@ -88,6 +90,9 @@ pub struct Options {
     /// Exit with 1 if a case became slower than in the file
     #[arg(long, requires = "compare")]
     fail_on_regression: bool,
+    /// Write a roofline and a bar chart there, as SVG and PNG
+    #[arg(long, value_name = "DIR")]
+    plot: Option<PathBuf>,
     /// One JSON object a line
     #[arg(long)]
     pub json: bool,
@@ -95,8 +100,9 @@ pub struct Options {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    // No doc comment here: it would hide that of the arguments, with its examples.
+    // No doc comments here: they would hide those of the arguments, with their examples.
     Compare(compare::CompareArgs),
+    Plot(plot::PlotArgs),
 }
 
 fn seconds(text: &str) -> std::result::Result<f64, String> {
@@ -163,8 +169,10 @@ impl Options {
 /// # Errors
 /// What the ops or the device report.
 pub fn run(options: &Options) -> Result<()> {
-    if let Some(Command::Compare(args)) = &options.command {
-        return compare::run(args);
+    match &options.command {
+        Some(Command::Compare(args)) => return compare::run(args),
+        Some(Command::Plot(args)) => return plot::run(args),
+        None => {}
     }
     // A file that cannot be compared with is found before the time is spent.
     let before = options.compare.as_deref().map(Results::read).transpose()?;
@@ -176,6 +184,9 @@ pub fn run(options: &Options) -> Result<()> {
     let ops = options.chosen();
     if !ops.is_empty() {
         results.extend(kernels(options, &device, &ops)?);
+    }
+    if let Some(folder) = &options.plot {
+        plot::write(folder, &results)?;
     }
     let Some(before) = before else { return Ok(()) };
     let comparison = Comparison::of(&before, &Results::new("now", results)?);

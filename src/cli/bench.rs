@@ -24,6 +24,8 @@ pub(super) mod harness;
 ///   shadegrad bench conv2d --shape "2x128x128x64 3x3 64" --cold
 ///   shadegrad bench unext --train --batch 8 --size 256
 ///   shadegrad bench add relu --device lavapipe --json
+///   shadegrad bench --compare before.jsonl --fail-on-regression
+///   shadegrad bench --plot pictures
 ///   shadegrad bench max_pool2d --shader my_pool.wgsl    checked first; timed beside ours if it is right
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
