@@ -3,11 +3,12 @@
 //! A case has changed if all of this holds:
 //! - the ranks of its samples differ (Mann-Whitney) with p < 0.01, corrected for the number of cases (Holm);
 //! - the quartiles of both sets of samples do not overlap;
-//! - the change is more than 5 %, and more than three times what cases that cannot have changed differ by.
+//! - the change is more than 5 %, and more than four times what cases that did not change differ by: each start of the
+//!   program places its data elsewhere and meets another load, which no number of runs within it shows.
 //!
-//! Before that, what all cases share is taken out: a machine that is slower today is slower in every case. It is
-//! measured with the cases that cannot have changed, because their shader has the same text or both results are of the
-//! same clean commit. Where there are fewer than ten of them, the peaks measured beside the cases stand in, and a
+//! Before that, what cases that cannot have changed share is taken out, as their median: a machine that is slower today
+//! is slower in all of them. A case cannot have changed if both results are of the same program (`build`), of the same
+//! clean commit, or of a shader with the same text. Where there are fewer than ten of them nothing is taken out, and a
 //! change must be more than 10 %.
 
 use std::collections::HashMap;
@@ -22,8 +23,10 @@ use super::statistics::{holm, least_p, mann_whitney, quartiles, robust};
 const ALPHA: f64 = 0.01;
 /// Fewer cases than this cannot tell what all share.
 const CONTROLS: usize = 10;
-/// Least change with controls, and without.
+/// Least change with as many, and with fewer.
 const LEAST: [f64; 2] = [1.05, 1.10];
+/// Least change in deviations of the cases that did not change.
+const DEVIATIONS: f64 = 4.0;
 
 /// Two files of `bench --json` side by side
 ///
@@ -51,18 +54,15 @@ pub struct CompareArgs {
 struct Record {
     name: String,
     milliseconds: Vec<f64>,
-    /// What must be equal for a case that cannot have changed; `None`: nothing says so.
-    text: Option<String>,
+    /// What is equal in both results where a case cannot have changed: program, clean commit, text of the shader.
+    code: [Option<String>; 3],
     commit: String,
     device: String,
-    /// Copy and multiply-adds.
-    peaks: Option<[f64; 2]>,
 }
 
 impl Record {
     fn from_json(line: &Value) -> std::result::Result<Self, String> {
         let text = |key: &str| line.get(key).and_then(Value::as_str).map(str::to_owned);
-        let number = |key: &str| line.get(key).and_then(Value::as_f64);
         let word = |key: &str| match line.get(key) {
             Some(Value::String(text)) => Some(text.clone()),
             Some(Value::Number(number)) => Some(number.to_string()),
@@ -81,16 +81,17 @@ impl Record {
         if milliseconds.is_empty() {
             return Err("it has no samples_ms; an older version wrote it, so run the bench again".to_owned());
         }
-        let commit = text("commit").unwrap_or_default();
-        let clean = !commit.is_empty() && !commit.ends_with("-dirty");
-        Ok(Self {
-            name,
-            milliseconds,
-            text: text("shader_hash").or_else(|| clean.then(|| commit.clone())),
-            commit,
-            device: text("device").unwrap_or_default(),
-            peaks: number("copy_gbps").zip(number("fma_gflops")).map(<[f64; 2]>::from),
-        })
+        let (commit, device) = (text("commit").unwrap_or_default(), text("device").unwrap_or_default());
+        let clean = Some(commit.clone()).filter(|commit| !commit.is_empty() && !commit.ends_with("-dirty"));
+        Ok(Self { name, milliseconds, code: [text("build"), clean, text("shader_hash")], commit, device })
+    }
+
+    /// Whether both are of the same code.
+    fn same_code(&self, other: &Self) -> bool {
+        self.code
+            .iter()
+            .zip(&other.code)
+            .any(|(a, b)| a.as_ref().is_some_and(|a| !a.is_empty() && Some(a) == b.as_ref()))
     }
 }
 
@@ -200,7 +201,7 @@ pub struct Comparison {
     drift: f64,
     /// Least change that counts.
     least: f64,
-    /// Cases that could not have changed; fewer than [`CONTROLS`]: the peaks were taken.
+    /// Cases that cannot have changed; the drift was measured with them unless they are fewer than [`CONTROLS`].
     controls: usize,
     rows: Vec<Row>,
     /// Cases that only one result has.
@@ -214,20 +215,15 @@ impl Comparison {
         let pairs: Vec<(&Record, &Record)> = old.records.iter().filter_map(|a| find(a).map(|b| (a, b))).collect();
         let median = |record: &Record| quartiles(&record.milliseconds)[1];
         let ratio = |(a, b): &(&Record, &Record)| (median(b) / median(a)).ln();
-        let controls: Vec<f64> =
-            pairs.iter().filter(|(a, b)| a.text.is_some() && a.text == b.text).map(ratio).collect();
-        let (drift, least) = if controls.len() >= CONTROLS {
-            let (drift, deviation) = robust(&controls);
-            (drift, LEAST[0].ln().max(3.0 * deviation))
+        let all: Vec<f64> = pairs.iter().map(ratio).collect();
+        let same: Vec<f64> = pairs.iter().filter(|(a, b)| a.same_code(b)).map(ratio).collect();
+        let (drift, least) = if same.len() >= CONTROLS {
+            let (drift, deviation) = robust(&same);
+            (drift, LEAST[0].ln().max(DEVIATIONS * deviation))
         } else {
-            // A peak that is half of what it was makes a case take twice as long.
-            match pairs.first().and_then(|(a, b)| a.peaks.zip(b.peaks)) {
-                Some(([copy, fma], [new_copy, new_fma])) => {
-                    let (memory, arithmetic) = ((copy / new_copy).ln(), (fma / new_fma).ln());
-                    (f64::midpoint(memory, arithmetic), LEAST[1].ln().max((memory - arithmetic).abs()))
-                }
-                None => (0.0, LEAST[1].ln()),
-            }
+            // Less of the noise than with controls: what changed is in it too.
+            let deviation = if all.len() >= CONTROLS { robust(&all).1 } else { 0.0 };
+            (0.0, LEAST[1].ln().max(DEVIATIONS * deviation))
         };
 
         let possible = |(a, b): &(&Record, &Record)| {
@@ -260,7 +256,7 @@ impl Comparison {
         let rows: Vec<Row> = pairs.iter().zip(&judged).map(row).collect();
         let alone = [old.records.len() - rows.len(), new.records.len() - rows.len()];
         let titles = [old.title(), new.title()];
-        Self { titles, drift: drift.exp(), least: least.exp(), controls: controls.len(), rows, alone }
+        Self { titles, drift: drift.exp(), least: least.exp(), controls: same.len(), rows, alone }
     }
 
     fn count(&self, verdict: Verdict) -> usize {
@@ -280,16 +276,20 @@ impl Comparison {
     /// What changed, the largest change first, and how many did not.
     pub fn text(&self) -> String {
         let mut text = format!("old: {}\nnew: {}\n", self.titles[0], self.titles[1]);
-        let why = if self.controls >= CONTROLS {
-            format!("measured by {} cases that cannot have changed", self.controls)
+        let least = 100.0 * (self.least - 1.0);
+        text += &if self.controls >= CONTROLS {
+            format!(
+                "the machine: new takes {:.3} times as long, the median of {} cases that cannot have changed; this is taken out below, \
+                 and a change is more than {least:.1} %\n",
+                self.drift, self.controls
+            )
         } else {
-            "by the measured peaks".to_owned()
+            format!(
+                "the machine: unknown, since only {} cases cannot have changed (time an op along that you left as it was); \
+                 a change is more than {least:.1} %\n",
+                self.controls
+            )
         };
-        text += &format!(
-            "the machine: new takes {:.3} times as long ({why}); this is taken out below, and a change is more than {:.1} %\n",
-            self.drift,
-            100.0 * (self.least - 1.0)
-        );
         let mut changed: Vec<&Row> =
             self.rows.iter().filter(|row| matches!(row.verdict, Verdict::Faster | Verdict::Slower)).collect();
         changed.sort_by(|a, b| b.ratio.ln().abs().total_cmp(&a.ratio.ln().abs()));
@@ -361,7 +361,7 @@ mod tests {
             // The first ten have another text: somebody works on them.
             let hash = if case < 10 { hash } else { "same" };
             json!({ "op": "add", "entry": "forward", "version": "v1", "case": format!("case {case}"), "device": "test",
-                "commit": "0-dirty", "shader_hash": hash, "copy_gbps": 10.0, "fma_gflops": 50.0, "samples_ms": samples })
+                "commit": "0-dirty", "shader_hash": hash, "samples_ms": samples })
         });
         Results::new(name, lines).unwrap_or_else(|error| panic!("{error}"))
     }
@@ -411,13 +411,29 @@ mod tests {
     /// If all that was timed was also changed, the change is not taken for the machine's.
     #[test]
     fn a_change_of_everything_is_seen() {
-        let only = |mut results: Results| {
-            results.records.truncate(10);
-            results
+        for count in [10, 5] {
+            let only = |mut results: Results| {
+                results.records.truncate(count);
+                results
+            };
+            let comparison = Comparison::of(&only(results("a", "x", |_| 1.0)), &only(results("b", "y", |_| 0.5)));
+            assert!(comparison.text().contains("the machine: unknown, since only 0 cases"), "{}", comparison.text());
+            assert_eq!(changed(&comparison).len(), count);
+            assert!(comparison.rows.iter().all(|row| row.verdict == Verdict::Faster));
+        }
+    }
+
+    /// The same program, or the same clean commit, cannot have changed; edits, and no name at all, say nothing.
+    #[test]
+    fn what_cannot_have_changed_is_known_by_its_code() {
+        let record = |build: &str, commit: &str| {
+            let line = json!({ "model": "unext", "mode": "train", "batch": 2, "size": 64, "samples_ms": [1.0],
+                "build": build, "commit": commit });
+            Record::from_json(&line).unwrap_or_else(|error| panic!("{error}"))
         };
-        let comparison = Comparison::of(&only(results("a", "x", |_| 1.0)), &only(results("b", "y", |_| 0.5)));
-        assert_eq!(changed(&comparison).len(), 10);
-        assert!(comparison.rows.iter().all(|row| row.verdict == Verdict::Faster));
+        assert!(record("a", "1").same_code(&record("a", "2")) && record("a", "1").same_code(&record("b", "1")));
+        assert!(!record("a", "1-dirty").same_code(&record("b", "1-dirty")));
+        assert!(!record("", "").same_code(&record("", "")));
     }
 
     #[test]

@@ -26,24 +26,26 @@ pub mod timing;
 
 use std::collections::HashSet;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
 
 use clap::builder::PossibleValuesParser;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value;
 use shadegrad::models::{Model, ModelConfig};
 use shadegrad::ops::use_tuned;
+use shadegrad::tensor::CpuContext;
 use shadegrad::{Device, Error, Result};
 
 use compare::{Comparison, Results};
 use line::{Line, Machine};
 use ops::{BenchCase, OPS};
-use peaks::Copy;
+use peaks::{Copy, Peaks};
 use shapes::Layer;
 use timing::{Effort, Samples, time};
 
-/// All cases are timed this often, each time with a part of the runs: what slows the machine down for a while then shows
-/// as spread instead of as one slow case.
-const ROUNDS: usize = 3;
+/// Rounds after which the peaks are measured again.
+const PEAKS_EVERY: usize = 5;
 
 /// What is timed, and how it is printed.
 #[derive(Debug, clap::Args)]
@@ -75,9 +77,13 @@ pub struct Options {
     /// Runs of each case at most
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
     pub runs: u32,
-    /// Seconds for each case at most; one run is always made in each of three rounds
+    /// Seconds for each case at most, inputs and warm-up included; one run is always made in each start
     #[arg(long, default_value_t = 2.0, value_parser = seconds)]
     seconds: f64,
+    /// Times that the program is started to make its part of the runs: where code and data lie differs from start to
+    /// start, and with it the times of small cases
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..))]
+    starts: u32,
     /// Empty the caches before every run
     #[arg(long)]
     pub cold: bool,
@@ -158,17 +164,34 @@ impl Options {
         Ok(layers)
     }
 
+    /// The options of another process that times a part of the runs.
+    fn of_a_start(&self, runs: usize, seconds: f64) -> Vec<String> {
+        let ops = self.chosen().into_iter().map(str::to_owned);
+        let mut all: Vec<String> = ops.chain(self.shape.iter().map(|shape| format!("--shape={shape}"))).collect();
+        all.extend([format!("--device={}", self.device), format!("--shapes={}", self.shapes)]);
+        all.extend(
+            [("batch", self.batch), ("size", self.size), ("base", self.base), ("runs", runs)]
+                .map(|(name, number)| format!("--{name}={number}")),
+        );
+        all.extend([format!("--seconds={seconds}"), "--starts=1".to_owned(), "--json".to_owned()]);
+        if self.cold {
+            all.push("--cold".to_owned());
+        }
+        all
+    }
+
     /// How much of each case is timed.
     pub fn effort(&self) -> Effort {
         Effort { runs: self.runs as usize, seconds: self.seconds, cold: self.cold }
     }
 }
 
-/// Times what the options name and prints a line for each case.
+/// Times what the options name and prints a line for each case. `words` are what the program is called with before the
+/// options: it starts itself again with them.
 ///
 /// # Errors
 /// What the ops or the device report.
-pub fn run(options: &Options) -> Result<()> {
+pub fn run(options: &Options, words: &[&str]) -> Result<()> {
     match &options.command {
         Some(Command::Compare(args)) => return compare::run(args),
         Some(Command::Plot(args)) => return plot::run(args),
@@ -183,7 +206,7 @@ pub fn run(options: &Options) -> Result<()> {
     let mut results = networks(options, &device)?;
     let ops = options.chosen();
     if !ops.is_empty() {
-        results.extend(kernels(options, &device, &ops)?);
+        results.extend(kernels(options, words, &device, &ops)?);
     }
     if let Some(folder) = &options.plot {
         plot::write(folder, &results)?;
@@ -212,7 +235,7 @@ fn networks(options: &Options, device: &Device) -> Result<Vec<Value>> {
 }
 
 /// Times and prints these ops.
-fn kernels(options: &Options, device: &Device, ops: &[&'static str]) -> Result<Vec<Value>> {
+fn kernels(options: &Options, words: &[&str], device: &Device, ops: &[&'static str]) -> Result<Vec<Value>> {
     let layers = options.layers(ops)?;
     let mut cases = Vec::new();
     for op in ops {
@@ -223,12 +246,17 @@ fn kernels(options: &Options, device: &Device, ops: &[&'static str]) -> Result<V
         let mut seen = HashSet::new();
         cases.retain(|case| seen.insert((case.op, case.entry, case.case.clone())));
     }
-    let machine = Machine::of(device)?;
+    let mut machine = Machine::of(device)?;
+    let starts = options.starts.min(options.runs) as usize;
+    let samples = match starts {
+        1 => time_all(&cases, device, options.effort(), &mut machine)?,
+        _ => time_in_starts(&cases, options, words, starts, &mut machine)?,
+    };
     if !options.json {
         println!("{}\n{}", machine.header(), Line::heads());
     }
     let mut results = Vec::with_capacity(cases.len());
-    time_all(&cases, device, options.effort(), options.json, |case, samples| {
+    for (case, samples) in cases.iter().zip(&samples) {
         let line = Line::new(case, samples, options.cold, device, &machine)?;
         if options.json {
             println!("{}", serde_json::to_string(&line).map_err(json_error)?);
@@ -236,8 +264,7 @@ fn kernels(options: &Options, device: &Device, ops: &[&'static str]) -> Result<V
             println!("{}", line.row());
         }
         results.push(serde_json::to_value(&line).map_err(json_error)?);
-        Ok(())
-    })?;
+    }
     Ok(results)
 }
 
@@ -246,18 +273,22 @@ fn json_error(error: serde_json::Error) -> Error {
     Error::Config(format!("JSON: {error}"))
 }
 
-/// Times a case once: inputs, warm-up, samples.
+/// Times a case once: inputs, warm-up, samples. Nothing is kept for the next case, which has other sizes.
 ///
 /// # Errors
 /// What the op or the device reports.
 pub fn time_case(case: &BenchCase, device: &Device, effort: Effort, flusher: Option<&Copy>) -> Result<Samples> {
-    let work = (case.prepare)(device)?;
-    let samples = time(&work, device, effort, flusher)?;
-    drop(work);
-    if let Device::Gpu(context) = device {
-        context.trim(); // the next case has other sizes
+    match device {
+        Device::Cpu(_) => {
+            let fresh = Device::Cpu(Arc::new(CpuContext::with(device.switches().clone())));
+            time(&(case.prepare)(&fresh)?, &fresh, effort, flusher)
+        }
+        Device::Gpu(context) => {
+            let samples = time(&(case.prepare)(device)?, device, effort, flusher)?;
+            context.trim();
+            Ok(samples)
+        }
     }
-    Ok(samples)
 }
 
 /// Times a case on two devices in turns, so that what slows the machine down meets both.
@@ -266,41 +297,82 @@ pub fn time_case(case: &BenchCase, device: &Device, effort: Effort, flusher: Opt
 /// As [`time_case`].
 pub fn side_by_side(case: &BenchCase, devices: [&Device; 2], effort: Effort) -> Result<[Samples; 2]> {
     let mut samples = [Samples::default(), Samples::default()];
-    let rounds = ROUNDS.min(effort.runs);
-    for round in 0..rounds {
+    let start = Instant::now();
+    for round in 0..effort.runs {
+        if round > 0 && start.elapsed().as_secs_f64() >= 2.0 * effort.seconds {
+            break;
+        }
         for (samples, device) in samples.iter_mut().zip(devices) {
-            samples.extend(time_case(case, device, effort.part(round, rounds), None)?);
+            samples.extend(time_case(case, device, effort.once(), None)?);
         }
     }
     Ok(samples)
 }
 
-/// Times all cases in rounds and hands each over when its last round is done.
-fn time_all(
-    cases: &[BenchCase],
-    device: &Device,
-    effort: Effort,
-    quiet: bool,
-    mut done: impl FnMut(&BenchCase, &Samples) -> Result<()>,
-) -> Result<()> {
+/// Times all cases here: a run of each, then again a run of each, and so on. What slows the machine down for a while
+/// shows as spread instead of as one slow case, and no two samples of a case are of the same moment, which is what the
+/// comparison of two results counts on. The peaks are measured again from time to time.
+fn time_all(cases: &[BenchCase], device: &Device, effort: Effort, machine: &mut Machine) -> Result<Vec<Samples>> {
     let flusher = if effort.cold { Some(Copy::flusher(device)?) } else { None };
-    let rounds = ROUNDS.min(effort.runs);
-    let progress = if quiet { ProgressBar::hidden() } else { ProgressBar::new((rounds * cases.len()) as u64) };
+    let progress = ProgressBar::new((effort.runs * cases.len()) as u64);
     if let Ok(style) = ProgressStyle::with_template("{wide_bar} {pos}/{len} {msg}") {
         progress.set_style(style);
     }
     let mut samples = vec![Samples::default(); cases.len()];
-    for round in 0..rounds {
-        let part = effort.part(round, rounds);
-        for (case, samples) in cases.iter().zip(&mut samples) {
-            progress.set_message(format!("{} {}", case.op, case.entry));
-            samples.extend(time_case(case, device, part, flusher.as_ref())?);
+    let mut spent = vec![0.0; cases.len()];
+    for round in 0..effort.runs {
+        for ((case, samples), spent) in cases.iter().zip(&mut samples).zip(&mut spent) {
             progress.inc(1);
-            if round + 1 == rounds {
-                progress.suspend(|| done(case, samples))?;
+            if round == 0 || *spent < effort.seconds {
+                progress.set_message(format!("{} {}", case.op, case.entry));
+                let start = Instant::now();
+                samples.extend(time_case(case, device, effort.once(), flusher.as_ref())?);
+                *spent += start.elapsed().as_secs_f64();
             }
+        }
+        if round % PEAKS_EVERY == 0 {
+            machine.measure_again()?;
         }
     }
     progress.finish_and_clear();
-    Ok(())
+    Ok(samples)
+}
+
+/// Times all cases in other processes of this program, one after the other, each with its part of the runs. `words` are
+/// what the program is called with before the options. The peaks are the best that any of them measured.
+fn time_in_starts(
+    cases: &[BenchCase],
+    options: &Options,
+    words: &[&str],
+    starts: usize,
+    machine: &mut Machine,
+) -> Result<Vec<Samples>> {
+    let program = std::env::current_exe().map_err(Error::io("find", "this program"))?;
+    let mut samples = vec![Samples::default(); cases.len()];
+    for start in 0..starts {
+        // The first ones make a run more where they do not divide.
+        let runs = (options.runs as usize + starts - 1 - start) / starts;
+        let output = std::process::Command::new(&program)
+            .args(words)
+            .args(options.of_a_start(runs, options.seconds / starts as f64))
+            .stderr(std::process::Stdio::inherit())
+            .output()
+            .map_err(Error::io("start", &program))?;
+        if !output.status.success() {
+            return Err(Error::Config(format!("start {} of {starts} failed, {}", start + 1, output.status)));
+        }
+        let lines: Vec<Value> = String::from_utf8_lossy(&output.stdout)
+            .lines()
+            .map(|line| serde_json::from_str(line).map_err(json_error))
+            .collect::<Result<_>>()?;
+        if lines.len() != cases.len() {
+            let message = format!("start {} of {starts} timed {} of {} cases", start + 1, lines.len(), cases.len());
+            return Err(Error::Config(message));
+        }
+        for (line, samples) in lines.iter().zip(&mut samples) {
+            samples.extend(Samples::from_json(line)?);
+        }
+        machine.raise(lines.first().and_then(Peaks::from_json));
+    }
+    Ok(samples)
 }

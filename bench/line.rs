@@ -8,7 +8,7 @@ use shadegrad::{Device, Result};
 use super::ops::BenchCase;
 use super::peaks::Peaks;
 use super::statistics::Summary;
-use super::timing::Samples;
+use super::timing::{Samples, Timer};
 
 /// Where the results come from.
 #[derive(Debug, Clone)]
@@ -16,8 +16,9 @@ pub struct Machine {
     device: Device,
     adapter: String,
     commit: String,
+    build: String,
     /// What it can do at most.
-    pub peaks: Peaks,
+    peaks: Peaks,
 }
 
 impl Machine {
@@ -26,7 +27,23 @@ impl Machine {
     /// # Errors
     /// What the device reports.
     pub fn of(device: &Device) -> Result<Self> {
-        Ok(Self { device: device.clone(), adapter: adapter(device), commit: commit(), peaks: Peaks::measure(device)? })
+        let (device, adapter) = (device.clone(), adapter(device));
+        let peaks = Peaks::measure(&device)?;
+        Ok(Self { device, adapter, commit: commit(), build: build(), peaks })
+    }
+
+    /// Measures the peaks again and keeps the higher ones.
+    ///
+    /// # Errors
+    /// What the device reports.
+    pub fn measure_again(&mut self) -> Result<()> {
+        self.raise(Some(Peaks::measure(&self.device)?));
+        Ok(())
+    }
+
+    /// Takes over what another measurement found higher.
+    pub fn raise(&mut self, other: Option<Peaks>) {
+        self.peaks = other.map_or(self.peaks, |other| self.peaks.best_of(other));
     }
 
     /// What stands above the table.
@@ -79,6 +96,12 @@ pub fn commit() -> String {
     }
 }
 
+/// Names the bytes of this program: the same name, the same code; empty if they cannot be read.
+pub fn build() -> String {
+    let bytes = std::env::current_exe().and_then(std::fs::read);
+    bytes.map_or_else(|_| String::new(), |bytes| format!("{:08x}", crc32c::crc32c(&bytes)))
+}
+
 /// One result; the keys of `bench --json`.
 #[derive(Debug, Clone, serde::Serialize)]
 pub struct Line {
@@ -100,8 +123,8 @@ pub struct Line {
     pub gbps: f64,
     /// The time that the lower roof allows ([`Peaks::floor`]), as a share of the median.
     pub percent_of_peak: f64,
-    /// `timestamps`, `submission` or `wall`.
-    pub timer: &'static str,
+    /// The clock.
+    pub timer: Timer,
     /// The device.
     pub device: String,
     /// Its driver; empty on the CPU.
@@ -110,6 +133,8 @@ pub struct Line {
     pub adapter: String,
     /// Of the checkout that the program was built in.
     pub commit: String,
+    /// Names the program.
+    pub build: String,
     /// Names the text of the shader; absent on the CPU.
     pub shader_hash: Option<String>,
     /// Between the quartiles of the runs, as a share of the median.
@@ -120,12 +145,9 @@ pub struct Line {
     pub flops: f64,
     /// Bytes that must move at least.
     pub bytes: f64,
-    /// Measured peak: [`Peaks::copy_gbps`].
-    pub copy_gbps: f64,
-    /// Measured peak: [`Peaks::fma_gflops`].
-    pub fma_gflops: f64,
-    /// Measured peak: [`Peaks::fma_f16_gflops`].
-    pub fma_f16_gflops: Option<f64>,
+    /// Measured peaks.
+    #[serde(flatten)]
+    pub peaks: Peaks,
     /// Milliseconds of each run, in order.
     pub samples_ms: Vec<f64>,
 }
@@ -137,7 +159,7 @@ impl Line {
     /// A shader that cannot be read.
     pub fn new(case: &BenchCase, samples: &Samples, cold: bool, device: &Device, machine: &Machine) -> Result<Self> {
         let Summary { median, min, spread } = Summary::of(&samples.seconds);
-        let Machine { adapter, commit, peaks, .. } = machine;
+        let Machine { adapter, commit, build, peaks, .. } = machine;
         let shader_hash = match (device, SHADERS.iter().find(|shader| shader.name == case.op)) {
             (Device::Gpu(context), Some(shader)) => Some(context.text_hash(shader)?),
             _ => None,
@@ -157,14 +179,13 @@ impl Line {
             driver: device.driver(),
             adapter: adapter.clone(),
             commit: commit.clone(),
+            build: build.clone(),
             shader_hash,
             spread,
             cold,
             flops: case.cost.flops,
             bytes: case.cost.bytes,
-            copy_gbps: peaks.copy_gbps,
-            fma_gflops: peaks.fma_gflops,
-            fma_f16_gflops: peaks.fma_f16_gflops,
+            peaks: *peaks,
             samples_ms: samples.seconds.iter().map(|seconds| seconds * 1e3).collect(),
         })
     }

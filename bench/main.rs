@@ -23,5 +23,5 @@ struct Arguments {
 }
 
 fn main() -> shadegrad::Result<()> {
-    harness::run(&Arguments::parse().options)
+    harness::run(&Arguments::parse().options, &[])
 }

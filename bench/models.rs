@@ -6,7 +6,7 @@ use shadegrad::models::{self, ModelConfig, Network};
 use shadegrad::ops::{Adam, BceDice, Mode, adam, bce_dice};
 use shadegrad::{Device, Result, Tape, Tensor};
 
-use super::line::commit;
+use super::line::{build, commit};
 use super::statistics::Summary;
 
 /// The figures of one network; the JSON keys of `bench unext` and its like.
@@ -42,6 +42,8 @@ pub struct ModelLine {
     pub driver: String,
     /// Of the checkout that the program was built in.
     pub commit: String,
+    /// Names the program.
+    pub build: String,
     /// Between the quartiles of the steps, as a share of the median.
     pub spread: f64,
     /// Milliseconds of each step, in order.
@@ -136,6 +138,7 @@ pub fn time(
         device: device.to_string(),
         driver: device.driver(),
         commit: commit(),
+        build: build(),
         spread,
         samples_ms: times,
     })

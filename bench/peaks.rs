@@ -21,12 +21,12 @@ const COPIED: usize = 16 << 20;
 /// Invocations of the multiply-adds: they fill the largest GPUs.
 const INVOCATIONS: usize = 1 << 18;
 /// Numbers of rounds to try, until a run is long enough for any clock.
-const ROUNDS: [&[(&str, u32)]; 3] = [&[("ROUNDS", 64)], &[("ROUNDS", 1024)], &[("ROUNDS", 16384)]];
-/// Seconds that are long enough.
-const LONG: f64 = 4e-3;
+const ROUNDS: [&[(&str, u32)]; 4] = [&[("ROUNDS", 16)], &[("ROUNDS", 128)], &[("ROUNDS", 1024)], &[("ROUNDS", 16384)]];
+/// Seconds that are long enough. Much longer runs are seldom undisturbed on a machine that does other things too.
+const LONG: f64 = 2e-3;
 
 /// The roofs.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Peaks {
     /// Bytes read and written per nanosecond by a copy of 64 MiB.
     pub copy_gbps: f64,
@@ -37,17 +37,19 @@ pub struct Peaks {
 }
 
 impl Peaks {
-    /// Measures a device: the best of several runs each.
+    /// Measures a device: the best of several runs each. What else the machine does can only make them smaller, so the
+    /// best of several measurements ([`best_of`](Self::best_of)) is nearer to the truth.
     ///
     /// # Errors
     /// What the device reports.
     pub fn measure(device: &Device) -> Result<Self> {
-        let effort = Effort { runs: 15, seconds: 0.5, cold: false };
+        let effort = Effort { runs: 500, seconds: 0.2, cold: false };
         let copy = Copy::new(device, COPIED)?;
         let bytes = copy.bytes();
         let copy_gbps = bytes / fastest(Work::Launch(Box::new(move || copy.run())), device, effort)? * 1e-9;
         let Device::Gpu(context) = device else {
-            let rounds = 1 << 20;
+            // Short, so that all threads have a core at the same time also where others want them.
+            let rounds = 1 << 17;
             let work = Work::Launch(Box::new(move || {
                 rayon::broadcast(|_| black_box(multiply_adds(rounds, black_box(0.999), black_box(0.001))));
                 Ok(())
@@ -59,6 +61,21 @@ impl Peaks {
         let fma_gflops = fma(&PEAKS, 64.0, device, effort)?;
         let fma_f16_gflops = if context.has_f16() { Some(fma(&PEAKS_F16, 128.0, device, effort)?) } else { None };
         Ok(Self { copy_gbps, fma_gflops, fma_f16_gflops })
+    }
+
+    /// Those of a result ([`Line`](super::line::Line)).
+    pub fn from_json(line: &serde_json::Value) -> Option<Self> {
+        serde::Deserialize::deserialize(line).ok()
+    }
+
+    /// The higher ones of two measurements.
+    #[must_use]
+    pub fn best_of(self, other: Self) -> Self {
+        Self {
+            copy_gbps: self.copy_gbps.max(other.copy_gbps),
+            fma_gflops: self.fma_gflops.max(other.fma_gflops),
+            fma_f16_gflops: self.fma_f16_gflops.zip(other.fma_f16_gflops).map(|(a, b)| a.max(b)),
+        }
     }
 
     /// Seconds that this much work takes at least.

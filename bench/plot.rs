@@ -165,8 +165,16 @@ fn save(folder: &Path, name: &str, size: (u32, u32), drawing: &impl Draw) -> Res
         .map_err(|error| failed(error.to_string()))
 }
 
+/// Letters that begin at the place and stand around its height.
 fn font(size: u32) -> TextStyle<'static> {
-    (FONT, size).into_font().color(&INK)
+    (FONT, size).into_font().color(&INK).pos(Pos::new(HPos::Left, VPos::Center))
+}
+
+/// A color of its own for each of many ops, all dark enough on white: hues by the golden angle in three shades, and once
+/// they come near the first ones again, duller.
+fn color_of(index: usize) -> HSLColor {
+    let saturation = if index < 13 { 0.8 } else { 0.35 };
+    HSLColor((index as f64 * 0.381_966).fract(), saturation, [0.42, 0.3, 0.5][index % 3])
 }
 
 const ROOFLINE: (u32, u32) = (1180, 720);
@@ -180,7 +188,7 @@ impl Draw for Roofline<'_> {
         let Picture { title, copy_gbps, fma_gflops, .. } = self.0;
         let best = self.0.best();
         area.fill(&WHITE)?;
-        area.draw(&Text::new(format!("Roofline: {title}"), (24, 16), font(17)))?;
+        area.draw(&Text::new(format!("Roofline: {title}"), (24, 24), font(17)))?;
         let (left, list) = area.split_horizontally(ROOFLINE.0 - LIST);
         let range = |values: &mut dyn Iterator<Item = f64>| {
             values.fold((f64::INFINITY, 0.0_f64), |(low, high), value| (low.min(value), high.max(value)))
@@ -209,8 +217,8 @@ impl Draw for Roofline<'_> {
             .draw()?;
         let roof = |x: f64| (x, (x * copy_gbps).min(*fma_gflops));
         chart.draw_series(LineSeries::new([x_low, ridge, x_high].map(roof), INK.stroke_width(2)))?;
-        // On the slope, to the left of the line; on the flat part above it.
-        let slope = (y_low.max(roof(x_low).1) * roof(ridge).1).sqrt() / copy_gbps;
+        // Left of the slope near its upper end, where few cases are; and on the flat part.
+        let slope = 0.55 * ridge;
         let at = |h, v| font(14).pos(Pos::new(h, v));
         chart.draw_series([
             Text::new(format!("copy {} GB/s ", short(*copy_gbps)), roof(slope), at(HPos::Right, VPos::Bottom)),
@@ -222,25 +230,25 @@ impl Draw for Roofline<'_> {
         ])?;
         let mut ops: Vec<&str> = best.iter().map(|point| point.op.as_str()).collect();
         ops.dedup();
-        let color = |op: &str| Palette99::pick(ops.iter().position(|other| *other == op).unwrap_or(0)).mix(0.85);
+        let color = |op: &str| color_of(ops.iter().position(|other| *other == op).unwrap_or(0));
         let of = |kind: Kind| best.iter().filter(move |point| Kind::of(&point.entry) == kind);
         let place = |point: &&&Point| (point.intensity, point.gflops);
         chart.draw_series(of(Kind::Forward).map(|p| Circle::new(place(&p), 5, color(&p.op).filled())))?;
         chart.draw_series(of(Kind::Input).map(|p| TriangleMarker::new(place(&p), 6, color(&p.op).filled())))?;
         chart.draw_series(of(Kind::Other).map(|p| Cross::new(place(&p), 4, color(&p.op).stroke_width(2))))?;
 
-        let mut y = 52;
+        let mut y = 60;
         for op in &ops {
-            list.draw(&Circle::new((10, y + 7), 5, color(op).filled()))?;
-            list.draw(&Text::new((*op).to_owned(), (24, y), font(14)))?;
+            list.draw(&Circle::new((10, y), 5, color(op).filled()))?;
+            list.draw(&Text::new((*op).to_owned(), (24, y + 2), font(14)))?;
             y += 20;
         }
         y += 16;
-        list.draw(&Circle::new((10, y + 7), 5, INK.filled()))?;
-        list.draw(&TriangleMarker::new((10, y + 27), 6, INK.filled()))?;
-        list.draw(&Cross::new((10, y + 47), 4, INK.stroke_width(2)))?;
+        list.draw(&Circle::new((10, y), 5, INK.filled()))?;
+        list.draw(&TriangleMarker::new((10, y + 20), 6, INK.filled()))?;
+        list.draw(&Cross::new((10, y + 40), 4, INK.stroke_width(2)))?;
         for text in ["forward, update", "gradient of x", "gradient of weights", "", "fastest version", "of each case"] {
-            list.draw(&Text::new(text, (24, y), font(14)))?;
+            list.draw(&Text::new(text, (24, y + 2), font(14)))?;
             y += 20;
         }
         Ok(())
@@ -273,7 +281,7 @@ fn short(value: f64) -> String {
 }
 
 const BARS_WIDTH: u32 = 1000;
-const BARS_TOP: u32 = 76;
+const BARS_TOP: u32 = 90;
 const BARS_BOTTOM: u32 = 20;
 /// Height of a bar with the space below it.
 const BAR: u32 = 17;
@@ -287,7 +295,9 @@ impl Draw for Bars<'_> {
     fn draw<B: DrawingBackend>(&self, area: &DrawingArea<B, Shift>) -> std::result::Result<(), DrawError<B>> {
         let Self(Picture { title, .. }, bars) = self;
         area.fill(&WHITE)?;
-        area.draw(&Text::new(format!("Percent of the roofline, all cases together: {title}"), (16, 14), font(16)))?;
+        area.draw(&Text::new(format!("Percent of the roofline, all cases together: {title}"), (16, 20), font(16)))?;
+        let note = "dark: the fastest version; what stays in a cache can be above 100 %, its bar ends there";
+        area.draw(&Text::new(note, (16, 42), font(13)))?;
         let bottom = (BARS_TOP + BAR * bars.len() as u32) as i32;
         for percent in (0..=100).step_by(20) {
             let x = ZERO + (FULL - ZERO) * percent / 100;
@@ -298,16 +308,17 @@ impl Draw for Bars<'_> {
         let mut last = "";
         for (index, ([op, entry, version], percent, best)) in bars.iter().enumerate() {
             let y = (BARS_TOP + BAR * index as u32) as i32;
+            let middle = y + BAR as i32 / 2 + 1;
             if last != *op {
-                area.draw(&Text::new((*op).to_owned(), (16, y), font(13)))?;
+                area.draw(&Text::new((*op).to_owned(), (16, middle), font(13)))?;
                 last = op;
             }
-            area.draw(&Text::new(format!("{entry} {version}"), (160, y), font(13)))?;
+            area.draw(&Text::new(format!("{entry} {version}"), (160, middle), font(13)))?;
             // What stays in a cache can be above the roof: such a bar ends there, its number says how far it is above.
             let end = ZERO + (f64::from(FULL - ZERO) * percent.min(100.0) / 100.0) as i32;
             let color = if *best { BEST } else { OTHERS };
             area.draw(&Rectangle::new([(ZERO, y + 1), (end.max(ZERO + 1), y + BAR as i32 - 3)], color.filled()))?;
-            area.draw(&Text::new(format!("{} %", short(*percent)), (end + 6, y), font(13)))?;
+            area.draw(&Text::new(format!("{} %", short(*percent)), (end + 6, middle), font(13)))?;
         }
         Ok(())
     }

@@ -8,7 +8,7 @@
 use std::time::{Duration, Instant};
 
 use shadegrad::gpu::Context;
-use shadegrad::{Device, Result};
+use shadegrad::{Device, Error, Result};
 
 use super::ops::Work;
 use super::peaks::Copy;
@@ -38,6 +38,11 @@ impl Effort {
     pub fn part(self, round: usize, rounds: usize) -> Self {
         Self { runs: (self.runs + rounds - 1 - round) / rounds, seconds: self.seconds / rounds as f64, ..self }
     }
+
+    /// One sample.
+    pub fn once(self) -> Self {
+        Self { runs: 1, ..self }
+    }
 }
 
 /// What was timed.
@@ -46,14 +51,52 @@ pub struct Samples {
     /// Seconds of each run, in order, none of them 0.
     pub seconds: Vec<f64>,
     /// The clock.
-    pub timer: &'static str,
+    pub timer: Timer,
+}
+
+/// A clock.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Timer {
+    /// The device's own, around every dispatch.
+    Timestamps,
+    /// Wall time of a submission of many runs.
+    Submission,
+    /// Wall time of a call.
+    #[default]
+    Wall,
+}
+
+impl std::fmt::Display for Timer {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.pad(match self {
+            Self::Timestamps => "timestamps",
+            Self::Submission => "submission",
+            Self::Wall => "wall",
+        })
+    }
 }
 
 impl Samples {
-    /// Adds those of another round.
-    pub fn extend(&mut self, round: Self) {
-        self.seconds.extend(round.seconds);
-        self.timer = round.timer;
+    /// Those of a result ([`Line`](super::line::Line)).
+    ///
+    /// # Errors
+    /// [`Error::Config`] if it is none.
+    pub fn from_json(line: &serde_json::Value) -> Result<Self> {
+        #[derive(serde::Deserialize)]
+        struct Timed {
+            samples_ms: Vec<f64>,
+            timer: Timer,
+        }
+        let Timed { samples_ms, timer } = serde::Deserialize::deserialize(line)
+            .map_err(|error: serde_json::Error| Error::Config(format!("a result without samples: {error}")))?;
+        Ok(Self { seconds: samples_ms.into_iter().map(|ms| ms * 1e-3).collect(), timer })
+    }
+
+    /// Adds later ones.
+    pub fn extend(&mut self, later: Self) {
+        self.seconds.extend(later.seconds);
+        self.timer = later.timer;
     }
 }
 
@@ -92,7 +135,10 @@ pub fn time(work: &Work, device: &Device, effort: Effort, flusher: Option<&Copy>
         }
     }
     if !seconds.is_empty() {
-        return Ok(Samples { seconds, timer: if matches!(device, Device::Cpu(_)) { "wall" } else { "timestamps" } });
+        return Ok(Samples {
+            seconds,
+            timer: if matches!(device, Device::Cpu(_)) { Timer::Wall } else { Timer::Timestamps },
+        });
     }
     if flusher.is_some() {
         while more(seconds.len()) {
@@ -104,7 +150,7 @@ pub fn time(work: &Work, device: &Device, effort: Effort, flusher: Option<&Copy>
             seconds.push(submission(work, device, count)?);
         }
     }
-    Ok(Samples { seconds, timer: "submission" })
+    Ok(Samples { seconds, timer: Timer::Submission })
 }
 
 fn most(work: &Work) -> usize {

@@ -15,8 +15,10 @@ use std::process::Command;
 use naga::back::pipeline_constants::process_overrides;
 use naga::valid::{Capabilities, ValidationFlags, Validator};
 use shadegrad::gpu::translate::Translator;
-use shadegrad::gpu::{Assembled, Constants};
+use shadegrad::gpu::{Assembled, Constants, Shader};
 use shadegrad::ops::SHADERS;
+
+use crate::bench::harness::peaks::PEAKS;
 
 /// A shader's text with one choice of its tunable numbers.
 struct Variant {
@@ -25,10 +27,15 @@ struct Variant {
     text: Assembled,
 }
 
+/// The shaders of the ops, and the one of `bench` that needs no f16.
+fn shaders() -> impl Iterator<Item = &'static Shader> {
+    SHADERS.iter().chain([&PEAKS])
+}
+
 /// All shaders with all combinations of their tunable numbers; first of each shader the file as it stands.
 fn variants() -> Vec<Variant> {
     let mut all = Vec::new();
-    for shader in SHADERS {
+    for shader in shaders() {
         for constants in shader.variants() {
             let suffix: String = constants.list().iter().map(|(name, value)| format!(".{name}={value}")).collect();
             let text = shader.assemble(None, &constants.list()).unwrap();
@@ -50,7 +57,7 @@ fn tuned_numbers_are_all_combined() {
 /// is missing.
 #[test]
 fn every_tunable_number_is_understood() {
-    for shader in SHADERS {
+    for shader in shaders() {
         let (text, tunables) = (shader.assemble(None, &[]).unwrap().text, shader.tunables());
         assert_eq!(tunables.len(), text.matches("// @tune").count(), "{}", shader.name);
         for tunable in &tunables {

@@ -9,7 +9,7 @@ enable f16;
 
 override WG: u32 = 64u;
 
-const ROUNDS: u32 = 64u; // @tune 64 1024 16384
+const ROUNDS: u32 = 16u; // @tune 16 128 1024 16384
 
 @group(0) @binding(1) var<storage, read> x: array<f32>;
 @group(0) @binding(2) var<storage, read_write> y: array<f32>;

@@ -44,7 +44,7 @@ pub(crate) fn run(args: BenchArgs) -> Result<bool> {
     if args.own.given() {
         return beside_ours(&args);
     }
-    harness::run(&args.options).map(|()| true)
+    harness::run(&args.options, &["bench"]).map(|()| true)
 }
 
 /// Checks a user's kernel over all cases of its op and, if it is right, times it beside ours.
