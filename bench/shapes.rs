@@ -30,13 +30,18 @@ pub struct Layer {
     pub padding: usize,
     /// Of `upsample_bilinear`: corners on corners.
     pub align_corners: bool,
+    /// Whether a ReLU is part of it.
+    pub relu: bool,
+    /// Whether the sum with a skip connection is part of it.
+    pub skip: bool,
 }
 
 impl Layer {
     /// An op that has only an input.
     fn plain(op: &'static str, name: &str, x: Shape) -> Self {
         let (name, out) = (name.to_owned(), x.last());
-        Self { op, name, x, out, kernel: 3, stride: 1, padding: 1, align_corners: false }
+        let (align_corners, relu, skip) = (false, false, false);
+        Self { op, name, x, out, kernel: 3, stride: 1, padding: 1, align_corners, relu, skip }
     }
 
     /// The extents of the images.
@@ -199,6 +204,11 @@ fn layer_of(operation: &Operation, all: &[Operation], images: Shape, name: Strin
     let x = input.unwrap_or(images);
     let setting = |wanted: &str| operation.settings.iter().find(|(name, _)| *name == wanted).map(|(_, value)| *value);
     let count = |name: &str| setting(name).map(|value| value as usize);
+    let relu = count("relu") == Some(1);
+    // The op that adds a skip connection takes it as its second value.
+    let skip =
+        operation.op == "upsample_bilinear" && operation.inputs.len() > 1 && operation.inputs[1] != Source::Constant;
+    let name = name + if relu { " relu" } else { "" } + if skip { " skip" } else { "" };
     let plain = Layer::plain(operation.op, &name, x);
     Layer {
         out: operation.output.last() - if operation.op == "concat" { x.last() } else { 0 },
@@ -207,6 +217,8 @@ fn layer_of(operation: &Operation, all: &[Operation], images: Shape, name: Strin
         stride: count("stride").unwrap_or(plain.stride),
         padding: count("padding").unwrap_or(plain.padding),
         align_corners: count("align_corners") == Some(1),
+        relu,
+        skip,
         ..plain
     }
 }
@@ -279,6 +291,17 @@ mod tests {
         assert_eq!(up, Some(([1, 2, 2, 64].into(), 2, 2, 32)));
         let resunet = of_network(&base(Model::Resunet), 1, 32, &[])?;
         assert!(resunet.iter().any(|layer| layer.op == "upsample_bilinear" && layer.align_corners));
+        Ok(())
+    }
+
+    #[test]
+    fn what_is_part_of_an_op_is_part_of_its_layer() -> Result<()> {
+        let layers = of_network(&ModelConfig::new(Model::Unext), 2, 32, &[])?;
+        let of = |op| layers.iter().filter(move |layer| layer.op == op);
+        // A ReLU follows in the encoder at once, in the decoder after the upsampling.
+        assert_eq!((of("batch_norm").count(), of("batch_norm").filter(|layer| layer.relu).count()), (7, 3));
+        assert!(of("upsample_bilinear").any(|layer| layer.relu && layer.skip && layer.name.ends_with(" relu skip")));
+        assert!(of("upsample_bilinear").any(|layer| layer.relu && !layer.skip && layer.name.ends_with(" relu")));
         Ok(())
     }
 }

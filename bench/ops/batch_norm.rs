@@ -1,4 +1,4 @@
-//! Batch normalisation in train mode; `eval` are the running statistics applied.
+//! Batch normalisation in train mode, with a ReLU where the layer has one; `eval` are the running statistics applied.
 
 use shadegrad::ops::batch_norm::{BatchNormSettings, forward};
 use shadegrad::ops::{Mode, RunningStats, Version};
@@ -14,29 +14,30 @@ struct Inputs {
     bias: Tensor,
     mean: Tensor,
     var: Tensor,
+    relu: bool,
 }
 
 impl Inputs {
-    fn new(device: &Device, shape: [usize; 4]) -> Result<Self> {
+    fn new(device: &Device, shape: [usize; 4], relu: bool) -> Result<Self> {
         let vector = |value| device.tensor("bench", [shape[3]], &vec![value; shape[3]]);
         let (weight, bias, mean, var) = (vector(1.0)?, vector(0.0)?, vector(0.0)?, vector(1.0)?);
-        Ok(Self { x: device.zeros("bench", shape)?, weight, bias, mean, var })
+        Ok(Self { x: device.zeros("bench", shape)?, weight, bias, mean, var, relu })
     }
 
     fn forward(&self, x: &Tensor, weight: &Tensor, mode: Mode, version: Version) -> Result<Tensor> {
         let running = RunningStats { mean: &self.mean, var: &self.var };
-        let settings = BatchNormSettings::new(mode);
+        let settings = BatchNormSettings { relu: self.relu, ..BatchNormSettings::new(mode) };
         forward(x, weight, &self.bias, &running, &settings, version)
     }
 }
 
 pub fn cases(layer: &Layer) -> Result<Vec<BenchCase>> {
-    let (shape, elements) = (layer.nhwc()?, layer.elements());
+    let (shape, elements, relu) = (layer.nhwc()?, layer.elements(), layer.relu);
     let mut cases = Vec::new();
     for &version in versions(shape[3].is_multiple_of(4)) {
         let mut launch = |entry, mode, cost| {
             cases.push(BenchCase::new(layer, FORM, entry, version.name(), cost, move |device| {
-                let inputs = Inputs::new(device, shape)?;
+                let inputs = Inputs::new(device, shape, relu)?;
                 Work::launch(move || inputs.forward(&inputs.x, &inputs.weight, mode, version).map(drop))
             }));
         };
@@ -45,7 +46,7 @@ pub fn cases(layer: &Layer) -> Result<Vec<BenchCase>> {
         launch("eval", Mode::Eval, Cost::of(2.0 * elements, 2.0 * elements));
         let mut gradient = |entry, cost, record: fn(&Inputs, &Tape, Version) -> Result<Tensor>| {
             cases.push(BenchCase::new(layer, FORM, entry, version.name(), cost, move |device| {
-                let inputs = Inputs::new(device, shape)?;
+                let inputs = Inputs::new(device, shape, relu)?;
                 Work::gradient(inputs.x.clone(), move |tape| record(&inputs, tape, version))
             }));
         };
