@@ -267,7 +267,7 @@ impl Kind {
     fn of(entry: &str) -> Self {
         match entry {
             "backward_input" | "backward" => Self::Input,
-            entry if entry.starts_with("backward") || entry == "reduce" => Self::Other,
+            entry if entry.starts_with("backward") || entry == "sums" => Self::Other,
             _ => Self::Forward,
         }
     }

@@ -1,6 +1,10 @@
 //! Every gradient of the plain-Rust twins against finite differences in f64.
 
-use crate::ops;
+use shadegrad::gpu::plan::PlanEvent;
+use shadegrad::ops::{BatchNormSettings, Mode, RunningStats};
+use shadegrad::{Device, Result, Tape, Tensor};
+
+use crate::{devices, ops};
 
 #[test]
 fn twins_agree_with_finite_differences() {
@@ -32,4 +36,67 @@ fn difference(case: &ops::GradientCase, which: usize, index: usize) -> f64 {
     };
     let step = 1e-4;
     (8.0 * (at(step) - at(-step)) - (at(2.0 * step) - at(-2.0 * step))) / (12.0 * step)
+}
+
+/// An op of x that does not change its shape, and takes other tensors too.
+type SameShape = fn(&Tensor, &dyn Fn(&[usize]) -> Result<Tensor>) -> Result<Tensor>;
+
+/// The ops whose input gradient can be added to another one in place.
+const ACCUMULATING: [(&str, SameShape); 4] = [
+    ("conv2d", |x, numbers| {
+        let c = x.shape().last();
+        shadegrad::ops::conv2d(x, &numbers(&[3, 3, c, c])?, None, 1, 1)
+    }),
+    ("layer_norm", |x, numbers| {
+        let c = x.shape().last();
+        shadegrad::ops::layer_norm(x, &numbers(&[c])?, &numbers(&[c])?, 1e-5)
+    }),
+    ("batch_norm", |x, numbers| {
+        let c = x.shape().last();
+        let (mean, var) = (numbers(&[c])?, numbers(&[c])?);
+        let running = RunningStats { mean: &mean, var: &var };
+        shadegrad::ops::batch_norm(x, &numbers(&[c])?, &numbers(&[c])?, &running, &BatchNormSettings::new(Mode::Train))
+    }),
+    ("max_pool2d", |x, _| {
+        let halved = shadegrad::ops::max_pool2d(x)?;
+        shadegrad::ops::upsample_bilinear(&halved, false)
+    }),
+];
+
+/// The gradient of x, which an op and a residual connection around it take.
+fn residual(device: &Device, shape: [usize; 4], op: SameShape) -> Result<Tensor> {
+    let planned = matches!(device, Device::Gpu(context) if context.is_planning());
+    let tensor = |dims: &[usize]| {
+        let shape = shadegrad::Shape::new(dims)?;
+        let values = ops::numbers(&format!("{dims:?}"), shape.len());
+        if planned { device.empty("test", shape) } else { device.tensor("test", shape, &values) }
+    };
+    let tape = Tape::new();
+    let x = tape.watch_input(&tensor(&shape)?);
+    let y = shadegrad::ops::relu(&shadegrad::ops::add(&shadegrad::ops::relu(&op(&x, &tensor)?)?, &x)?)?;
+    let grads = tape.backward_from(&y, &tensor(&shape)?)?;
+    Ok(grads.of(&x).expect("watched").clone())
+}
+
+/// On the CPU a sum of its own adds the gradients up; on a GPU the op's own kernel does.
+#[test]
+fn an_input_used_twice_gets_the_sum_of_both_gradients() -> Result<()> {
+    for (name, op) in ACCUMULATING {
+        for shape in [[2, 6, 8, 8], [2, 6, 8, 3]] {
+            let want = residual(&Device::cpu(), shape, op)?.to_vec()?;
+            let plan = Device::plan(None)?;
+            residual(&plan, shape, op)?;
+            let Device::Gpu(context) = &plan else { panic!("a plan is a GPU's") };
+            for event in context.take_plan() {
+                let PlanEvent::Launched(launch) = event else { continue };
+                assert!(!launch.entry.starts_with("assign"), "{name} {shape:?}: {}.{}", launch.shader, launch.entry);
+            }
+            let Some(device) = devices::gpu() else { continue };
+            let got = residual(device, shape, op)?.to_vec()?;
+            let scale = want.iter().fold(0.0_f32, |most, g| most.max(g.abs()));
+            let worst = got.iter().zip(&want).map(|(got, want)| (got - want).abs()).fold(0.0, f32::max);
+            assert!(worst <= 1e-5 * scale, "{name} {shape:?}: {worst} of {scale}");
+        }
+    }
+    Ok(())
 }

@@ -92,7 +92,12 @@ fn host_structs_equal_shader_structs() {
     for (name, module) in &modules {
         for (_, variable) in module.global_variables.iter() {
             if variable.space == AddressSpace::Uniform {
-                let ty = module.types[variable.ty].name.clone().unwrap_or_default();
+                // A struct, or a table of them.
+                let of = match module.types[variable.ty].inner {
+                    TypeInner::Array { base, .. } => base,
+                    _ => variable.ty,
+                };
+                let ty = module.types[of].name.clone().unwrap_or_default();
                 assert!(UNIFORMS.iter().any(|(s, t, _)| s == name && *t == ty), "{name}: {ty} is not in ops::UNIFORMS");
             }
         }

@@ -80,7 +80,7 @@ fn a_right_kernel_is_checked_and_timed_beside_ours() {
     // Another text for the same: the four candidates one by one. `other` is nothing of ours.
     let file = folder.path().join("mine.wgsl");
     let text = "
-        struct Params { batch: u32, in_h: u32, in_w: u32, out_h: u32, out_w: u32, channels: u32 }
+        struct Params { batch: u32, in_h: u32, in_w: u32, out_h: u32, out_w: u32, channels: u32, accumulate: u32 }
         @group(0) @binding(0) var<uniform> params: Params;
         @group(0) @binding(1) var<storage, read> x: array<f32>;
         @group(0) @binding(2) var<storage, read_write> y: array<f32>;
@@ -185,7 +185,7 @@ fn bindings_that_do_not_fit_are_explained() {
         println!("{message}\n");
         assert!(message.contains("edited.wgsl:") && message.contains(reason), "{reason}:\n{message}");
         for line in [
-            "@binding(0) var<uniform> params: Params { batch: u32, in_h: u32, in_w: u32, out_h: u32, out_w: u32, channels: u32 }",
+            "@binding(0) var<uniform> params: Params { batch: u32, in_h: u32, in_w: u32, out_h: u32, out_w: u32, channels: u32, accumulate: u32 }",
             "@binding(1) var<storage, read> x: array<f32>",
             "@binding(3) var<storage, read_write> winner_out: array<u32>",
         ] {

@@ -44,6 +44,7 @@ struct Params {
     momentum: f32,
     eps: f32,
     inverse_count: f32,
+    accumulate: u32,    // 1 if gx is added to what stands there
     floor: f32,         // v below this becomes 0: 0 with a ReLU, the lowest f32 without
 }
 
@@ -335,7 +336,9 @@ fn backward_input_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num
     let off = x[at] - input_mean[c];
     let scale = input_weight[c] * rstd;
     let g = gated(gy[at], off * scale + input_bias[c]);
-    gx[at] = scale * (g - shares[c] - off * rstd * shares[params.channels + c]);
+    var result = scale * (g - shares[c] - off * rstd * shares[params.channels + c]);
+    if params.accumulate == 1u { result += gx[at]; }
+    gx[at] = result;
 }
 
 @group(0) @binding(3) var<storage, read> input_weight4: array<vec4<f32>>;
@@ -363,7 +366,9 @@ fn backward_input_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num
         let at = first + i * stride;
         if at < pixels * quads {
             let off = x4[at] - center;
-            gx4[at] = scale * (gated4(gy4[at], off * scale + shift) - mean_gv - off * slope);
+            var result = scale * (gated4(gy4[at], off * scale + shift) - mean_gv - off * slope);
+            if params.accumulate == 1u { result += gx4[at]; }
+            gx4[at] = result;
         }
     }
 }

@@ -1,11 +1,11 @@
 // 2-D convolution (as in networks: a correlation) and its gradients. Layout NHWC, weights [ky, kx, ci, co].
 //
 //   forward          y[n,oy,ox,co] = bias[co] + sum over ky,kx,ci of x[n, oy*s+ky-p, ox*s+kx-p, ci] * w[ky,kx,ci,co]
-//   flip_weight      v[ky,kx,co,ci] = w[kh-1-ky,kw-1-kx,ci,co]
-//   backward_input   gx = the same sum over gy with v, padding k-1-p, and a division by s where forward multiplies
+//   backward_input   gx = the same sum over gy with v[ky,kx,co,ci] = w[kh-1-ky,kw-1-kx,ci,co] (transpose_weights.wgsl),
+//                    padding k-1-p, and a division by s where forward multiplies: forward's kernels
 //   backward_weight  gw[ky,kx,ci,co] = sum over n,oy,ox of x[n, oy*s+ky-p, ox*s+kx-p, ci] * gy[n,oy,ox,co];
-//                    gb[co] = sum of gy. Partial sums over chunks of image rows; then
-//   reduce           adds the chunks up in order: no atomics, the same bits in every run.
+//                    gb[co] = sum of gy. Partial sums over chunks of image rows; sum_chunks.wgsl adds the chunks up in
+//                    order: no atomics, the same bits in every run.
 //
 // One gather serves forward and backward_input: a position is (o * multiply + k - pad), and counts only where it
 // divides by `divide` and lies inside.
@@ -15,7 +15,6 @@
 // _v3  backward_weight for ci that divides by 8: both sides are read as vec4, bounds are checked once per image row.
 // @include flat
 // @include gemm_tile
-// @include weight_chunks
 
 override WG: u32 = 64u;
 
@@ -34,9 +33,9 @@ struct Params {
     pad_h: i32,
     pad_w: i32,
     has_bias: u32,
+    accumulate: u32, // 1 if the result is added to what stands in y
     chunk_rows: u32, // backward_weight: image rows (n, oy) of a chunk
     block_rows: u32, // backward_weight: image rows between two additions to the partial sum
-    chunks: u32,     // reduce: chunks to add up
     first_chunk: u32, // backward_weight: chunks before this launch's
 }
 
@@ -83,6 +82,7 @@ fn forward_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgr
         }
     }
     if params.has_bias == 1u { sum += bias[co]; }
+    if params.accumulate == 1u { sum += y[at]; }
     y[at] = sum;
 }
 
@@ -114,27 +114,16 @@ fn load_b(tap: u32, ci: u32, col4: u32) -> vec4<f32> {
 }
 
 fn store(pixel: u32, col4: u32, value: vec4<f32>) {
-    let with_bias = select(value, value + bias4[col4], params.has_bias == 1u);
-    y4[pixel * (params.out_c / 4u) + col4] = with_bias;
+    let at = pixel * (params.out_c / 4u) + col4;
+    var result = value;
+    if params.has_bias == 1u { result += bias4[col4]; }
+    if params.accumulate == 1u { result += y4[at]; }
+    y4[at] = result;
 }
 
 @compute @workgroup_size(WG)
 fn forward_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
     gemm_tile(flat_index(gid, groups));
-}
-
-@group(0) @binding(1) var<storage, read> weight_in: array<f32>;
-@group(0) @binding(2) var<storage, read_write> flipped: array<f32>;
-
-@compute @workgroup_size(WG)
-fn flip_weight(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
-    let at = flat_index(gid, groups); // of the result [ky, kx, co, ci]
-    let taps = params.kernel_h * params.kernel_w;
-    if at >= taps * params.in_c * params.out_c { return; }
-    let ci = at % params.in_c;
-    let co = (at / params.in_c) % params.out_c;
-    let tap = at / (params.in_c * params.out_c);
-    flipped[at] = weight_in[((taps - 1u - tap) * params.in_c + ci) * params.out_c + co];
 }
 
 // ---- backward_weight ------------------------------------------------------------------------------------------
@@ -317,7 +306,3 @@ fn backward_weight_v3(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(nu
         }
     }
 }
-
-// The second stage is lib/weight_chunks.
-fn weight_count() -> u32 { return weight_rows() * params.out_c; }
-fn bias_count() -> u32 { return params.out_c; }

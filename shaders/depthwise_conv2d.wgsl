@@ -3,8 +3,8 @@
 //   forward          y[n,oy,ox,c]  = bias[c] + sum over ky,kx of x[n, oy+ky-p, ox+kx-p, c] * w[ky,kx,c]
 //   backward_input   gx[n,iy,ix,c] = sum over ky,kx of gy[n, iy+p-ky, ix+p-kx, c] * w[ky,kx,c]
 //   backward_weight  gw[ky,kx,c]   = sum over n,oy,ox of x[n, oy+ky-p, ox+kx-p, c] * gy[n,oy,ox,c];  gb[c] = sum of gy
-//                    as partial sums over chunks of image rows (n, oy); gb counts as one more kernel position. Then
-//   reduce           adds the chunks up in a fixed order: no atomics, the same bits in every run.
+//                    as partial sums over chunks of image rows (n, oy); gb counts as one more kernel position.
+//                    sum_chunks.wgsl adds the chunks up in a fixed order: no atomics, the same bits in every run.
 //
 // _v1  one invocation computes one element, or one partial sum.   _v2  four channels of it.
 // Positions are u32: left of the image they wrap to huge values, so one comparison checks both sides.
@@ -24,7 +24,7 @@ struct Params {
     padding: u32,
     has_bias: u32,
     chunk_rows: u32,  // backward_weight: image rows (n, oy) of a chunk
-    chunks: u32,      // reduce: chunks to add up
+    chunks: u32,      // of all launches
     first_chunk: u32, // backward_weight: where this launch's chunks begin
 }
 
@@ -227,38 +227,4 @@ fn backward_weight_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(nu
         total += sum;
     }
     partials4[at + params.first_chunk * (kernel + 1u) * quads] = total;
-}
-
-// ---- backward_weight: the sum over chunks ---------------------------------------------------------------------
-
-@group(0) @binding(1) var<storage, read> partials_in: array<f32>;
-@group(0) @binding(2) var<storage, read_write> gw: array<f32>;
-@group(0) @binding(3) var<storage, read_write> gb: array<f32>;
-
-const COLUMNS: u32 = 16u; // 64 bytes of a chunk side by side; four invocations share a column
-
-var<workgroup> tile_sums: array<f32, WG>;
-
-/// A workgroup computes 16 neighbouring elements of (gw, gb): invocation lid adds up every fourth chunk.
-@compute @workgroup_size(WG)
-fn reduce(
-    @builtin(workgroup_id) wid: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lid: u32,
-) {
-    let weights = params.kernel_h * params.kernel_w * params.channels;
-    let width = weights + params.channels;
-    let column = flat_group(wid, groups) * COLUMNS + lid % COLUMNS;
-    var sum = 0.0;
-    if column < width {
-        for (var chunk = lid / COLUMNS; chunk < params.chunks; chunk += WG / COLUMNS) {
-            sum += partials_in[chunk * width + column];
-        }
-    }
-    tile_sums[lid] = sum;
-    workgroupBarrier(); // every fourth-sum is in the tile
-    if lid >= COLUMNS || column >= width { return; }
-    var total = 0.0;
-    for (var part = lid; part < WG; part += COLUMNS) { total += tile_sums[part]; }
-    if column < weights { gw[column] = total; } else { gb[column - weights] = total; }
 }

@@ -2,11 +2,10 @@
 //
 //   forward         y = (x - mean[r]) * rstd[r] * w[c] + b[c],   statistics[r] = (mean, rstd) of row r
 //   backward_input  gx = rstd * (g - mean of g - xhat * mean of (g * xhat)),   g = gy * w,  xhat = (x - mean) * rstd
-//   backward_sums   per chunk of rows: sum of gy * xhat and of gy, for each channel
-//   backward_finalize   gw[c], gb[c] = these, added up over the chunks
+//   backward_sums   per chunk of rows: sum of gy * xhat and of gy, for each channel; sum_chunks.wgsl adds the chunks up,
+//                   which makes gw[c] and gb[c]
 //
 // The variance is the mean of (x - mean)^2 in a second pass over the row, which is still in the cache.
-// partials[which][c][chunk]: the last stage reads consecutive memory.
 //
 // _v1  one invocation computes one row; backward_sums: a chunk of rows of one channel.
 // _v2  four channels at a time. `columns` invocations share a row, a workgroup takes WG / columns rows:
@@ -18,7 +17,6 @@
 //        +----+----+----+----+   backward_sums: the rows of the table walk down a chunk and are added up
 //                                (lib/columns); blocks of `columns` vectors stand side by side.
 // @include flat
-// @include reduce
 // @include columns
 
 override WG: u32 = 64u;
@@ -27,9 +25,9 @@ struct Params {
     rows: u32,        // of this launch
     channels: u32,
     chunk: u32,       // rows of a chunk
-    chunks: u32,      // of all launches
     first_chunk: u32, // of this launch
     columns: u32,     // v2: a power of two up to WG
+    accumulate: u32,  // 1 if gx is added to what stands there
     eps: f32,
 }
 
@@ -141,7 +139,9 @@ fn backward_input_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num
     let slope = product * rstd * rstd / f32(params.channels); // gx loses slope for each unit of x - mean
     for (var c = 0u; c < params.channels; c++) {
         let g = gy[start + c] * input_weight[c];
-        gx[start + c] = rstd * (g - mean_g - (x[start + c] - mean) * slope);
+        var result = rstd * (g - mean_g - (x[start + c] - mean) * slope);
+        if params.accumulate == 1u { result += gx[start + c]; }
+        gx[start + c] = result;
     }
 }
 
@@ -173,11 +173,13 @@ fn backward_input_v2(
     let slope = totals.y * rstd * rstd;
     for (var q = column; q < end; q += params.columns) {
         let g = gy4[start + q] * input_weight4[q];
-        gx4[start + q] = rstd * (g - vec4(totals.x) - (x4[start + q] - mean) * slope);
+        var result = rstd * (g - vec4(totals.x) - (x4[start + q] - mean) * slope);
+        if params.accumulate == 1u { result += gx4[start + q]; }
+        gx4[start + q] = result;
     }
 }
 
-@group(0) @binding(4) var<storage, read_write> partials: array<f32>; // [gy * xhat, gy][c][chunk]
+@group(0) @binding(4) var<storage, read_write> partials: array<f32>; // [chunk][gy * xhat, gy][c]
 
 @compute @workgroup_size(WG)
 fn backward_sums_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
@@ -192,10 +194,12 @@ fn backward_sums_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_
         product += g * (x[r * params.channels + c] - statistics[r].x) * statistics[r].y;
         sum += g;
     }
-    let to = c * params.chunks + params.first_chunk + at / params.channels;
+    let to = (params.first_chunk + at / params.channels) * 2u * params.channels + c;
     partials[to] = product;
-    partials[to + params.channels * params.chunks] = sum;
+    partials[to + params.channels] = sum;
 }
+
+@group(0) @binding(4) var<storage, read_write> partials4: array<vec4<f32>>;
 
 @compute @workgroup_size(WG)
 fn backward_sums_v2(
@@ -222,38 +226,8 @@ fn backward_sums_v2(
     product = column_sum(product, 0u, params.columns, lid);
     sum = column_sum(sum, 1u, params.columns, lid);
     if inside && lid < params.columns {
-        for (var i = 0u; i < 4u; i++) {
-            let to = (quad * 4u + i) * params.chunks + params.first_chunk + chunk;
-            partials[to] = product[i];
-            partials[to + params.channels * params.chunks] = sum[i];
-        }
-    }
-}
-
-@group(0) @binding(1) var<storage, read> partials_in: array<f32>;
-@group(0) @binding(2) var<storage, read_write> gw: array<f32>;
-@group(0) @binding(3) var<storage, read_write> gb: array<f32>;
-
-/// One workgroup adds up the chunks of one channel.
-@compute @workgroup_size(WG)
-fn backward_finalize(
-    @builtin(workgroup_id) wid: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lid: u32,
-) {
-    let c = flat_group(wid, groups);
-    if c >= params.channels { return; }
-    let begin = c * params.chunks;
-    var product = 0.0;
-    var sum = 0.0;
-    for (var k = begin + lid; k < begin + params.chunks; k += WG) {
-        product += partials_in[k];
-        sum += partials_in[k + params.channels * params.chunks];
-    }
-    product = workgroup_sum(product, lid);
-    sum = workgroup_sum(sum, lid);
-    if lid == 0u {
-        gw[c] = product;
-        gb[c] = sum;
+        let to = (params.first_chunk + chunk) * 2u * quads + quad;
+        partials4[to] = product;
+        partials4[to + quads] = sum;
     }
 }

@@ -1,16 +1,14 @@
 // Linear layer over the last axis, and its gradients. Rows are everything but the last axis.
 //
 //   forward          y[r,o]  = bias[o] + sum over i of x[r,i] * w[i,o]
-//   transpose        v[o,i]  = w[i,o]
-//   backward_input   gx[r,i] = sum over o of gy[r,o] * v[o,i]      (the forward kernels, with v for w)
+//   backward_input   gx[r,i] = sum over o of gy[r,o] * v[o,i],  v[o,i] = w[i,o] (transpose_weights.wgsl): forward's kernels
 //   backward_weight  gw[i,o] = sum over r of x[r,i] * gy[r,o];  gb[o] = sum over r of gy[r,o]
-//                    as partial sums over chunks of rows, which `reduce` adds up in order
+//                    as partial sums over chunks of rows, which sum_chunks.wgsl adds up in order
 //
 // _v1  one invocation computes one element.
 // _v2  a tile of 8 rows x 8 columns (lib/gemm_tile); backward_weight 8 inputs x 8 outputs, both read as vec4.
 // @include flat
 // @include gemm_tile
-// @include weight_chunks
 
 override WG: u32 = 64u;
 
@@ -20,7 +18,6 @@ struct Params {
     outputs: u32,
     has_bias: u32,
     chunk_rows: u32, // backward_weight: rows of a chunk
-    chunks: u32,     // reduce: chunks to add up
     first_chunk: u32, // backward_weight: chunks before this launch's
 }
 
@@ -64,16 +61,6 @@ fn store(row: u32, col4: u32, value: vec4<f32>) {
 @compute @workgroup_size(WG)
 fn forward_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
     gemm_tile(flat_index(gid, groups));
-}
-
-@group(0) @binding(1) var<storage, read> weight_in: array<f32>;
-@group(0) @binding(2) var<storage, read_write> transposed: array<f32>;
-
-@compute @workgroup_size(WG)
-fn transpose(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
-    let at = flat_index(gid, groups); // of the result [o, i]
-    if at >= params.inputs * params.outputs { return; }
-    transposed[at] = weight_in[(at % params.inputs) * params.outputs + at / params.inputs];
 }
 
 // Row `inputs` of the gradient is the bias, whose "x" is 1. `partial` is [chunk, inputs + 1, outputs].
@@ -137,7 +124,3 @@ fn backward_weight_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(nu
         }
     }
 }
-
-// The second stage is lib/weight_chunks.
-fn weight_count() -> u32 { return params.inputs * params.outputs; }
-fn bias_count() -> u32 { return params.outputs; }

@@ -17,6 +17,7 @@ struct Params {
     out_h: u32,
     out_w: u32,
     channels: u32,
+    accumulate: u32, // 1 if gx is added to what stands there
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -66,5 +67,6 @@ fn backward_input(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_wo
         let window = ((n * params.out_h + iy / 2u) * params.out_w + ix / 2u) * params.channels + c;
         if winner_in[window] == (iy % 2u) * 2u + ix % 2u { gradient = gy[window]; }
     }
+    if params.accumulate == 1u { gradient += gx[at]; }
     gx[at] = gradient;
 }

@@ -17,7 +17,6 @@ pub fn cases(layer: &Layer) -> Result<Vec<BenchCase>> {
         outputs: out as u32,
         has_bias: 1,
         chunk_rows: 0,
-        chunks: 0,
         first_chunk: 0,
     };
     // Each of the three reads two of x, weight and y, and writes the third.

@@ -22,6 +22,8 @@ mod sgd;
 mod shift;
 mod sigmoid;
 mod softmax;
+mod sum_chunks;
+mod transpose_weights;
 mod upsample_bilinear;
 
 use shadegrad::ops::Version;
@@ -62,6 +64,8 @@ pub const OPS: &[BenchOp] = &[
     BenchOp { name: "shift", form: shift::FORM, cases: shift::cases },
     BenchOp { name: "sigmoid", form: sigmoid::FORM, cases: sigmoid::cases },
     BenchOp { name: "softmax", form: softmax::FORM, cases: softmax::cases },
+    BenchOp { name: "sum_chunks", form: sum_chunks::FORM, cases: sum_chunks::cases },
+    BenchOp { name: "transpose_weights", form: transpose_weights::FORM, cases: transpose_weights::cases },
     BenchOp { name: "upsample_bilinear", form: upsample_bilinear::FORM, cases: upsample_bilinear::cases },
 ];
 

@@ -71,6 +71,7 @@ fn params([n, h, w, c]: [usize; 4], mode: Mode, relu: bool) -> BatchNormParams {
         momentum: MOMENTUM,
         eps: EPS,
         inverse_count: if mode == Mode::Train { 1.0 / (n * h * w) as f32 } else { 0.0 },
+        accumulate: 0,
         floor: if relu { 0.0 } else { f32::MIN },
     }
 }

@@ -151,6 +151,10 @@ fn case((shape, kernel, out, stride, padding, with_bias): Sizes) -> Case {
             let gx = device.tensor(OP, shape, &vec![f32::NAN; x.len()])?;
             ops::conv2d::backward_input(&p, &gy, &w, &gx, kernel)?;
             checks.compare("backward_input", &kernel.to_string(), &gx, &want.gx, SUMS)?;
+            // Once more, added to what stands there now.
+            let twice: Vec<f64> = want.gx.iter().map(|g| 2.0 * g).collect();
+            ops::conv2d::backward_input(&Conv2dParams { accumulate: 1, ..p }, &gy, &w, &gx, kernel)?;
+            checks.compare("backward_input", &kernel.to_string(), &gx, &twice, SUMS)?;
         }
         for kernel in WeightKernel::all(shape[3], out) {
             let gw = device.tensor(OP, weight_shape, &vec![f32::NAN; w.len()])?;

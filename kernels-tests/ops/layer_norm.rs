@@ -47,9 +47,9 @@ fn params(rows: usize, channels: usize) -> LayerNormParams {
         rows: rows as u32,
         channels: channels as u32,
         chunk: 0,
-        chunks: 0,
         first_chunk: 0,
         columns: 0,
+        accumulate: 0,
         eps: EPS,
     }
 }

@@ -44,7 +44,6 @@ fn params(rows: usize, inputs: usize, outputs: usize, bias: bool) -> LinearParam
         outputs: outputs as u32,
         has_bias: u32::from(bias),
         chunk_rows: 0,
-        chunks: 0,
         first_chunk: 0,
     }
 }

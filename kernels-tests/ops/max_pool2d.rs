@@ -15,6 +15,7 @@ fn params([n, h, w, c]: [usize; 4]) -> MaxPool2dParams {
         out_h: (h / 2) as u32,
         out_w: (w / 2) as u32,
         channels: c as u32,
+        accumulate: 0,
     }
 }
 

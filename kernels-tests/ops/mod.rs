@@ -24,6 +24,8 @@ mod sgd;
 mod shift;
 mod sigmoid;
 mod softmax;
+mod sum_chunks;
+mod transpose_weights;
 mod upsample_bilinear;
 
 use shadegrad::tensor::random::Stream;
@@ -217,6 +219,8 @@ pub fn cases() -> Vec<Case> {
     all.extend(shift::cases());
     all.extend(sigmoid::cases());
     all.extend(softmax::cases());
+    all.extend(sum_chunks::cases());
+    all.extend(transpose_weights::cases());
     all.extend(upsample_bilinear::cases());
     all
 }

@@ -22,10 +22,13 @@ mod gradients;
 mod kept;
 mod tape;
 
+use std::cell::RefCell;
 use std::fmt::Debug;
 
-use crate::Result;
+use crate::ops::sum_chunks::{self, ChunkSums};
+use crate::ops::transpose_weights::TurnedWeights;
 use crate::tensor::{Device, Shape, Tensor};
+use crate::{Error, Result};
 
 pub use gradients::Gradients;
 pub(crate) use kept::{Kept, Recipe};
@@ -59,6 +62,17 @@ pub trait Backward: Debug + Send {
     /// is all but 0. A check that asks what rounding can do calls it.
     fn decide_otherwise(&mut self) {}
 
+    /// The weight that the gradient of x will ask for with [`Wanted::turned`], if it does.
+    fn turns(&self) -> Option<&Tensor> {
+        None
+    }
+
+    /// Whether it asks for the place of a gradient with [`Wanted::place_to_add`], and so adds up the gradients of an input
+    /// that is used twice.
+    fn accumulates(&self) -> bool {
+        false
+    }
+
     /// Multiply-adds of the forward pass; 0 for what is no sum of products with weights.
     fn macs(&self) -> u64 {
         0
@@ -87,6 +101,19 @@ pub struct Wanted<'a> {
     needs: Vec<bool>,
     /// Per input: the place in the tensor of all gradients, for a parameter that has no gradient yet.
     targets: Vec<Option<Tensor>>,
+    /// The targets that have been handed out.
+    placed: Vec<Tensor>,
+    /// Per input: the gradient of another use of it.
+    begun: Vec<Option<Tensor>>,
+    /// What this pass shares; `None` where each op must be done before the next one begins.
+    pass: Option<&'a RefCell<Pass>>,
+}
+
+/// What the gradients of one backward pass share.
+#[derive(Debug, Default)]
+pub(crate) struct Pass {
+    pub(crate) sums: ChunkSums,
+    pub(crate) turned: TurnedWeights,
 }
 
 impl Wanted<'_> {
@@ -101,8 +128,49 @@ impl Wanted<'_> {
     /// As [`Device::empty`].
     pub fn empty(&mut self, op: &'static str, index: usize, shape: Shape) -> Result<Tensor> {
         match self.targets.get_mut(index).and_then(Option::take) {
-            Some(place) if place.len() == shape.len() => Ok(place.view(0, shape)),
+            Some(place) if place.len() == shape.len() => {
+                self.placed.push(place.detach());
+                Ok(place.view(0, shape))
+            }
             _ => self.device.empty(op, shape),
+        }
+    }
+
+    /// As [`empty`](Self::empty), and whether the tensor holds the gradient of another use of the input, to which the op
+    /// must then add its own.
+    ///
+    /// # Errors
+    /// As [`Device::empty`].
+    pub fn place_to_add(&mut self, op: &'static str, index: usize, shape: Shape) -> Result<(Tensor, bool)> {
+        match self.begun.get_mut(index).and_then(Option::take) {
+            Some(begun) if begun.len() == shape.len() => Ok((begun.view(0, shape), true)),
+            Some(begun) => Err(Error::shape(op, format!("a gradient {} cannot be added to {shape}", begun.shape()))),
+            None => Ok((self.empty(op, index, shape)?, false)),
+        }
+    }
+
+    /// Adds up a table of partial sums into gradients, as [`sum_chunks`](sum_chunks::sum_chunks). Gradients that only the
+    /// optimizer reads are summed later, together with those of other ops.
+    ///
+    /// # Errors
+    /// As [`sum_chunks`](sum_chunks::sum_chunks).
+    pub fn sum_chunks(&self, table: &Tensor, gradients: &[&Tensor]) -> Result<()> {
+        let can_wait = gradients.iter().all(|gradient| self.placed.iter().any(|place| place.same_place(gradient)));
+        match self.pass {
+            Some(pass) if can_wait => pass.borrow_mut().sums.add(table, gradients),
+            _ => sum_chunks::sum_chunks(table, gradients),
+        }
+    }
+
+    /// A weight with inputs and outputs exchanged and its kernel turned round, as
+    /// [`transpose_weights`](fn@crate::ops::transpose_weights).
+    ///
+    /// # Errors
+    /// As [`transpose_weights`](fn@crate::ops::transpose_weights).
+    pub fn turned(&self, weight: &Tensor) -> Result<Tensor> {
+        match self.pass {
+            Some(pass) => pass.borrow_mut().turned.take(weight),
+            None => TurnedWeights::default().take(weight),
         }
     }
 }

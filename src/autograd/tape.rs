@@ -1,9 +1,11 @@
 //! The tape: a flat list of nodes in the order of execution. No sorting, no recursion, no global state.
 
+use std::cell::RefCell;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use super::{Backward, Gradients, Leaf, Recipe, Setting, Wanted};
+use super::{Backward, Gradients, Leaf, Pass, Recipe, Setting, Wanted};
+use crate::ops::transpose_weights::TurnedWeights;
 use crate::tensor::{Device, Shape, Tensor};
 use crate::{Error, Result, debug, ops};
 
@@ -217,20 +219,34 @@ impl Tape {
         let mut slots: Vec<Option<Tensor>> = vec![None; wants.len()];
         slots[at] = Some(gradient.detach());
         let mut grads = Gradients::default();
+        let turned =
+            nodes.iter().rev().filter(|node| needed(&node.inputs[0], &wants)).filter_map(|node| node.op.turns());
+        let turned = TurnedWeights::ahead(turned.map(Tensor::detach).collect());
+        let pass = RefCell::new(Pass { turned, ..Pass::default() });
         // Popping drops each node's saved tensors as soon as it has been played.
         while let Some(mut node) = nodes.pop() {
             let Some(gy) = slots[node.output].take() else { continue };
-            let gradients = play(&mut node, &gy, &wants, &grads)?;
+            let begun = RefCell::new(begun(&node, &mut slots));
+            let gradients = play(&mut node, &gy, &wants, &grads, (&pass, &begun))?;
             drop(gy);
-            for (input, gradient) in node.inputs.iter().zip(gradients) {
+            for ((input, gradient), begun) in node.inputs.iter().zip(gradients).zip(begun.into_inner()) {
+                if let (Input::Value(index), Some(begun)) = (input, begun) {
+                    slots[*index] = Some(begun); // the op did not add to it
+                }
                 let Some(gradient) = gradient else { continue };
                 match input {
                     Input::Constant => {}
                     Input::Value(index) => add_into(&mut slots[*index], gradient)?,
-                    Input::Leaf(leaf) => keep(&mut grads, leaf, gradient)?,
+                    Input::Leaf(leaf) => {
+                        if grads.has_leaf(leaf.id) {
+                            pass.borrow_mut().sums.launch()?; // the first use's gradient may still wait to be summed
+                        }
+                        keep(&mut grads, leaf, gradient)?;
+                    }
                 }
             }
         }
+        pass.into_inner().sums.launch()?;
         for index in watched {
             if let Some(gradient) = slots[index].take() {
                 grads.values.insert(index, gradient);
@@ -240,9 +256,38 @@ impl Tape {
     }
 }
 
-fn play(node: &mut Node, gy: &Tensor, wants: &[bool], grads: &Gradients) -> Result<Vec<Option<Tensor>>> {
+/// Per input of a node: the gradient of another use of it, taken out of its slot for an op that adds to it in place.
+fn begun(node: &Node, slots: &mut [Option<Tensor>]) -> Vec<Option<Tensor>> {
+    let alone = |input: &Input| match input {
+        Input::Value(index) => {
+            let uses = node.inputs.iter().filter(|other| matches!(other, Input::Value(same) if same == index)).count();
+            (uses == 1).then_some(*index)
+        }
+        Input::Constant | Input::Leaf(_) => None,
+    };
+    let take = |input: &Input| {
+        let slot = &mut slots[alone(input)?];
+        // A check looks at each op's own gradient, and the CPU device's ops do not add.
+        let adds = |first: &Tensor| {
+            first.is_sole_owner()
+                && matches!(first.device(), Device::Gpu(_))
+                && !first.device().switches().looks_at_results()
+        };
+        if node.op.accumulates() && slot.as_ref().is_some_and(adds) { slot.take() } else { None }
+    };
+    node.inputs.iter().map(take).collect()
+}
+
+fn play(
+    node: &mut Node,
+    gy: &Tensor,
+    wants: &[bool],
+    grads: &Gradients,
+    (pass, begun): (&RefCell<Pass>, &RefCell<Vec<Option<Tensor>>>),
+) -> Result<Vec<Option<Tensor>>> {
     let Node { op, inputs, .. } = node;
     let needs: Vec<bool> = inputs.iter().map(|input| needed(input, wants)).collect();
+    let together = !gy.device().switches().looks_at_results();
     debug::check::play(op.as_mut(), gy, |op, gy, real| {
         let targets = inputs.iter().map(|input| match input {
             // On a GPU the kernel writes the parameter's gradient where the optimizer reads it. CPU ops lock whole
@@ -252,8 +297,17 @@ fn play(node: &mut Node, gy: &Tensor, wants: &[bool], grads: &Gradients) -> Resu
             }
             _ => None,
         });
-        let mut wanted = Wanted { device: gy.device(), needs: needs.clone(), targets: targets.collect() };
-        op.backward(gy, &mut wanted)
+        let mut wanted = Wanted {
+            device: gy.device(),
+            needs: needs.clone(),
+            targets: targets.collect(),
+            placed: Vec::new(),
+            begun: begun.take(),
+            pass: (real && together).then_some(pass),
+        };
+        let gradients = op.backward(gy, &mut wanted);
+        begun.replace(wanted.begun);
+        gradients
     })
 }
 

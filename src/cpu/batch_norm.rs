@@ -32,6 +32,8 @@ uniform! {
         eps: f32,
         /// 1 / pixels where the statistics come from x (train), 0 where they are constants (eval).
         inverse_count: f32,
+        /// 1 if the gradient of x is added to what stands in its place, on the GPU.
+        accumulate: u32,
         /// A result below this becomes 0: 0 with a ReLU, the lowest f32 without.
         floor: f32,
     }

@@ -38,12 +38,12 @@ uniform! {
         pad_w: i32,
         /// 1 if there is a bias.
         has_bias: u32,
+        /// 1 if the input gradient is added to what stands in its place.
+        accumulate: u32,
         /// Weight gradient: image rows of a chunk.
         chunk_rows: u32,
         /// Weight gradient: image rows between two additions to the partial sum.
         block_rows: u32,
-        /// Weight gradient: chunks to add up.
-        chunks: u32,
         /// Weight gradient: chunks before this launch's.
         first_chunk: u32,
     }
@@ -68,9 +68,9 @@ impl Conv2dParams {
             pad_h: pad as i32,
             pad_w: pad as i32,
             has_bias: u32::from(has_bias),
+            accumulate: 0,
             chunk_rows: 0,
             block_rows: 0,
-            chunks: 0,
             first_chunk: 0,
         }
     }
@@ -125,10 +125,15 @@ pub fn forward<T: Real>(p: &Conv2dParams, x: &[T], weight: &[T], bias: Option<&[
     gather(p, x, weight, bias, y);
 }
 
-/// `gx`: the gather over gy with flipped weights. `p` are forward's sizes.
+/// `gx`: the gather over gy with flipped weights; with `accumulate` added to what stands there. `p` are forward's sizes.
 pub fn backward_input<T: Real>(p: &Conv2dParams, gy: &[T], weight: &[T], gx: &mut [T]) {
     let flipped = flip_weight(p, weight);
-    gather(&p.input_gradient(), gy, &flipped, None, gx);
+    if p.accumulate == 0 {
+        return gather(&p.input_gradient(), gy, &flipped, None, gx);
+    }
+    let mut own = vec![T::zero(); gx.len()];
+    gather(&p.input_gradient(), gy, &flipped, None, &mut own);
+    gx.iter_mut().zip(own).for_each(|(gx, own)| *gx += own);
 }
 
 /// `v[ky,kx,co,ci]` = `w[kh-1-ky,kw-1-kx,ci,co]`.

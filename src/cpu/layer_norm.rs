@@ -13,12 +13,12 @@ uniform! {
         channels: u32,
         /// Rows of a chunk on the GPU.
         chunk: u32,
-        /// Chunks of all rows.
-        chunks: u32,
         /// The first chunk of one launch.
         first_chunk: u32,
         /// Invocations that share a row (version 2).
         columns: u32,
+        /// 1 if the gradient of x is added to what stands in its place, on the GPU.
+        accumulate: u32,
         /// Added to the variance.
         eps: f32,
     }

@@ -19,8 +19,6 @@ uniform! {
         has_bias: u32,
         /// Weight gradient: rows of a chunk.
         chunk_rows: u32,
-        /// Weight gradient: chunks to add up.
-        chunks: u32,
         /// Weight gradient: chunks before this launch's.
         first_chunk: u32,
     }

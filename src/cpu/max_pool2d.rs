@@ -19,6 +19,8 @@ uniform! {
         out_w: u32,
         /// Channels.
         channels: u32,
+        /// 1 if the gradient is added to what stands in its place, on the GPU.
+        accumulate: u32,
     }
 }
 

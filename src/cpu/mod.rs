@@ -26,6 +26,8 @@ pub mod sgd;
 pub mod shift;
 pub mod sigmoid;
 pub mod softmax;
+pub mod sum_chunks;
+pub mod transpose_weights;
 pub mod upsample_bilinear;
 
 use std::fmt::{Debug, Display};

@@ -169,6 +169,12 @@ impl Outputs for () {
     }
 }
 
+impl Outputs for Vec<Tensor> {
+    fn tensors(&self) -> Vec<&Tensor> {
+        self.iter().collect()
+    }
+}
+
 impl Outputs for Tensor {
     fn tensors(&self) -> Vec<&Tensor> {
         vec![self]

@@ -38,7 +38,6 @@ const PIECES: &[(&str, &str)] = &[
     ("flat", include_str!("../../shaders/lib/flat.wgsl")),
     ("gemm_tile", include_str!("../../shaders/lib/gemm_tile.wgsl")),
     ("reduce", include_str!("../../shaders/lib/reduce.wgsl")),
-    ("weight_chunks", include_str!("../../shaders/lib/weight_chunks.wgsl")),
 ];
 
 /// One entry point of a shader with the constants that a version asks for.

@@ -329,6 +329,7 @@ fn sizes([n, h, w, c]: [usize; 4], settings: &BatchNormSettings, version: Versio
         momentum: settings.momentum,
         eps: settings.eps,
         inverse_count: if train { 1.0 / pixels as f32 } else { 0.0 },
+        accumulate: 0,
         floor: if settings.relu { 0.0 } else { f32::MIN },
     }
 }
@@ -406,7 +407,7 @@ impl BatchNormBackward {
         }
     }
 
-    fn input(&self, gy: &Tensor, [gw, gb, shares]: [&Tensor; 3], gx: &Tensor) -> Result<()> {
+    fn input(&self, gy: &Tensor, [gw, gb, shares]: [&Tensor; 3], gx: &Tensor, accumulate: bool) -> Result<()> {
         let Affine { x, weight, bias, mean, variance, params, kernel } = &self.of;
         match gy.device() {
             Device::Gpu(_) => {
@@ -414,10 +415,11 @@ impl BatchNormBackward {
                 for images in gy.device().image_ranges(OP, &[x, gy, gx])? {
                     let (x, gy, gx) = (x.images(&images), gy.images(&images), gx.images(&images));
                     let invocations = invocations(&x, *kernel);
+                    let p = BatchNormParams { accumulate: accumulate.into(), ..of(params, &images) };
                     SHADER
                         .entry(entry)
                         .constants(kernel.constants)
-                        .params(&of(params, &images))
+                        .params(&p)
                         .reads([&x, &gy, weight, mean, variance, bias, shares])
                         .writes([&gx])
                         .over(invocations)?;
@@ -452,13 +454,17 @@ impl Backward for BatchNormBackward {
         let shares = gy.device().empty(OP, [2, channels])?;
         self.sums(gy, [&gw, &gb, &shares])?;
         let gx = if wanted.needs(0) {
-            let gx = wanted.empty(OP, 0, self.of.x.shape())?;
-            self.input(gy, [&gw, &gb, &shares], &gx)?;
+            let (gx, accumulate) = wanted.place_to_add(OP, 0, self.of.x.shape())?;
+            self.input(gy, [&gw, &gb, &shares], &gx, accumulate)?;
             Some(gx)
         } else {
             None
         };
         Ok(vec![gx, wanted.needs(1).then_some(gw), wanted.needs(2).then_some(gb)])
+    }
+
+    fn accumulates(&self) -> bool {
+        true
     }
 
     fn saved(&mut self) -> Vec<&mut Tensor> {

@@ -50,7 +50,7 @@ use std::ops::Range;
 
 use super::choice::{Kernel, choose};
 use super::plan::Plan;
-use super::{Tile, Version, chunks_with_room};
+use super::{Tile, Version, chunks_with_room, sum_chunks, transpose_weights};
 use crate::autograd::{Backward, Kept, Setting, Wanted, record};
 use crate::cpu::conv2d::{self as plain, Conv2dParams};
 use crate::debug::observed;
@@ -252,7 +252,7 @@ impl fmt::Display for WeightKernel {
     }
 }
 
-/// gx: the gather over gy with flipped weights. `p` are forward's sizes.
+/// gx: the gather over gy with turned weights. `p` are forward's sizes; with `accumulate` gx is added to what stands there.
 ///
 /// # Errors
 /// As [`forward`].
@@ -265,9 +265,8 @@ pub fn backward_input(
 ) -> Result<()> {
     match gy.device() {
         Device::Gpu(_) => {
-            let flipped = gy.device().empty(OP, weight.shape())?;
-            SHADER.entry("flip_weight").params(p).reads([weight]).writes([&flipped]).over(weight.len())?;
-            gather(&p.input_gradient(), gy, &flipped, None, gx, kernel.into())
+            let turned = transpose_weights(&[weight])?;
+            gather(&p.input_gradient(), gy, &turned[0], None, gx, kernel.into())
         }
         Device::Cpu(_) => {
             plain::backward_input(p, &gy.f32s(), &weight.f32s(), &mut gx.f32s_mut());
@@ -288,12 +287,37 @@ pub fn backward_weight(
     gb: Option<&Tensor>,
     kernel: WeightKernel,
 ) -> Result<()> {
+    let gradients: Vec<&Tensor> = [Some(gw), gb].into_iter().flatten().collect();
+    match partial_sums(p, x, gy, kernel)? {
+        Some(table) => sum_chunks(&table, &gradients),
+        None => {
+            let mut gb = gb.map(Tensor::f32s_mut);
+            plain::backward_weight(p, &x.f32s(), &gy.f32s(), &mut gw.f32s_mut(), gb.as_deref_mut());
+            Ok(())
+        }
+    }
+}
+
+/// As [`backward_weight`] within a backward pass, which may add up the chunks later.
+pub(super) fn weight_gradient(
+    p: &Conv2dParams,
+    [x, gy]: [&Tensor; 2],
+    gw: &Tensor,
+    gb: Option<&Tensor>,
+    kernel: WeightKernel,
+    wanted: &Wanted<'_>,
+) -> Result<()> {
+    match partial_sums(p, x, gy, kernel)? {
+        Some(table) => wanted.sum_chunks(&table, &[Some(gw), gb].into_iter().flatten().collect::<Vec<_>>()),
+        None => backward_weight(p, x, gy, gw, gb, kernel),
+    }
+}
+
+/// The first stage of the weight gradient: a table `[chunks, weights and biases]`; `None` on the CPU, which needs no
+/// stages.
+fn partial_sums(p: &Conv2dParams, x: &Tensor, gy: &Tensor, kernel: WeightKernel) -> Result<Option<Tensor>> {
     let device = x.device();
-    let Device::Gpu(context) = device else {
-        let mut gb = gb.map(Tensor::f32s_mut);
-        plain::backward_weight(p, &x.f32s(), &gy.f32s(), &mut gw.f32s_mut(), gb.as_deref_mut());
-        return Ok(());
-    };
+    let Device::Gpu(context) = device else { return Ok(None) };
     let rows = (p.kernel_h * p.kernel_w * p.in_c) as usize;
     let (in_row_tile, in_col_tile) = if kernel == WeightKernel::V1 { (1, 1) } else { (8, 8) };
     let tiles = (rows / in_row_tile + 1) * (p.out_c as usize / in_col_tile);
@@ -307,7 +331,7 @@ pub fn backward_weight(
     let block_rows = (BLOCK_PIXELS / p.out_w as usize).max(1);
     let counts: Vec<usize> = ranges.iter().map(|range| (range.len() * p.out_h as usize).div_ceil(chunk_rows)).collect();
     let total: usize = counts.iter().sum();
-    let partial = device.empty(OP, [total, rows + 1, p.out_c as usize])?;
+    let partial = device.empty(OP, [total, partial_len])?;
     let mut first = 0;
     for (images, chunks) in ranges.iter().zip(&counts) {
         let params = Conv2dParams {
@@ -329,11 +353,7 @@ pub fn backward_weight(
             .writes([&partial])
             .over(invocations)?;
     }
-    let params = Conv2dParams { chunks: total as u32, has_bias: u32::from(gb.is_some()), ..*p };
-    // Without a bias its binding is not written; it still needs a tensor of its own.
-    let unused = if gb.is_none() { Some(device.empty(OP, [p.out_c as usize])?) } else { None };
-    let gb = gb.or(unused.as_ref()).unwrap_or(gw);
-    SHADER.entry("reduce").params(&params).reads([&partial]).writes([gw, gb]).over(partial_len)
+    Ok(Some(partial))
 }
 
 /// Invocations that fill a large GPU.
@@ -357,24 +377,39 @@ impl Backward for Conv2dBackward {
     fn backward(&self, gy: &Tensor, wanted: &mut Wanted<'_>) -> Result<Vec<Option<Tensor>>> {
         let p = &self.params;
         // First: an x that is computed again is gone before gx is made.
-        let (mut gw, mut gb) = (None, None);
+        let (mut gx, mut gw, mut gb) = (None, None, None);
         if wanted.needs(1) || wanted.needs(2) {
             let weight = wanted.empty(OP, 1, self.weight.shape())?;
             if p.has_bias == 1 {
                 gb = Some(wanted.empty(OP, 2, [p.out_c as usize].into())?);
             }
             let kernel = WeightKernel::select(gy.device(), p);
-            backward_weight(p, &self.x.tensor()?, gy, &weight, gb.as_ref(), kernel)?;
+            weight_gradient(p, [&self.x.tensor()?, gy], &weight, gb.as_ref(), kernel, wanted)?;
             gw = Some(weight);
         }
-        let gx = if wanted.needs(0) {
-            let gx = wanted.empty(OP, 0, self.x.shape())?;
-            backward_input(p, gy, &self.weight, &gx, select(gy.device(), p, Part::BackwardInput))?;
-            Some(gx)
-        } else {
-            None
-        };
+        if wanted.needs(0) {
+            let (place, accumulate) = wanted.place_to_add(OP, 0, self.x.shape())?;
+            let p = Conv2dParams { accumulate: accumulate.into(), ..*p };
+            match gy.device() {
+                Device::Gpu(_) => {
+                    let kernel = select(gy.device(), &p, Part::BackwardInput);
+                    gather(&p.input_gradient(), gy, &wanted.turned(&self.weight)?, None, &place, kernel)?;
+                }
+                Device::Cpu(_) => {
+                    plain::backward_input(&p, &gy.f32s(), &self.weight.f32s(), &mut place.f32s_mut());
+                }
+            }
+            gx = Some(place);
+        }
         Ok(vec![gx, gw, gb])
+    }
+
+    fn turns(&self) -> Option<&Tensor> {
+        Some(&self.weight)
+    }
+
+    fn accumulates(&self) -> bool {
+        true
     }
 
     fn saved(&mut self) -> Vec<&mut Tensor> {

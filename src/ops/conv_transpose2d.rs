@@ -270,7 +270,7 @@ impl Backward for ConvTranspose2dBackward {
         if wanted.needs(1) {
             let gw = wanted.empty(OP, 1, weight.shape())?;
             let kernel = conv2d::WeightKernel::select(gy.device(), &p);
-            conv2d::backward_weight(&p, gy, &x.tensor()?, &gw, None, kernel)?;
+            conv2d::weight_gradient(&p, [gy, &x.tensor()?], &gw, None, kernel, wanted)?;
             gradients[1] = Some(gw);
         }
         if wanted.needs(0) {

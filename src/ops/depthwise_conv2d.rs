@@ -17,7 +17,7 @@
 //! . 4 5 6 .             g h i              . . . .
 //! . 7 8 9 .
 //!
-//! gw, gb: chunks of image rows --> a partial sum each for a .. i and the bias --> reduce
+//! gw, gb: chunks of image rows --> a partial sum each for a .. i and the bias --> sum_chunks
 //! ```
 //!
 //! One invocation gathers one element, in v2 of four channels. The chunks are added up in order.
@@ -65,9 +65,6 @@ pub(super) const PLAN: Plan = Plan {
         depthwise_conv2d(&on.x()?, &weight, Some(&on.input([shape.last()])?), padding).map(Some)
     },
 };
-
-/// Neighbouring elements that a workgroup of `reduce` computes.
-const COLUMNS: usize = 16;
 
 /// Convolves each channel of x `[N, H, W, C]` with its own kernel of weight `[kh, kw, C]`, after `padding` zeros on each
 /// side, and adds bias `[C]`. PyTorch's `Conv2d(groups=C)`, whose weights `[C, 1, kh, kw]` are permuted on loading.
@@ -205,7 +202,7 @@ impl DepthwiseConv2dBackward {
         Ok(())
     }
 
-    fn weight(&self, gy: &Tensor, gw: &Tensor, gb: &Tensor) -> Result<()> {
+    fn weight(&self, gy: &Tensor, gw: &Tensor, gb: &Tensor, wanted: &Wanted<'_>) -> Result<()> {
         let Self { x, params, version, .. } = self;
         match gy.device() {
             Device::Gpu(context) => {
@@ -239,12 +236,7 @@ impl DepthwiseConv2dBackward {
                         .over(chunks as usize * width / lanes)?;
                     first_chunk += chunks;
                 }
-                SHADER
-                    .entry("reduce")
-                    .params(&DepthwiseConv2dParams { chunks, ..*params })
-                    .reads([&partials])
-                    .writes([gw, gb])
-                    .groups(width.div_ceil(COLUMNS))?;
+                wanted.sum_chunks(&partials, &[gw, gb])?;
             }
             Device::Cpu(_) => {
                 plain::backward_weight(params, &x.f32s(), &gy.f32s(), &mut gw.f32s_mut(), &mut gb.f32s_mut());
@@ -269,7 +261,7 @@ impl Backward for DepthwiseConv2dBackward {
         if wanted.needs(1) || wanted.needs(2) {
             let gw = wanted.empty(OP, 1, self.weight.shape())?;
             let gb = wanted.empty(OP, 2, [self.params.channels as usize].into())?;
-            self.weight(gy, &gw, &gb)?;
+            self.weight(gy, &gw, &gb, wanted)?;
             gradients[1] = wanted.needs(1).then_some(gw);
             gradients[2] = wanted.needs(2).then_some(gb);
         }

@@ -169,9 +169,9 @@ fn sizes(rows: usize, channels: usize, eps: f32, version: Version) -> LayerNormP
         rows: rows as u32,
         channels: channels as u32,
         chunk: chunk as u32,
-        chunks: rows.div_ceil(chunk) as u32,
         first_chunk: 0,
         columns: columns as u32,
+        accumulate: 0,
         eps,
     }
 }
@@ -206,7 +206,7 @@ struct LayerNormBackward {
 }
 
 impl LayerNormBackward {
-    fn input(&self, gy: &Tensor, gx: &Tensor) -> Result<()> {
+    fn input(&self, gy: &Tensor, gx: &Tensor, accumulate: bool) -> Result<()> {
         let Self { x, weight, statistics, params, version, .. } = self;
         match gy.device() {
             Device::Gpu(_) => {
@@ -214,7 +214,8 @@ impl LayerNormBackward {
                 for range in gy.device().image_ranges(OP, &[x, gy, statistics, gx])? {
                     let (x, gy) = (x.images(&range), gy.images(&range));
                     let (statistics, gx) = (statistics.images(&range), gx.images(&range));
-                    let p = LayerNormParams { rows: range.len() as u32, ..*params };
+                    let (rows, accumulate) = (range.len() as u32, accumulate.into());
+                    let p = LayerNormParams { rows, accumulate, ..*params };
                     SHADER
                         .entry(entry)
                         .params(&p)
@@ -235,7 +236,7 @@ impl LayerNormBackward {
         Ok(())
     }
 
-    fn sums(&self, gy: &Tensor, gw: &Tensor, gb: &Tensor) -> Result<()> {
+    fn sums(&self, gy: &Tensor, gw: &Tensor, gb: &Tensor, wanted: &Wanted<'_>) -> Result<()> {
         let Self { x, statistics, params, version, .. } = self;
         match gy.device() {
             Device::Gpu(_) => {
@@ -243,13 +244,13 @@ impl LayerNormBackward {
                 let ranges = gy.device().image_ranges(OP, &[x, gy, statistics])?;
                 // Each range begins a chunk of its own.
                 let chunks_of = |range: &Range<usize>| (range.len() as u32).div_ceil(params.chunk);
-                let chunks = ranges.iter().map(chunks_of).sum();
-                let partials = gy.device().empty(OP, [2, channels, chunks as usize])?;
+                let chunks: u32 = ranges.iter().map(chunks_of).sum();
+                let partials = gy.device().empty(OP, [chunks as usize, 2 * channels])?;
                 let entry = entry(*version, "backward_sums_v1", "backward_sums_v2");
                 let mut first_chunk = 0;
                 for range in &ranges {
                     let (x, gy, statistics) = (x.images(range), gy.images(range), statistics.images(range));
-                    let p = LayerNormParams { rows: range.len() as u32, chunks, first_chunk, ..*params };
+                    let p = LayerNormParams { rows: range.len() as u32, first_chunk, ..*params };
                     SHADER
                         .entry(entry)
                         .params(&p)
@@ -258,8 +259,7 @@ impl LayerNormBackward {
                         .groups(chunk_groups(&p, *version))?;
                     first_chunk += chunks_of(range);
                 }
-                let all = LayerNormParams { chunks, ..*params };
-                SHADER.entry("backward_finalize").params(&all).reads([&partials]).writes([gw, gb]).groups(channels)
+                wanted.sum_chunks(&partials, &[gw, gb])
             }
             Device::Cpu(_) => {
                 plain::backward_sums(
@@ -284,8 +284,8 @@ impl Backward for LayerNormBackward {
     fn backward(&self, gy: &Tensor, wanted: &mut Wanted<'_>) -> Result<Vec<Option<Tensor>>> {
         let gy = gy.reshape(self.x.shape())?;
         let gx = if wanted.needs(0) {
-            let gx = wanted.empty(OP, 0, self.shape)?;
-            self.input(&gy, &gx.reshape(self.x.shape())?)?;
+            let (gx, accumulate) = wanted.place_to_add(OP, 0, self.shape)?;
+            self.input(&gy, &gx.reshape(self.x.shape())?, accumulate)?;
             Some(gx)
         } else {
             None
@@ -299,8 +299,12 @@ impl Backward for LayerNormBackward {
             if wanted.needs(index) { wanted.empty(OP, index, shape) } else { gy.device().empty(OP, shape) }
         };
         let (gw, gb) = (place(1)?, place(2)?);
-        self.sums(&gy, &gw, &gb)?;
+        self.sums(&gy, &gw, &gb, wanted)?;
         Ok(vec![gx, wanted.needs(1).then_some(gw), wanted.needs(2).then_some(gb)])
+    }
+
+    fn accumulates(&self) -> bool {
+        true
     }
 
     fn saved(&mut self) -> Vec<&mut Tensor> {

@@ -44,7 +44,7 @@
 
 use super::choice::{Kernel, choose};
 use super::plan::Plan;
-use super::{Tile, Version, chunks_with_room};
+use super::{Tile, Version, chunks_with_room, sum_chunks, transpose_weights};
 use crate::autograd::{Backward, Wanted, record};
 use crate::cpu::linear::{self as plain, LinearParams};
 use crate::debug::observed;
@@ -130,7 +130,6 @@ pub fn forward(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, kernel: impl 
         outputs: outputs as u32,
         has_bias: u32::from(bias.is_some()),
         chunk_rows: 0,
-        chunks: 0,
         first_chunk: 0,
     };
     let mut dims = x.shape().dims().to_vec();
@@ -190,17 +189,18 @@ pub fn backward_input(
     kernel: impl Into<Kernel>,
 ) -> Result<()> {
     match gy.device() {
-        Device::Gpu(_) => {
-            let transposed = gy.device().empty(OP, [p.outputs as usize, p.inputs as usize])?;
-            SHADER.entry("transpose").params(p).reads([weight]).writes([&transposed]).over(weight.len())?;
-            let swapped = LinearParams { inputs: p.outputs, outputs: p.inputs, has_bias: 0, ..*p };
-            multiply(&swapped, gy, &transposed, None, gx, kernel.into())
-        }
+        Device::Gpu(_) => input_gradient(p, gy, &transpose_weights(&[weight])?[0], gx, kernel.into()),
         Device::Cpu(_) => {
             plain::backward_input(p, &gy.f32s(), &weight.f32s(), &mut gx.f32s_mut());
             Ok(())
         }
     }
+}
+
+/// Launches the product with a weight that is transposed already.
+fn input_gradient(p: &LinearParams, gy: &Tensor, transposed: &Tensor, gx: &Tensor, kernel: Kernel) -> Result<()> {
+    let swapped = LinearParams { inputs: p.outputs, outputs: p.inputs, has_bias: 0, ..*p };
+    multiply(&swapped, gy, transposed, None, gx, kernel)
 }
 
 /// Rows summed by one invocation: short chains, and enough chunks to fill a GPU.
@@ -218,12 +218,22 @@ pub fn backward_weight(
     gb: Option<&Tensor>,
     version: Version,
 ) -> Result<()> {
+    let gradients: Vec<&Tensor> = [Some(gw), gb].into_iter().flatten().collect();
+    match partial_sums(p, x, gy, version)? {
+        Some(table) => sum_chunks(&table, &gradients),
+        None => {
+            let mut gb = gb.map(Tensor::f32s_mut);
+            plain::backward_weight(p, &x.f32s(), &gy.f32s(), &mut gw.f32s_mut(), gb.as_deref_mut());
+            Ok(())
+        }
+    }
+}
+
+/// The first stage of the weight gradient: a table `[chunks, weights and biases]`; `None` on the CPU, which needs no
+/// stages.
+fn partial_sums(p: &LinearParams, x: &Tensor, gy: &Tensor, version: Version) -> Result<Option<Tensor>> {
     let device = x.device();
-    let Device::Gpu(context) = device else {
-        let mut gb = gb.map(Tensor::f32s_mut);
-        plain::backward_weight(p, &x.f32s(), &gy.f32s(), &mut gw.f32s_mut(), gb.as_deref_mut());
-        return Ok(());
-    };
+    let Device::Gpu(context) = device else { return Ok(None) };
     let (inputs, outputs) = (p.inputs as usize, p.outputs as usize);
     let ranges = device.image_ranges(OP, &[x, gy])?;
     let per_image = p.rows as usize / x.shape().dims()[0];
@@ -233,7 +243,7 @@ pub fn backward_weight(
     let chunk_rows = CHUNK_ROWS.max(longest.div_ceil(most));
     let chunks: Vec<usize> = ranges.iter().map(|images| (images.len() * per_image).div_ceil(chunk_rows)).collect();
     let total: usize = chunks.iter().sum();
-    let partial = device.empty(OP, [total, inputs + 1, outputs])?;
+    let partial = device.empty(OP, [total, (inputs + 1) * outputs])?;
     let mut first = 0;
     for (images, chunks) in ranges.iter().zip(chunks) {
         let rows = (images.len() * per_image) as u32;
@@ -250,11 +260,7 @@ pub fn backward_weight(
             .writes([&partial])
             .over(invocations)?;
     }
-    let params = LinearParams { chunks: total as u32, has_bias: u32::from(gb.is_some()), ..*p };
-    // Without a bias its binding is not written; it still needs a tensor of its own.
-    let unused = if gb.is_none() { Some(device.empty(OP, [outputs])?) } else { None };
-    let gb = gb.or(unused.as_ref()).unwrap_or(gw);
-    SHADER.entry("reduce").params(&params).reads([&partial]).writes([gw, gb]).over((inputs + 1) * outputs)
+    Ok(Some(partial))
 }
 
 /// What the gradient needs: x for the weight's, the weight for x's.
@@ -274,7 +280,11 @@ impl Backward for LinearBackward {
         let p = &self.params;
         let gx = if wanted.needs(0) {
             let gx = wanted.empty(OP, 0, self.x.shape())?;
-            backward_input(p, gy, &self.weight, &gx, select(&self.x, p.outputs as usize, Part::BackwardInput))?;
+            let kernel = select(&self.x, p.outputs as usize, Part::BackwardInput);
+            match gy.device() {
+                Device::Gpu(_) => input_gradient(p, gy, &wanted.turned(&self.weight)?, &gx, kernel)?,
+                Device::Cpu(_) => backward_input(p, gy, &self.weight, &gx, kernel)?,
+            }
             Some(gx)
         } else {
             None
@@ -293,8 +303,17 @@ impl Backward for LinearBackward {
         } else {
             Version::V1
         };
-        backward_weight(p, &self.x, gy, &gw, gb.as_ref(), version)?;
+        match partial_sums(p, &self.x, gy, version)? {
+            Some(table) => {
+                wanted.sum_chunks(&table, &[Some(&gw), gb.as_ref()].into_iter().flatten().collect::<Vec<_>>())?
+            }
+            None => backward_weight(p, &self.x, gy, &gw, gb.as_ref(), version)?,
+        }
         Ok(vec![gx, Some(gw), gb])
+    }
+
+    fn turns(&self) -> Option<&Tensor> {
+        Some(&self.weight)
     }
 
     fn saved(&mut self) -> Vec<&mut Tensor> {

@@ -80,6 +80,7 @@ fn forward(x: &Tensor) -> Result<Tensor> {
         out_h: (h / 2) as u32,
         out_w: (w / 2) as u32,
         channels: c as u32,
+        accumulate: 0,
     };
     let y = x.device().empty(OP, [n, h / 2, w / 2, c])?;
     let winner = x.device().empty_u32(OP, y.shape())?;
@@ -116,23 +117,23 @@ impl Backward for MaxPool2dBackward {
     fn backward(&self, gy: &Tensor, wanted: &mut Wanted<'_>) -> Result<Vec<Option<Tensor>>> {
         let p = &self.params;
         let shape = [p.batch, p.in_h, p.in_w, p.channels].map(|extent| extent as usize);
-        let gx = wanted.empty(OP, 0, shape.into())?;
+        let (gx, accumulate) = wanted.place_to_add(OP, 0, shape.into())?;
         match gy.device() {
             Device::Gpu(_) => {
                 for images in gy.device().image_ranges(OP, &[gy, &self.winner, &gx])? {
                     let (gy, winner, gx) = (gy.images(&images), self.winner.images(&images), gx.images(&images));
                     let elements = gx.len();
-                    SHADER
-                        .entry("backward_input")
-                        .params(&of(p, &images))
-                        .reads([gy, winner])
-                        .writes([gx])
-                        .over(elements)?;
+                    let p = MaxPool2dParams { accumulate: accumulate.into(), ..of(p, &images) };
+                    SHADER.entry("backward_input").params(&p).reads([gy, winner]).writes([gx]).over(elements)?;
                 }
             }
             Device::Cpu(_) => plain::backward_input(p, &gy.f32s(), &self.winner.u32s(), &mut gx.f32s_mut()),
         }
         Ok(vec![Some(gx)])
+    }
+
+    fn accumulates(&self) -> bool {
+        true
     }
 
     fn saved(&mut self) -> Vec<&mut Tensor> {

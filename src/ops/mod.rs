@@ -37,6 +37,8 @@ pub mod sgd;
 pub mod shift;
 pub mod sigmoid;
 pub mod softmax;
+pub mod sum_chunks;
+pub mod transpose_weights;
 pub mod upsample_bilinear;
 
 pub use adam::{Adam, adam};
@@ -61,6 +63,8 @@ pub use sgd::{Sgd, sgd};
 pub use shift::{Axis, shift};
 pub use sigmoid::sigmoid;
 pub use softmax::softmax;
+pub use sum_chunks::sum_chunks;
+pub use transpose_weights::transpose_weights;
 pub use upsample_bilinear::{UpsampleSettings, upsample_bilinear, upsample_bilinear_relu};
 
 use crate::gpu::{Context, Shader};
@@ -96,6 +100,8 @@ pub const SHADERS: &[Shader] = &[
     shift::SHADER,
     sigmoid::SHADER,
     softmax::SHADER,
+    sum_chunks::SHADER,
+    transpose_weights::SHADER,
     upsample_bilinear::SHADER,
 ];
 
@@ -122,6 +128,8 @@ pub const PLANS: &[plan::Plan] = &[
     shift::PLAN,
     sigmoid::PLAN,
     softmax::PLAN,
+    sum_chunks::PLAN,
+    transpose_weights::PLAN,
     upsample_bilinear::PLAN,
 ];
 
@@ -149,6 +157,8 @@ pub const UNIFORMS: &[(&str, &str, Fields)] = &[
     ("sgd", "Params", crate::cpu::sgd::SgdParams::FIELDS),
     ("shift", "Params", crate::cpu::shift::ShiftParams::FIELDS),
     ("softmax", "Params", crate::cpu::softmax::SoftmaxParams::FIELDS),
+    ("sum_chunks", "Part", crate::cpu::sum_chunks::Part::FIELDS),
+    ("transpose_weights", "Part", crate::cpu::transpose_weights::Part::FIELDS),
     ("upsample_bilinear", "Params", crate::cpu::upsample_bilinear::UpsampleBilinearParams::FIELDS),
 ];
 

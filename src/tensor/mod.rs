@@ -175,12 +175,24 @@ impl Tensor {
 
     /// Whether both are the same numbers of the same buffer.
     pub(crate) fn same_place(&self, other: &Self) -> bool {
-        let buffer = match (&self.storage, &other.storage) {
+        self.same_buffer(other) && self.offset == other.offset && self.len() == other.len()
+    }
+
+    fn same_buffer(&self, other: &Self) -> bool {
+        match (&self.storage, &other.storage) {
             (Storage::Cpu(a), Storage::Cpu(b)) => Arc::ptr_eq(a, b),
             (Storage::Gpu(a), Storage::Gpu(b)) => Arc::ptr_eq(a, b),
             _ => false,
-        };
-        buffer && self.offset == other.offset && self.len() == other.len()
+        }
+    }
+
+    /// The numbers from the first to the last of several tensors of one buffer, in one row; `None` if they lie in
+    /// different ones, or if there are none.
+    pub(crate) fn span(tensors: &[&Self]) -> Option<Self> {
+        let first = tensors.iter().min_by_key(|tensor| tensor.offset)?;
+        let end = tensors.iter().map(|tensor| tensor.offset + tensor.len()).max()?;
+        let together = tensors.iter().all(|tensor| tensor.same_buffer(first));
+        together.then(|| first.view(0, [end - first.offset].into()))
     }
 
     /// True if no other handle shares the numbers: then they may be changed in place.

@@ -1,0 +1,51 @@
+// The weights of several layers as their input gradients read them, in one launch.
+//
+//   turned[to + (taps-1-tap, o, i)] = weights[from + (tap, i, o)]   for each part
+//
+// A layer's weight is [taps, inputs, outputs]: one tap for a linear layer, the positions (ky, kx) of a convolution's
+// kernel. Its input gradient is the same sum with inputs and outputs exchanged and the kernel turned by 180 degrees:
+//
+//      a b c        i h g       and each letter, a matrix [inputs, outputs], is transposed
+//      d e f   ->   f e d
+//      g h i        c b a
+//
+// One invocation writes one number; a workgroup belongs to one part.
+// @include flat
+
+override WG: u32 = 64u;
+
+const PARTS: u32 = 16u;
+
+struct Part {
+    first_group: u32, // its workgroups begin here; behind every group for a part that is not used
+    source: u32,      // where it stands in `weights`
+    to: u32,          // where it goes in `turned`
+    taps: u32,
+    inputs: u32,
+    outputs: u32,
+    unused_0: u32,    // an element of a uniform array is a multiple of 16 bytes
+    unused_1: u32,
+}
+
+@group(0) @binding(0) var<uniform> parts: array<Part, PARTS>;
+@group(0) @binding(1) var<storage, read> weights: array<f32>;
+@group(0) @binding(2) var<storage, read_write> turned: array<f32>;
+
+@compute @workgroup_size(WG)
+fn transpose(
+    @builtin(workgroup_id) wid: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lid: u32,
+) {
+    let group = flat_group(wid, groups);
+    var which = 0u;
+    for (var i = 1u; i < PARTS; i++) { which = select(which, i, parts[i].first_group <= group); }
+    let part = parts[which];
+    let at = (group - part.first_group) * WG + lid; // of the result [tap, o, i]
+    let matrix = part.inputs * part.outputs;
+    if at >= part.taps * matrix { return; }
+    let tap = at / matrix;
+    let o = (at % matrix) / part.inputs;
+    let i = at % part.inputs;
+    turned[part.to + at] = weights[part.source + (part.taps - 1u - tap) * matrix + i * part.outputs + o];
+}
