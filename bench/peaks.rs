@@ -114,7 +114,7 @@ pub struct Copy {
 
 enum Buffers {
     Cpu(RefCell<[Vec<f32>; 2]>),
-    Gpu([Tensor; 2]),
+    Gpu(Vec<Tensor>),
 }
 
 impl Copy {
@@ -125,7 +125,7 @@ impl Copy {
     pub fn new(device: &Device, numbers: usize) -> Result<Self> {
         let buffers = match device {
             Device::Cpu(_) => Buffers::Cpu(RefCell::new([vec![1.0; numbers], vec![0.0; numbers]])),
-            Device::Gpu(_) => Buffers::Gpu([device.zeros("bench", [numbers])?, device.zeros("bench", [numbers])?]),
+            Device::Gpu(_) => Buffers::Gpu(vec![device.zeros("bench", [numbers])?, device.zeros("bench", [numbers])?]),
         };
         Ok(Self { buffers })
     }
@@ -142,7 +142,7 @@ impl Copy {
     fn bytes(&self) -> f64 {
         let numbers = match &self.buffers {
             Buffers::Cpu(buffers) => buffers.borrow()[0].len(),
-            Buffers::Gpu([from, _]) => from.len(),
+            Buffers::Gpu(buffers) => buffers[0].len(),
         };
         8.0 * numbers as f64
     }
@@ -159,7 +159,10 @@ impl Copy {
                 to.par_chunks_mut(part).zip(from.par_chunks(part)).for_each(|(to, from)| to.copy_from_slice(from));
                 Ok(())
             }
-            Buffers::Gpu([from, to]) => PEAKS.entry("copy").reads([from]).writes([to]).over(from.len().div_ceil(4)),
+            Buffers::Gpu(buffers) => {
+                let (from, to) = (&buffers[0], &buffers[1]);
+                PEAKS.entry("copy").reads([from]).writes([to]).over(from.len().div_ceil(4))
+            }
         }
     }
 }

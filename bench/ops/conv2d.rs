@@ -1,7 +1,8 @@
 //! Convolutions: forward, and the gradients of x and of the weight, with every kernel that takes the channels.
 
 use shadegrad::cpu::conv2d::Conv2dParams;
-use shadegrad::ops::conv2d::{WeightKernel, backward_input, backward_weight, forward};
+use shadegrad::ops::Version;
+use shadegrad::ops::conv2d::{WeightKernel, backward_input, backward_weight, forward, forward_with_statistics};
 use shadegrad::{Error, Result};
 
 use super::{BenchCase, Cost, Layer, Work, versions};
@@ -25,6 +26,12 @@ pub fn cases(layer: &Layer) -> Result<Vec<BenchCase>> {
             let (x, weight) = (device.zeros("bench", x)?, device.zeros("bench", weight)?);
             let bias = device.zeros("bench", [out])?;
             Work::launch(move || forward(&x, &weight, Some(&bias), stride, padding, version).map(drop))
+        }));
+    }
+    if out.is_power_of_two() && (8..=512).contains(&out) {
+        cases.push(BenchCase::new(layer, FORM, "forward_statistics", Version::V2.name(), cost, move |device| {
+            let (x, weight) = (device.zeros("bench", x)?, device.zeros("bench", weight)?);
+            Work::launch(move || forward_with_statistics(&x, &weight, None, stride, padding, Version::V2).map(drop))
         }));
     }
     for &version in versions(x[3].is_multiple_of(8)) {

@@ -146,6 +146,14 @@ fn case((shape, kernel, out, stride, padding, with_bias): Sizes) -> Case {
         for kernel in ops::conv2d::kernels(out) {
             let y = ops::conv2d::forward(&x, &w, bias, stride, padding, kernel)?;
             checks.compare("forward", &kernel.to_string(), &y, &want.y, SUMS)?;
+            let y = ops::conv2d::forward_with_statistics(&x, &w, bias, stride, padding, kernel)?;
+            if let Some((partials, chunk)) = y.statistics() {
+                checks.compare("forward_statistics", &kernel.to_string(), &y, &want.y, SUMS)?;
+                let (got, want) = (partials.to_vec()?, statistics(&want.y, out, chunk));
+                for (got, want) in got.chunks(got.len() / 2).zip(&want) {
+                    checks.values("forward_statistics", &kernel.to_string(), got, want, SUMS);
+                }
+            }
         }
         for kernel in ops::conv2d::kernels(shape[3]) {
             let gx = device.tensor(OP, shape, &vec![f32::NAN; x.len()])?;
@@ -167,6 +175,20 @@ fn case((shape, kernel, out, stride, padding, with_bias): Sizes) -> Case {
         }
         Ok(())
     })
+}
+
+/// Mean, and sum of (y - mean)^2, of each channel and chunk of pixels.
+fn statistics(y: &[f64], channels: usize, chunk: usize) -> [Vec<f64>; 2] {
+    let (mut means, mut squares) = (Vec::new(), Vec::new());
+    for c in 0..channels {
+        for pixels in y.chunks(chunk * channels) {
+            let of = || pixels.iter().skip(c).step_by(channels);
+            let mean = of().sum::<f64>() / of().count() as f64;
+            means.push(mean);
+            squares.push(of().map(|y| (y - mean).powi(2)).sum());
+        }
+    }
+    [means, squares]
 }
 
 /// The result and the three gradients.

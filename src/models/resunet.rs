@@ -59,7 +59,7 @@ struct First {
 
 impl First {
     fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
-        let main = self.c12.forward(&self.br1.forward_relu(&self.c11.forward(x)?, mode)?)?;
+        let main = self.c12.forward(&self.br1.forward_relu(&self.c11.forward_to_norm(x, mode)?, mode)?)?;
         add(&main, &shortcut(x, &self.c13, self.c13_bn.as_ref(), mode)?)
     }
 }
@@ -77,8 +77,7 @@ impl Module for First {
 
 /// The 1x1 convolution beside a block. It takes the block's raw input.
 fn shortcut(x: &Tensor, conv: &Conv2d, bn: Option<&BatchNorm2d>, mode: Mode) -> Result<Tensor> {
-    let s = conv.forward(x)?;
-    bn.map_or_else(|| Ok(s.clone()), |bn| bn.forward(&s, mode))
+    bn.map_or_else(|| conv.forward(x), |bn| bn.forward(&conv.forward_to_norm(x, mode)?, mode))
 }
 
 /// `c2(relu(b2(c1(relu(b1(x)))))) + s(x)`; nothing after the sum.
@@ -105,7 +104,7 @@ impl Residual {
     }
 
     fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
-        let main = self.c1.forward(&self.b1.forward_relu(x, mode)?)?;
+        let main = self.c1.forward_to_norm(&self.b1.forward_relu(x, mode)?, mode)?;
         let main = self.c2.forward(&self.b2.forward_relu(&main, mode)?)?;
         add(&main, &shortcut(x, &self.s, self.s_bn.as_ref(), mode)?)
     }

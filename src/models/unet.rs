@@ -66,9 +66,9 @@ impl DoubleConv {
 
     /// Takes its input, and lets go of each tensor when the next is made: the large ones need not all live at once.
     fn forward(&self, mut x: Tensor, mode: Mode) -> Result<Tensor> {
-        x = self.conv1.forward(&x)?;
+        x = self.conv1.forward_to_norm(&x, mode)?;
         x = self.bn1.forward_relu(&x, mode)?;
-        x = self.conv2.forward(&x)?;
+        x = self.conv2.forward_to_norm(&x, mode)?;
         self.bn2.forward_relu(&x, mode)
     }
 }

@@ -252,8 +252,9 @@ impl Network for Unext {
     fn forward_stages(&self, x: &Tensor, mode: Mode, stage: &mut Stage<'_>) -> Result<Tensor> {
         check_images(&self.config, x)?;
         // Encoder: relu(pool(bn(conv))). The largest of four is positive or not, so the ReLU may as well come first.
-        let encode =
-            |x: &Tensor, conv: &Conv2d, bn: &BatchNorm2d| max_pool2d(&bn.forward_relu(&conv.forward(x)?, mode)?);
+        let encode = |x: &Tensor, conv: &Conv2d, bn: &BatchNorm2d| {
+            max_pool2d(&bn.forward_relu(&conv.forward_to_norm(x, mode)?, mode)?)
+        };
         let t1 = encode(x, &self.encoder1, &self.ebn1)?;
         stage("t1", &t1)?;
         let t2 = encode(&t1, &self.encoder2, &self.ebn2)?;
@@ -267,7 +268,7 @@ impl Network for Unext {
         stage("bottleneck", &bottleneck)?;
         // Decoder: relu(upsample(bn(conv))) + skip
         let decode = |x: &Tensor, conv: &Conv2d, bn: &BatchNorm2d, skip: &Tensor| {
-            upsample_bilinear_relu(&bn.forward(&conv.forward(x)?, mode)?, false, Some(skip))
+            upsample_bilinear_relu(&bn.forward(&conv.forward_to_norm(x, mode)?, mode)?, false, Some(skip))
         };
         let sum = decode(&bottleneck, &self.decoder1, &self.dbn1, &t4)?;
         stage("d1_sum", &sum)?;

@@ -45,6 +45,19 @@ impl Conv2d {
         let bias = self.bias.as_ref().map(|bias| &bias.tensor);
         ops::conv2d(x, &self.weight.tensor, bias, self.stride, self.padding)
     }
+
+    /// As [`forward`](Self::forward), for a result that goes into a [`BatchNorm2d`]: in training the convolution also
+    /// gathers the statistics for it.
+    ///
+    /// # Errors
+    /// As [`ops::conv2d()`].
+    pub fn forward_to_norm(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
+        let bias = self.bias.as_ref().map(|bias| &bias.tensor);
+        match mode {
+            Mode::Train => ops::conv2d_with_statistics(x, &self.weight.tensor, bias, self.stride, self.padding),
+            Mode::Eval => self.forward(x),
+        }
+    }
 }
 
 impl Module for Conv2d {

@@ -56,7 +56,7 @@ use crate::cpu::batch_norm::{self as plain, BatchNormParams, Gate};
 use crate::debug::observed;
 use crate::gpu::shader::shader;
 use crate::gpu::{Part, Question, Shader, Sizes};
-use crate::tensor::{Device, Shape, Tensor};
+use crate::tensor::{Device, Shape, Statistics, Tensor};
 use crate::{Error, Result};
 
 const OP: &str = "batch_norm";
@@ -272,16 +272,13 @@ fn statistics(
     let channels = params.channels as usize;
     match x.device() {
         Device::Gpu(_) => {
-            let partials = x.device().empty(OP, [2, channels, params.chunks as usize])?;
-            let entry = entry(version, "statistics_v1", "statistics_v2");
-            for images in x.device().image_ranges(OP, &[x])? {
-                let p = of(params, &images);
-                let x = x.images(&images);
-                SHADER.entry(entry).params(&p).reads([&x]).writes([&partials]).groups(groups(&p, version))?;
-            }
+            let (partials, params) = match &x.statistics {
+                Some(known) => (known.partials.clone(), of_chunks(params, known)),
+                None => (partial_statistics(x, params, version)?, *params),
+            };
             SHADER
                 .entry("finalize")
-                .params(params)
+                .params(&params)
                 .reads([&partials])
                 .writes([mean, variance, running.mean, running.var])
                 .groups(channels)
@@ -293,6 +290,32 @@ fn statistics(
             plain::update_var(params, &variance.f32s(), &mut running.var.f32s_mut());
             Ok(())
         }
+    }
+}
+
+/// Mean and sum of squares of each chunk of x, `[2, C, chunks]`.
+fn partial_statistics(x: &Tensor, params: &BatchNormParams, version: Version) -> Result<Tensor> {
+    let partials = x.device().empty(OP, [2, params.channels as usize, params.chunks as usize])?;
+    let entry = entry(version, "statistics_v1", "statistics_v2");
+    for images in x.device().image_ranges(OP, &[x])? {
+        let p = of(params, &images);
+        let x = x.images(&images);
+        SHADER.entry(entry).params(&p).reads([&x]).writes([&partials]).groups(groups(&p, version))?;
+    }
+    Ok(partials)
+}
+
+/// Sizes for merging the chunks that another kernel has made: they go through all pixels as if these were one image.
+fn of_chunks(params: &BatchNormParams, known: &Statistics) -> BatchNormParams {
+    let pixels = params.images * params.image_pixels;
+    let chunks = pixels.div_ceil(known.chunk as u32);
+    BatchNormParams {
+        images: 1,
+        image_pixels: pixels,
+        chunk: known.chunk as u32,
+        image_chunks: chunks,
+        chunks,
+        ..*params
     }
 }
 

@@ -29,7 +29,7 @@
 //! Shapes: x `[N, H, W, in]`, weight `[kh, kw, in, out]`, bias `[out]` -> y `[N, (H+2p-kh)/s+1, (W+2p-kw)/s+1, out]`.
 //!
 //! Versions: `v1` one element per invocation, any shape; `v2` register tiles, result channels that divide by 8; weight
-//! gradient `v3`, input channels that divide by 8 too.
+//! gradient `v3`, input channels that divide by 8 too. [`conv2d_with_statistics`] launches `v2` with an epilogue.
 //!
 //! # Files
 //! - [`shaders/conv2d.wgsl`](../../../../../shaders/conv2d.wgsl), below
@@ -47,6 +47,7 @@
 
 use std::fmt;
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::choice::{Kernel, choose};
 use super::plan::Plan;
@@ -55,8 +56,8 @@ use crate::autograd::{Backward, Kept, Setting, Wanted, record};
 use crate::cpu::conv2d::{self as plain, Conv2dParams};
 use crate::debug::observed;
 use crate::gpu::shader::shader;
-use crate::gpu::{Part, Question, Shader, Sizes};
-use crate::tensor::{Device, Shape, Tensor};
+use crate::gpu::{Part, Question, Shader, Sizes, WORKGROUP};
+use crate::tensor::{Device, Shape, Statistics, Tensor};
 use crate::{Error, Result};
 
 const OP: &str = "conv2d";
@@ -65,6 +66,7 @@ pub(super) const PLAN: Plan = Plan {
     op: OP,
     rules: &[
         ("forward_v2", "the channels of the result divide by 8"),
+        ("forward_statistics_v2", "a batch norm follows, and the channels of the result are 8, 16, 32 .. 512"),
         ("backward_weight_v3", "the channels of x and of the result divide by 8"),
         ("backward_weight_v2", "the channels of the result divide by 8, those of x do not"),
     ],
@@ -94,6 +96,25 @@ pub fn conv2d(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, stride: usize,
     let kernel = select(x.device(), &params, Part::Forward);
     observed(OP, x.device(), |on| {
         forward(&on.read(x)?, &on.read(weight)?, on.maybe(bias)?.as_ref(), stride, padding, kernel)
+    })
+}
+
+/// As [`conv2d`]. On a GPU the kernel also leaves what a [`batch_norm`](super::batch_norm()) of the result needs to know of
+/// its chunks, where the shape allows it: then batch norm need not read the result for that.
+///
+/// # Errors
+/// As [`conv2d`].
+pub fn conv2d_with_statistics(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    stride: usize,
+    padding: usize,
+) -> Result<Tensor> {
+    let params = sizes(x.shape(), weight.shape(), bias.map(Tensor::shape), stride, padding)?;
+    let kernel = select(x.device(), &params, Part::Forward);
+    observed(OP, x.device(), |on| {
+        forward_with_statistics(&on.read(x)?, &on.read(weight)?, on.maybe(bias)?.as_ref(), stride, padding, kernel)
     })
 }
 
@@ -131,16 +152,60 @@ pub fn forward(
     kernel: impl Into<Kernel>,
 ) -> Result<Tensor> {
     let params = sizes(x.shape(), weight.shape(), bias.map(Tensor::shape), stride, padding)?;
+    run([x, weight], bias, params, kernel.into(), false)
+}
+
+/// [`conv2d_with_statistics`] with a chosen kernel.
+///
+/// # Errors
+/// As [`forward`].
+pub fn forward_with_statistics(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    stride: usize,
+    padding: usize,
+    kernel: impl Into<Kernel>,
+) -> Result<Tensor> {
+    let params = sizes(x.shape(), weight.shape(), bias.map(Tensor::shape), stride, padding)?;
+    run([x, weight], bias, params, kernel.into(), true)
+}
+
+fn run(
+    [x, weight]: [&Tensor; 2],
+    bias: Option<&Tensor>,
+    params: Conv2dParams,
+    kernel: Kernel,
+    with_statistics: bool,
+) -> Result<Tensor> {
     let p = &params;
-    let y = x.device().empty(OP, [p.batch, p.out_h, p.out_w, p.out_c].map(|extent| extent as usize))?;
+    let mut y = x.device().empty(OP, [p.batch, p.out_h, p.out_w, p.out_c].map(|extent| extent as usize))?;
     match x.device() {
-        Device::Gpu(_) => gather(p, x, weight, bias, &y, kernel.into())?,
+        Device::Gpu(_) => {
+            let statistics = if with_statistics { statistics(x, &y, kernel)? } else { None };
+            gather(p, x, weight, bias, &y, kernel, statistics.as_ref())?;
+            y.statistics = statistics.map(Arc::new);
+        }
         Device::Cpu(_) => {
             let bias = bias.map(Tensor::f32s);
             plain::forward(p, &x.f32s(), &weight.f32s(), bias.as_deref(), &mut y.f32s_mut());
         }
     }
     record(y, &[Some(x), Some(weight), bias], || Conv2dBackward { x: Kept::of(x), weight: weight.detach(), params })
+}
+
+/// The place for the statistics of y, if the kernel can make them: all of y in one launch, all channels of a pixel in one
+/// workgroup.
+fn statistics(x: &Tensor, y: &Tensor, kernel: Kernel) -> Result<Option<Statistics>> {
+    let (channels, tile) = (y.shape().last(), Tile::of(kernel));
+    let tiles = channels / tile.columns;
+    let fits = kernel.version == Version::V2 && tiles.is_power_of_two() && tiles <= WORKGROUP;
+    if !fits || x.device().image_ranges(OP, &[x, y])?.len() > 1 {
+        return Ok(None);
+    }
+    let chunk = tile.rows * (WORKGROUP / tiles);
+    let chunks = (y.len() / channels).div_ceil(chunk);
+    Ok(Some(Statistics { partials: y.device().empty(OP, [2, channels, chunks])?, chunk }))
 }
 
 fn sizes(x: Shape, weight: Shape, bias: Option<Shape>, stride: usize, padding: usize) -> Result<Conv2dParams> {
@@ -172,6 +237,7 @@ pub(super) fn gather(
     bias: Option<&Tensor>,
     y: &Tensor,
     kernel: Kernel,
+    statistics: Option<&Statistics>,
 ) -> Result<()> {
     let channels = p.out_c as usize;
     let tile = Tile::of(kernel);
@@ -180,9 +246,10 @@ pub(super) fn gather(
     for images in x.device().image_ranges(OP, &[x, y])? {
         let (x, y) = (x.images(&images), y.images(&images));
         let params = of(p, &images);
-        let (entry, invocations) = match kernel.version {
-            Version::V1 => ("forward_v1", y.len()),
-            Version::V2 => ("forward_v2", tile.tiles(y.len() / channels, channels)),
+        let (entry, invocations) = match (kernel.version, statistics) {
+            (Version::V1, _) => ("forward_v1", y.len()),
+            (Version::V2, None) => ("forward_v2", tile.tiles(y.len() / channels, channels)),
+            (Version::V2, Some(_)) => ("forward_statistics_v2", tile.tiles(y.len() / channels, channels)),
         };
         SHADER
             .entry(entry)
@@ -190,6 +257,7 @@ pub(super) fn gather(
             .params(&params)
             .reads([x, weight.detach(), bias.clone()])
             .writes([y])
+            .writes(statistics.map(|statistics| &statistics.partials))
             .over(invocations)?;
     }
     Ok(())
@@ -266,7 +334,7 @@ pub fn backward_input(
     match gy.device() {
         Device::Gpu(_) => {
             let turned = transpose_weights(&[weight])?;
-            gather(&p.input_gradient(), gy, &turned[0], None, gx, kernel.into())
+            gather(&p.input_gradient(), gy, &turned[0], None, gx, kernel.into(), None)
         }
         Device::Cpu(_) => {
             plain::backward_input(p, &gy.f32s(), &weight.f32s(), &mut gx.f32s_mut());
@@ -393,7 +461,7 @@ impl Backward for Conv2dBackward {
             match gy.device() {
                 Device::Gpu(_) => {
                     let kernel = select(gy.device(), &p, Part::BackwardInput);
-                    gather(&p.input_gradient(), gy, &wanted.turned(&self.weight)?, None, &place, kernel)?;
+                    gather(&p.input_gradient(), gy, &wanted.turned(&self.weight)?, None, &place, kernel, None)?;
                 }
                 Device::Cpu(_) => {
                     plain::backward_input(&p, &gy.f32s(), &self.weight.f32s(), &mut place.f32s_mut());

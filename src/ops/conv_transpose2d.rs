@@ -278,7 +278,7 @@ impl Backward for ConvTranspose2dBackward {
             match gy.device() {
                 Device::Gpu(_) => {
                     let kernel = conv2d::select(gy.device(), &p, Part::Forward);
-                    conv2d::gather(&p, gy, weight, None, &gx, kernel)?;
+                    conv2d::gather(&p, gy, weight, None, &gx, kernel, None)?;
                 }
                 Device::Cpu(_) => plain::backward_input(params, &gy.f32s(), &weight.f32s(), &mut gx.f32s_mut()),
             }

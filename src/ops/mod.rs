@@ -49,7 +49,7 @@ pub use choice::{Kernel, use_tuned};
 pub use clip_norm::clip_norm;
 pub use concat::concat;
 pub use conv_transpose2d::conv_transpose2d;
-pub use conv2d::conv2d;
+pub use conv2d::{conv2d, conv2d_with_statistics};
 pub use depthwise_conv2d::depthwise_conv2d;
 pub use ema::ema;
 pub use gelu::gelu;

@@ -49,6 +49,17 @@ pub struct Tensor {
     pub(crate) leaf: Option<Arc<Leaf>>,
     /// How to compute it again, on a recomputing tape.
     pub(crate) recipe: Option<Arc<dyn Recipe>>,
+    /// What the kernel that made it has summed up for a batch norm.
+    pub(crate) statistics: Option<Arc<Statistics>>,
+}
+
+/// Statistics of an image batch by chunks of pixels, which a batch norm merges.
+#[derive(Debug)]
+pub(crate) struct Statistics {
+    /// `[2, C, chunks]`: mean and sum of (x - mean)^2 of each channel and chunk.
+    pub(crate) partials: Tensor,
+    /// Pixels of a chunk; the last one may have fewer.
+    pub(crate) chunk: usize,
 }
 
 impl Device {
@@ -73,7 +84,8 @@ impl Device {
             Self::Cpu(context) => Storage::Cpu(context.allocate(shape.len(), dtype)),
             Self::Gpu(context) => Storage::Gpu(context.allocate(op, shape.len() as u64 * 4)?),
         };
-        Ok(Tensor { device: self.clone(), shape, dtype, storage, offset: 0, slot: None, leaf: None, recipe: None })
+        let device = self.clone();
+        Ok(Tensor { device, shape, dtype, storage, offset: 0, slot: None, leaf: None, recipe: None, statistics: None })
     }
 
     /// A tensor of zeros.
@@ -135,7 +147,13 @@ impl Tensor {
 
     /// The same numbers without a place on a tape: nothing is kept alive for their sake.
     pub fn detach(&self) -> Self {
-        Self { slot: None, leaf: None, recipe: None, ..self.clone() }
+        Self { slot: None, leaf: None, recipe: None, statistics: None, ..self.clone() }
+    }
+
+    /// What the kernel that made this image batch has summed up for a batch norm: `[2, C, chunks]`, mean and sum of
+    /// (x - mean)^2 of each channel and chunk, and the pixels of a chunk (the last one may have fewer).
+    pub fn statistics(&self) -> Option<(&Self, usize)> {
+        self.statistics.as_deref().map(|statistics| (&statistics.partials, statistics.chunk))
     }
 
     /// The same numbers seen with another shape. Not recorded: use it on inputs and results only.
