@@ -26,6 +26,8 @@ pub struct ModelLine {
     pub step_ms: f64,
     /// Shortest wall time of a step.
     pub min_ms: f64,
+    /// Median time until the host has recorded a step, before it waits for the device; on the CPU device the step itself.
+    pub encode_ms: f64,
     /// From the median.
     pub images_per_second: f64,
     /// Most bytes in use on the device.
@@ -53,11 +55,11 @@ pub struct ModelLine {
 impl ModelLine {
     /// As a few lines to read.
     pub fn text(&self) -> String {
-        let Self { model, mode, batch, size, step_ms, min_ms, spread, images_per_second, .. } = self;
+        let Self { model, mode, batch, size, step_ms, min_ms, encode_ms, spread, images_per_second, .. } = self;
         let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
         format!(
             "{model} {mode}, {batch} images of {size}x{size}, {} parameters, on {} {}\n\
-             step {step_ms:.1} ms (median of {}; least {min_ms:.1}, spread {:.1} %): {images_per_second:.1} images a second\n\
+             step {step_ms:.1} ms (median of {}; least {min_ms:.1}, spread {:.1} %): {images_per_second:.1} images a second; recorded in {encode_ms:.2} ms\n\
              peak {:.1} MiB, reserved {:.1} MiB after step 3 and {:.1} after the last; {} launches bind {:.1} MiB a step",
             self.parameters,
             self.device,
@@ -96,7 +98,7 @@ pub fn time(
         (0..count * classes).map(|i| f32::from(u8::from(i / classes / size % size < size / 4))).collect();
     let target = device.tensor("bench", [batch, size, size, classes], &disc)?;
     let step_values = device.zeros("bench", [4])?;
-    let mut times = Vec::new();
+    let (mut times, mut recorded) = (Vec::new(), Vec::new());
     let mut reserved = [0; 2];
     let before = |device: &Device| (device.dispatches(), traffic(device));
     let mut counts = (0, 0);
@@ -110,8 +112,10 @@ pub fn time(
         } else {
             net.forward(&x, Mode::Eval)?;
         }
+        let encoded = begin.elapsed();
         device.wait()?;
         if run >= warm {
+            recorded.push(encoded.as_secs_f64() * 1e3);
             times.push(begin.elapsed().as_secs_f64() * 1e3);
         }
         let end = before(device);
@@ -130,6 +134,7 @@ pub fn time(
         size,
         step_ms: median,
         min_ms: min,
+        encode_ms: Summary::of(&recorded).median,
         images_per_second: batch as f64 / median * 1e3,
         peak_bytes: device.memory().peak,
         reserved_bytes: reserved,

@@ -325,6 +325,7 @@ fn networks_are_timed() {
         let done = std::process::Command::new(shadegrad).arg("bench").arg(model).args(sizes).output().unwrap();
         assert!(done.status.success(), "{model}: {}", String::from_utf8_lossy(&done.stderr));
         let line: serde_json::Value = serde_json::from_slice(&done.stdout).unwrap();
+        assert!(line["encode_ms"].as_f64().unwrap() <= line["step_ms"].as_f64().unwrap(), "{line}");
         assert!(line["step_ms"].as_f64().unwrap() > 0.0 && line["peak_bytes"].as_u64().unwrap() > 0, "{line}");
     }
 }

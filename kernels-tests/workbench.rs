@@ -149,8 +149,8 @@ fn bindings_that_do_not_fit_are_explained() {
             "@binding(0) (params) has out_w: u32 as field 4 instead of out_h: u32",
         ),
         (
-            &[("    channels: u32,\n}", "    channels: u32,\n    more: u32,\n}")],
-            "has more: u32 as field 7 instead of nothing",
+            &[("    channels: u32,\n    accumulate", "    channels: u32,\n    more: u32,\n    accumulate")],
+            "has more: u32 as field 7 instead of accumulate: u32",
         ),
         (
             &[

@@ -28,6 +28,8 @@ pub struct MemoryPlan {
     pub train: bool,
     /// Whose limits were taken.
     pub device: String,
+    /// Kernel launches of the step.
+    pub launches: usize,
     /// In use before the step: parameters, gradients, moments, images and masks.
     pub before_bytes: u64,
     /// Most in use at once.
@@ -131,12 +133,14 @@ impl MemoryPlan {
             adam(&Adam::default(), &parameters.gradients, &step_values, &parameters.values, m, v)?;
             parts.push(("update", String::new(), context.take_plan()));
         }
+        let launched = |event: &&PlanEvent| matches!(event, PlanEvent::Launched(_));
         let mut plan = Self {
             model: config.model.name(),
             batch,
             size,
             train,
             device: device.to_string(),
+            launches: parts.iter().flat_map(|(_, _, events)| events).filter(launched).count(),
             before_bytes: 0,
             peak_bytes: 0,
             peak_point: 0,

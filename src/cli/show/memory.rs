@@ -71,7 +71,8 @@ fn chart(plan: &MemoryPlan, top: usize) -> String {
             mebi(*live_bytes)
         );
     }
-    text += &format!("\npeak {:.2} MiB, during {}\n", mebi(plan.peak_bytes), at(plan, plan.peak_point));
+    text += &format!("\npeak {:.2} MiB, during {}; ", mebi(plan.peak_bytes), at(plan, plan.peak_point));
+    text += &format!("{} kernel launches\n", plan.launches);
     for LiveBuffer { bytes, op, made_at, freed_at, .. } in plan.at_peak.iter().take(top) {
         let made =
             made_at.map_or_else(|| "there before the step".to_owned(), |point| format!("made in {}", at(plan, point)));
