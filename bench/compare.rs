@@ -1,10 +1,11 @@
 //! Two results compared, case by case: what changed, and not what the machine did meanwhile.
 //!
 //! A case has changed if all of this holds:
-//! - the ranks of its samples differ (Mann-Whitney) with p < 0.01, corrected for the number of cases (Holm);
+//! - the ranks of its samples differ (Mann-Whitney) with p < 0.001, corrected for the number of cases (Holm);
 //! - the quartiles of both sets of samples do not overlap;
-//! - the change is more than 5 %, and more than four times what cases that did not change differ by: each start of the
-//!   program places its data elsewhere and meets another load, which no number of runs within it shows.
+//! - the change is more than 5 %, more than four times what cases that cannot have changed differ by, and more than the
+//!   largest difference among those of them for which the first two hold: each start of the program places its data
+//!   elsewhere and meets another load, which no number of runs within it shows.
 //!
 //! Before that, what cases that cannot have changed share is taken out, as their median: a machine that is slower today
 //! is slower in all of them. A case cannot have changed if both results are of the same program (`build`), of the same
@@ -20,7 +21,7 @@ use shadegrad::{Error, Result};
 use super::statistics::{holm, least_p, mann_whitney, quartiles, robust};
 
 /// Chance of calling any case changed that is not.
-const ALPHA: f64 = 0.01;
+const ALPHA: f64 = 0.001;
 /// Fewer cases than this cannot tell what all share.
 const CONTROLS: usize = 10;
 /// Least change with as many, and with fewer.
@@ -82,7 +83,8 @@ impl Record {
             return Err("it has no samples_ms; an older version wrote it, so run the bench again".to_owned());
         }
         let (commit, device) = (text("commit").unwrap_or_default(), text("device").unwrap_or_default());
-        let clean = Some(commit.clone()).filter(|commit| !commit.is_empty() && !commit.ends_with("-dirty"));
+        // `-dirty` and `-later` do not say which code it was.
+        let clean = Some(commit.clone()).filter(|commit| !commit.is_empty() && !commit.contains('-'));
         Ok(Self { name, milliseconds, code: [text("build"), clean, text("shader_hash")], commit, device })
     }
 
@@ -210,14 +212,23 @@ pub struct Comparison {
 
 impl Comparison {
     /// Compares two results.
-    pub fn of(old: &Results, new: &Results) -> Self {
+    ///
+    /// # Errors
+    /// [`Error::Config`] if they have no case in common.
+    pub fn of(old: &Results, new: &Results) -> Result<Self> {
         let find = |record: &Record| new.records.iter().find(|other| other.name == record.name);
         let pairs: Vec<(&Record, &Record)> = old.records.iter().filter_map(|a| find(a).map(|b| (a, b))).collect();
+        if pairs.is_empty() {
+            let [a, b] = [old, new].map(|results| format!("{} has \"{}\"", results.name, results.records[0].name));
+            return Err(Error::Config(format!(
+                "the two results have no case in common: {a}, {b}; time the same ops and shapes"
+            )));
+        }
         let median = |record: &Record| quartiles(&record.milliseconds)[1];
         let ratio = |(a, b): &(&Record, &Record)| (median(b) / median(a)).ln();
         let all: Vec<f64> = pairs.iter().map(ratio).collect();
         let same: Vec<f64> = pairs.iter().filter(|(a, b)| a.same_code(b)).map(ratio).collect();
-        let (drift, least) = if same.len() >= CONTROLS {
+        let (drift, mut least) = if same.len() >= CONTROLS {
             let (drift, deviation) = robust(&same);
             (drift, LEAST[0].ln().max(DEVIATIONS * deviation))
         } else {
@@ -239,12 +250,22 @@ impl Comparison {
             .map(|((a, b), _)| mann_whitney(&a.milliseconds, &adjusted(b)).p)
             .collect();
         let mut corrected = holm(&raw).into_iter();
-        let row = |(pair, judged): (&(&Record, &Record), &bool)| {
+        let p: Vec<f64> =
+            judged.iter().map(|judged| if *judged { corrected.next().unwrap_or(1.0) } else { 1.0 }).collect();
+        let differs = |((a, b), p): (&(&Record, &Record), &f64)| {
+            let ([a1, _, a3], [b1, _, b3]) = (quartiles(&a.milliseconds), quartiles(&adjusted(b)));
+            *p < ALPHA && (a3 < b1 || b3 < a1)
+        };
+        let differ: Vec<bool> = pairs.iter().zip(&p).map(differs).collect();
+        if same.len() >= CONTROLS {
+            // What looks like a change and cannot be one shows how large a change must be.
+            let alarms = pairs.iter().zip(&differ).filter(|((a, b), differs)| **differs && a.same_code(b));
+            least = alarms.map(|(pair, _)| (ratio(pair) - drift).abs()).fold(least, f64::max);
+        }
+        let row = |at: usize| {
+            let (pair, p) = (&pairs[at], p[at]);
             let change = ratio(pair) - drift;
-            let p = if *judged { corrected.next().unwrap_or(1.0) } else { 1.0 };
-            let ([a1, _, a3], [b1, _, b3]) = (quartiles(&pair.0.milliseconds), quartiles(&adjusted(pair.1)));
-            let apart = a3 < b1 || b3 < a1;
-            let verdict = match (judged, p < ALPHA && apart && change.abs() > least) {
+            let verdict = match (judged[at], differ[at] && change.abs() > least) {
                 (false, _) => Verdict::TooFewRuns,
                 (true, false) => Verdict::Same,
                 (true, true) if change < 0.0 => Verdict::Faster,
@@ -253,10 +274,10 @@ impl Comparison {
             let (old_ms, new_ms) = (median(pair.0), median(pair.1));
             Row { name: pair.0.name.clone(), old_ms, new_ms, ratio: change.exp(), p, verdict }
         };
-        let rows: Vec<Row> = pairs.iter().zip(&judged).map(row).collect();
+        let rows: Vec<Row> = (0..pairs.len()).map(row).collect();
         let alone = [old.records.len() - rows.len(), new.records.len() - rows.len()];
         let titles = [old.title(), new.title()];
-        Self { titles, drift: drift.exp(), least: least.exp(), controls: same.len(), rows, alone }
+        Ok(Self { titles, drift: drift.exp(), least: least.exp(), controls: same.len(), rows, alone })
     }
 
     fn count(&self, verdict: Verdict) -> usize {
@@ -332,7 +353,7 @@ impl Comparison {
 /// # Errors
 /// A file that cannot be read or holds no results; with `--fail-on-regression` a case that became slower.
 pub fn run(args: &CompareArgs) -> Result<()> {
-    let comparison = Comparison::of(&Results::read(&args.old)?, &Results::read(&args.new)?);
+    let comparison = Comparison::of(&Results::read(&args.old)?, &Results::read(&args.new)?)?;
     print(&comparison, args.json);
     if args.fail_on_regression { comparison.fail_on_regression() } else { Ok(()) }
 }
@@ -373,7 +394,8 @@ mod tests {
 
     #[test]
     fn the_same_again_is_the_same() {
-        let comparison = Comparison::of(&results("a", "x", |_| 1.0), &results("b", "x", |_| 1.0));
+        let comparison =
+            Comparison::of(&results("a", "x", |_| 1.0), &results("b", "x", |_| 1.0)).expect("common cases");
         assert_eq!(changed(&comparison), []);
         assert_eq!(comparison.controls, 40);
         assert!(comparison.fail_on_regression().is_ok());
@@ -382,7 +404,8 @@ mod tests {
 
     #[test]
     fn a_slower_machine_is_no_slower_kernel() {
-        let comparison = Comparison::of(&results("a", "x", |_| 1.0), &results("b", "x", |_| 1.4));
+        let comparison =
+            Comparison::of(&results("a", "x", |_| 1.0), &results("b", "x", |_| 1.4)).expect("common cases");
         assert_eq!(changed(&comparison), []);
         assert!((comparison.drift - 1.4).abs() < 0.02, "{}", comparison.drift);
     }
@@ -398,7 +421,7 @@ mod tests {
                 1.0
             }
         };
-        let comparison = Comparison::of(&results("a", "x", |_| 1.0), &results("b", "y", factor));
+        let comparison = Comparison::of(&results("a", "x", |_| 1.0), &results("b", "y", factor)).expect("common cases");
         let want = [("add forward v1 case 3", Verdict::Slower), ("add forward v1 case 5", Verdict::Faster)];
         assert_eq!(changed(&comparison), want);
         assert_eq!(comparison.controls, 30);
@@ -416,7 +439,8 @@ mod tests {
                 results.records.truncate(count);
                 results
             };
-            let comparison = Comparison::of(&only(results("a", "x", |_| 1.0)), &only(results("b", "y", |_| 0.5)));
+            let comparison = Comparison::of(&only(results("a", "x", |_| 1.0)), &only(results("b", "y", |_| 0.5)))
+                .expect("common cases");
             assert!(comparison.text().contains("the machine: unknown, since only 0 cases"), "{}", comparison.text());
             assert_eq!(changed(&comparison).len(), count);
             assert!(comparison.rows.iter().all(|row| row.verdict == Verdict::Faster));
@@ -432,8 +456,32 @@ mod tests {
             Record::from_json(&line).unwrap_or_else(|error| panic!("{error}"))
         };
         assert!(record("a", "1").same_code(&record("a", "2")) && record("a", "1").same_code(&record("b", "1")));
-        assert!(!record("a", "1-dirty").same_code(&record("b", "1-dirty")));
+        for edited in ["1-dirty", "1-later"] {
+            assert!(!record("a", edited).same_code(&record("b", edited)));
+        }
         assert!(!record("", "").same_code(&record("", "")));
+    }
+
+    /// What cannot have changed and looks as if it had shows what the machine can do to any case.
+    #[test]
+    fn an_unchanged_case_that_looks_changed_is_a_warning() {
+        // A control 30 % slower: an edited case 20 % slower is no news, one twice as slow is.
+        let factor = |case| match case {
+            20 => 1.3,
+            3 => 1.2,
+            5 => 2.0,
+            _ => 1.0,
+        };
+        let comparison = Comparison::of(&results("a", "x", |_| 1.0), &results("b", "y", factor)).expect("common cases");
+        assert_eq!(changed(&comparison), [("add forward v1 case 5", Verdict::Slower)]);
+    }
+
+    #[test]
+    fn nothing_in_common_is_an_error() {
+        let mut other = results("b", "x", |_| 1.0);
+        other.records.iter_mut().for_each(|record| record.name = format!("other {}", record.name));
+        let Err(error) = Comparison::of(&results("a", "x", |_| 1.0), &other) else { panic!("compared") };
+        assert!(error.to_string().contains("no case in common: a has \"add forward v1 case 0\""), "{error}");
     }
 
     #[test]
@@ -442,7 +490,8 @@ mod tests {
             results.records.iter_mut().for_each(|record| record.milliseconds.truncate(3));
             results
         };
-        let comparison = Comparison::of(&few(results("a", "x", |_| 1.0)), &few(results("b", "y", |_| 2.0)));
+        let comparison =
+            Comparison::of(&few(results("a", "x", |_| 1.0)), &few(results("b", "y", |_| 2.0))).expect("common cases");
         assert_eq!(comparison.count(Verdict::TooFewRuns), 40);
         assert!(comparison.text().contains("40 with too few runs to tell"));
     }

@@ -212,7 +212,7 @@ pub fn run(options: &Options, words: &[&str]) -> Result<()> {
         plot::write(folder, &results)?;
     }
     let Some(before) = before else { return Ok(()) };
-    let comparison = Comparison::of(&before, &Results::new("now", results)?);
+    let comparison = Comparison::of(&before, &Results::new("now", results)?)?;
     compare::print(&comparison, options.json);
     if options.fail_on_regression { comparison.fail_on_regression() } else { Ok(()) }
 }

@@ -1,6 +1,7 @@
 //! One result: the keys of `bench --json`, and a row of the table.
 
 use std::process::Command;
+use std::time::{Duration, SystemTime};
 
 use shadegrad::ops::SHADERS;
 use shadegrad::{Device, Result};
@@ -85,15 +86,20 @@ fn adapter(device: &Device) -> String {
     }
 }
 
-/// The commit of the checkout that this program was built in, `-dirty` with edits; without one the version.
+/// The commit of the checkout that this program was built in: `-dirty` with edits, `-later` if it was made after the
+/// program, which then is of an older one. Without a checkout the version.
 pub fn commit() -> String {
-    let git = Command::new("git")
-        .args(["-C", env!("CARGO_MANIFEST_DIR"), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"])
-        .output();
-    match git {
-        Ok(output) if output.status.success() => String::from_utf8_lossy(&output.stdout).trim().to_owned(),
-        _ => concat!("v", env!("CARGO_PKG_VERSION")).to_owned(),
-    }
+    let git = |words: &[&str]| {
+        let output = Command::new("git").args(["-C", env!("CARGO_MANIFEST_DIR")]).args(words).output().ok()?;
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    let Some(name) = git(&["describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]) else {
+        return concat!("v", env!("CARGO_PKG_VERSION")).to_owned();
+    };
+    let made = git(&["log", "-1", "--format=%ct"]).and_then(|seconds| Some(Duration::from_secs(seconds.parse().ok()?)));
+    let built = std::env::current_exe().and_then(|path| path.metadata()?.modified()).ok();
+    let built = built.and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok());
+    if built < made { name + "-later" } else { name }
 }
 
 /// Names the bytes of this program: the same name, the same code; empty if they cannot be read.
