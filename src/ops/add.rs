@@ -261,6 +261,21 @@ pub(super) fn sum_to(gy: &Tensor, g: &Tensor) -> Result<()> {
     Ok(())
 }
 
+/// The first stage of the sum of gy `[N, H, W, C]` over all pixels: a table `[chunks, C]`. `None` on the CPU, and if gy is
+/// larger than one binding.
+pub(super) fn partial_sums(gy: &Tensor) -> Result<Option<Tensor>> {
+    let channels = gy.shape().last();
+    let pixels = gy.len() / channels;
+    let whole = matches!(gy.device(), Device::Gpu(_)) && gy.device().image_ranges(OP, &[gy])?.len() == 1;
+    if !whole {
+        return Ok(None);
+    }
+    let params = ReduceParams { count: pixels as u32, inner: channels as u32, parts: pixels.div_ceil(CHAIN) as u32 };
+    let table = gy.device().empty(OP, [params.parts as usize, channels])?;
+    SHADER.entry("reduce").params(&params).reads([gy]).writes([&table]).over(table.len())?;
+    Ok(Some(table))
+}
+
 fn run_stages(gy: &Tensor, g: &Tensor) -> Result<()> {
     let stages = stages(extents(gy.shape()), extents(g.shape()));
     let Some(last) = stages.len().checked_sub(1) else { return g.copy_from(gy) };

@@ -286,9 +286,10 @@ impl Backward for ConvTranspose2dBackward {
         }
         if wanted.needs(2) {
             let gb = wanted.empty(OP, 2, [params.out_c as usize].into())?;
-            match gy.device() {
-                Device::Gpu(_) => add::sum_to(gy, &gb)?,
-                Device::Cpu(_) => crate::cpu::conv2d::column_sums(&gy.f32s(), &mut gb.f32s_mut()),
+            match (gy.device(), add::partial_sums(gy)?) {
+                (Device::Gpu(_), Some(table)) => wanted.sum_chunks(&table, &[&gb])?,
+                (Device::Gpu(_), None) => add::sum_to(gy, &gb)?,
+                (Device::Cpu(_), _) => crate::cpu::conv2d::column_sums(&gy.f32s(), &mut gb.f32s_mut()),
             }
             gradients[2] = Some(gb);
         }
