@@ -197,8 +197,8 @@ impl Tape {
         if loss.len() != 1 {
             return Err(Error::Tape(format!("the loss must be one number, got {}", loss.shape())));
         }
-        let one = loss.device().tensor("backward", loss.shape(), &[1.0])?;
-        self.backward_from(loss, &one)
+        let one = loss.device().one()?;
+        self.backward_from(loss, &one.view(0, loss.shape()))
     }
 
     /// As [`backward`](Self::backward), from any tensor and its gradient.

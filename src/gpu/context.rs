@@ -1,7 +1,7 @@
 //! The opened GPU: which adapter, with which limits, and everything that is shared by its tensors.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use rayon::prelude::*;
 
@@ -73,6 +73,8 @@ pub struct Context {
     recorder: Mutex<Recorder>,
     staging: Mutex<HashMap<u64, Vec<wgpu::Buffer>>>,
     status: Arc<Status>,
+    /// Holds the number 1, where every backward pass begins.
+    one: OnceLock<Arc<Buffer>>,
     /// Names of launched kernels, while ops are checked.
     kernels: Mutex<Vec<String>>,
     /// Answers of `tune`.
@@ -253,6 +255,7 @@ impl Context {
             pipelines: Pipelines::default(),
             recorder: Mutex::new(recorder),
             staging: Mutex::default(),
+            one: OnceLock::new(),
             status,
             kernels: Mutex::default(),
             tuned: RwLock::default(),
@@ -450,6 +453,20 @@ impl Context {
 
     pub(crate) fn allocate(&self, op: &'static str, bytes: u64) -> Result<Arc<Buffer>> {
         self.pool.take(&self.device, self.max_buffer, op, bytes)
+    }
+
+    /// A buffer that holds the number 1 and is never written again: a step that made its own would have to be submitted in
+    /// two parts, because writes from the host come before what is recorded.
+    ///
+    /// # Errors
+    /// As [`allocate`](Self::allocate).
+    pub(crate) fn one(&self) -> Result<Arc<Buffer>> {
+        if let Some(one) = self.one.get() {
+            return Ok(Arc::clone(one));
+        }
+        let one = self.allocate("backward", 4)?;
+        self.write(&one, 0, bytemuck::bytes_of(&1.0_f32))?;
+        Ok(Arc::clone(self.one.get_or_init(|| one)))
     }
 
     fn recorder(&self) -> MutexGuard<'_, Recorder> {

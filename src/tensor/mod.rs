@@ -84,8 +84,20 @@ impl Device {
             Self::Cpu(context) => Storage::Cpu(context.allocate(shape.len(), dtype)),
             Self::Gpu(context) => Storage::Gpu(context.allocate(op, shape.len() as u64 * 4)?),
         };
+        Ok(self.handle(shape, dtype, storage))
+    }
+
+    fn handle(&self, shape: Shape, dtype: DType, storage: Storage) -> Tensor {
         let device = self.clone();
-        Ok(Tensor { device, shape, dtype, storage, offset: 0, slot: None, leaf: None, recipe: None, statistics: None })
+        Tensor { device, shape, dtype, storage, offset: 0, slot: None, leaf: None, recipe: None, statistics: None }
+    }
+
+    /// The number 1, as a tensor that nobody may change.
+    pub(crate) fn one(&self) -> Result<Tensor> {
+        match self {
+            Self::Cpu(_) => self.tensor("backward", [1], &[1.0]),
+            Self::Gpu(context) => Ok(self.handle([1].into(), DType::F32, Storage::Gpu(context.one()?))),
+        }
     }
 
     /// A tensor of zeros.
