@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
-use shadegrad::ops::SHADERS;
+use shadegrad::ops::text_hash;
 use shadegrad::{Device, Result};
 
 use super::ops::BenchCase;
@@ -166,9 +166,9 @@ impl Line {
     pub fn new(case: &BenchCase, samples: &Samples, cold: bool, device: &Device, machine: &Machine) -> Result<Self> {
         let Summary { median, min, spread } = Summary::of(&samples.seconds);
         let Machine { adapter, commit, build, peaks, .. } = machine;
-        let shader_hash = match (device, SHADERS.iter().find(|shader| shader.name == case.op)) {
-            (Device::Gpu(context), Some(shader)) => Some(context.text_hash(shader)?),
-            _ => None,
+        let shader_hash = match device {
+            Device::Gpu(context) => Some(text_hash(context, case.op)?),
+            Device::Cpu(_) => None,
         };
         Ok(Self {
             op: case.op,

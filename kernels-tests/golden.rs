@@ -18,7 +18,7 @@ use shadegrad::cpu::{conv2d::Conv2dParams, linear::LinearParams};
 use shadegrad::eval::SliceCounts;
 use shadegrad::eval::metrics::batch_scores;
 use shadegrad::ops::batch_norm::BatchNormSettings;
-use shadegrad::ops::conv2d::WeightKernel;
+use shadegrad::ops::conv2d::{GatherKernel, WeightKernel};
 use shadegrad::ops::{self, Adam, Axis, BceDice, Mode, Pooling, RunningStats, Sgd, UpsampleSettings, Version};
 use shadegrad::tensor::random::Stream;
 use shadegrad::train::{Plateau, Schedule, TrainConfig};
@@ -498,10 +498,18 @@ fn other_kernels(case: &Case<'_>) -> Result<Vec<(String, Results)>> {
             ops::conv2d::backward_weight(&p, &x, &gy, &gw, gb.as_ref(), kernel)?;
             weights(format!("backward_weight {}", kernel.name()), &gw, gb.as_ref())?;
         }
-        for version in inputs.into_iter().flatten() {
+        let direct = inputs.into_iter().flatten().map(GatherKernel::from);
+        let winograd = ops::winograd::takes(&p.input_gradient()).then_some(GatherKernel::Winograd);
+        for kernel in direct.chain(winograd) {
             let gx = empty(x.shape())?;
-            ops::conv2d::backward_input(&p, &gy, &w, &gx, version)?;
-            gx_all.push((version, gx));
+            ops::conv2d::backward_input(&p, &gy, &w, &gx, kernel)?;
+            gx_all.push((kernel.to_string(), gx));
+        }
+        if ops::winograd::takes(&p) {
+            let (stride, padding) = (case.size("stride"), case.size("padding"));
+            let bias = if case.has("bias") { Some(case.tensor("bias")?) } else { None };
+            let y = ops::conv2d::forward(&x, &w, bias.as_ref(), stride, padding, GatherKernel::Winograd)?;
+            all.push(("forward v3".to_owned(), vec![("y", y.to_vec()?)]));
         }
     } else {
         let p = LinearParams {
@@ -519,11 +527,11 @@ fn other_kernels(case: &Case<'_>) -> Result<Vec<(String, Results)>> {
         for version in inputs.into_iter().flatten() {
             let gx = empty(x.shape())?;
             ops::linear::backward_input(&p, &gy, &w, &gx, version)?;
-            gx_all.push((version, gx));
+            gx_all.push((version.to_string(), gx));
         }
     }
-    for (version, gx) in gx_all {
-        all.push((format!("backward_input {}", version.name()), vec![("grad_x", gx.to_vec()?)]));
+    for (kernel, gx) in gx_all {
+        all.push((format!("backward_input {kernel}"), vec![("grad_x", gx.to_vec()?)]));
     }
     Ok(all)
 }

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::OnceLock;
 
+use shadegrad::cpu::conv2d::Conv2dParams;
 use shadegrad::gpu::{Context, GpuOptions};
+use shadegrad::ops::conv2d::{self, GatherKernel};
 use shadegrad::ops::{Sample, Slices, load_batch};
 use shadegrad::{Device, Error};
 
@@ -97,6 +99,28 @@ fn tensors_larger_than_a_binding_are_split() {
     for op in ["conv2d", "linear", "load_batch", "concat", "conv_transpose2d", "softmax"] {
         assert!(split.contains_key(op), "{op}: {split:?}");
     }
+}
+
+/// Winograd's form works in slabs of tiles; more and smaller ones give the same bits.
+#[test]
+fn slabs_change_no_bit() {
+    let Some(gpu) = devices::gpu() else { return };
+    let run = |max_binding_bytes| {
+        let options = GpuOptions { name: Some(gpu.to_string()), max_binding_bytes, ..Default::default() };
+        let device = Device::Gpu(Context::open(&options).unwrap());
+        let numbers = |count: usize| (0..count).map(|at| (at * at % 23) as f32 / 7.0 - 1.0).collect::<Vec<_>>();
+        let (shape, weight) = ([3, 30, 31, 16], [3, 3, 16, 8]);
+        let x = device.tensor("x", shape, &numbers(shape.iter().product())).unwrap();
+        let w = device.tensor("w", weight, &numbers(weight.iter().product())).unwrap();
+        let gx = device.empty("gx", shape).unwrap();
+        let y = conv2d::forward(&x, &w, None, 1, 1, GatherKernel::Winograd).unwrap();
+        let p = Conv2dParams::forward(shape, weight, 1, 1, false);
+        conv2d::backward_input(&p, &y, &w, &gx, GatherKernel::Winograd).unwrap();
+        (device.dispatches(), y.to_vec().unwrap(), gx.to_vec().unwrap())
+    };
+    let (whole, small) = (run(None), run(Some(64 * 1024)));
+    assert!(small.0 > 3 * whole.0, "{} launches, then {}", whole.0, small.0);
+    assert!(whole.1 == small.1 && whole.2 == small.2, "slabs change bits");
 }
 
 /// A data set larger than one binding lies in several buffers; its batches have the bits of one that fits.

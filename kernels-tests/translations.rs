@@ -16,7 +16,6 @@ use naga::back::pipeline_constants::process_overrides;
 use naga::valid::{Capabilities, ValidationFlags, Validator};
 use shadegrad::gpu::translate::Translator;
 use shadegrad::gpu::{Assembled, Constants, Shader};
-use shadegrad::ops::SHADERS;
 
 use crate::bench::harness::peaks::PEAKS;
 
@@ -29,7 +28,7 @@ struct Variant {
 
 /// The shaders of the ops, and the one of `bench` that needs no f16.
 fn shaders() -> impl Iterator<Item = &'static Shader> {
-    SHADERS.iter().chain([&PEAKS])
+    shadegrad::ops::shaders().chain([&PEAKS])
 }
 
 /// All shaders with all combinations of their tunable numbers; first of each shader the file as it stands.

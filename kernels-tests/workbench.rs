@@ -10,7 +10,7 @@ use shadegrad::debug::{Checks, Switches};
 use shadegrad::gpu::plan::PlanEvent;
 use shadegrad::gpu::{Answer, Context, GpuOptions, Question, Replacement, Shader, Tuned};
 use shadegrad::models::{ModelConfig, build};
-use shadegrad::ops::{BceDice, Mode, SHADERS, bce_dice};
+use shadegrad::ops::{BceDice, Mode, bce_dice, shaders as ops_shaders, text_hash};
 use shadegrad::{Device, Tape};
 
 use crate::devices;
@@ -25,7 +25,7 @@ fn workplace() -> Option<(String, tempfile::TempDir)> {
 }
 
 fn shader(name: &str) -> &'static Shader {
-    SHADERS.iter().find(|shader| shader.name == name).unwrap()
+    ops_shaders().find(|shader| shader.name == name).unwrap()
 }
 
 /// A copy of an op's shader with some texts replaced.
@@ -198,7 +198,7 @@ fn bindings_that_do_not_fit_are_explained() {
 #[test]
 fn our_own_shaders_fit() {
     let folder = tempfile::tempdir().unwrap();
-    for shader in SHADERS {
+    for shader in ops_shaders() {
         let file = edited(folder.path(), shader.name, &[]);
         let own = Replacement::of_user(shader, &file, None, None).unwrap();
         assert!(own.ignored().is_empty() && own.notes().is_empty(), "{}: {:?}", shader.name, own.notes());
@@ -424,7 +424,7 @@ fn others(context: &Context) -> Tuned {
         tuned.insert(Answer {
             op: question.op.to_owned(),
             question: question.to_string(),
-            shader: context.text_hash(shader(question.op)).unwrap(),
+            shader: text_hash(context, question.op).unwrap(),
             kernel: other[number % other.len()].clone(),
             ms: 1.0,
             usual,

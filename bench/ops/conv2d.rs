@@ -2,7 +2,10 @@
 
 use shadegrad::cpu::conv2d::Conv2dParams;
 use shadegrad::ops::Version;
-use shadegrad::ops::conv2d::{WeightKernel, backward_input, backward_weight, forward, forward_with_statistics};
+use shadegrad::ops::conv2d::{
+    GatherKernel, WeightKernel, backward_input, backward_weight, forward, forward_with_statistics,
+};
+use shadegrad::ops::winograd;
 use shadegrad::{Error, Result};
 
 use super::{BenchCase, Cost, Layer, Work, versions};
@@ -21,8 +24,8 @@ pub fn cases(layer: &Layer) -> Result<Vec<BenchCase>> {
     // Each of the three reads two of x, weight and y, and writes the third.
     let cost = Cost::of(2.0 * numbers(y) * numbers(weight) / out as f64, numbers(x) + numbers(weight) + numbers(y));
     let mut cases = Vec::new();
-    for &version in versions(out.is_multiple_of(8)) {
-        cases.push(BenchCase::new(layer, FORM, "forward", version.name(), cost, move |device| {
+    for (name, version) in gathers(&p) {
+        cases.push(BenchCase::new(layer, FORM, "forward", name, cost, move |device| {
             let (x, weight) = (device.zeros("bench", x)?, device.zeros("bench", weight)?);
             let bias = device.zeros("bench", [out])?;
             Work::launch(move || forward(&x, &weight, Some(&bias), stride, padding, version).map(drop))
@@ -34,8 +37,8 @@ pub fn cases(layer: &Layer) -> Result<Vec<BenchCase>> {
             Work::launch(move || forward_with_statistics(&x, &weight, None, stride, padding, Version::V2).map(drop))
         }));
     }
-    for &version in versions(x[3].is_multiple_of(8)) {
-        cases.push(BenchCase::new(layer, FORM, "backward_input", version.name(), cost, move |device| {
+    for (name, version) in gathers(&p.input_gradient()) {
+        cases.push(BenchCase::new(layer, FORM, "backward_input", name, cost, move |device| {
             let (gy, weight) = (device.zeros("bench", y)?, device.zeros("bench", weight)?);
             let gx = device.zeros("bench", x)?;
             Work::launch(move || backward_input(&p, &gy, &weight, &gx, version))
@@ -49,4 +52,11 @@ pub fn cases(layer: &Layer) -> Result<Vec<BenchCase>> {
         }));
     }
     Ok(cases)
+}
+
+/// The versions that make this gather, with their names.
+fn gathers(p: &Conv2dParams) -> Vec<(&'static str, GatherKernel)> {
+    let of = |version: &Version| (version.name(), (*version).into());
+    let direct = versions(p.out_c.is_multiple_of(8)).iter().map(of);
+    direct.chain(winograd::takes(p).then_some(("v3", GatherKernel::Winograd))).collect()
 }

@@ -15,7 +15,7 @@ use shadegrad::gpu::plan::PlanEvent;
 use shadegrad::gpu::{Answer, Context, GpuOptions, Part, Question, Tuned};
 use shadegrad::models::{Model, ModelConfig, build};
 use shadegrad::ops::plan::Prepared;
-use shadegrad::ops::{BceDice, Mode, bce_dice};
+use shadegrad::ops::{BceDice, Mode, bce_dice, text_hash};
 use shadegrad::{Device, Error, Result, Tape};
 
 use super::bench::harness::names;
@@ -23,7 +23,7 @@ use super::bench::harness::ops::Work;
 use super::bench::harness::statistics::{Summary, mann_whitney};
 use super::bench::harness::timing::{Effort, Samples, time};
 use super::network::NetworkFlags;
-use super::own_shader::{gpu_of, shader_of};
+use super::own_shader::gpu_of;
 use super::{bar, catch_interrupt, check, interrupted};
 
 /// Find the fastest kernels for the sizes of a network on this GPU, and keep them for train, bench and the others.
@@ -109,7 +109,7 @@ pub(crate) fn run(args: &TuneArgs) -> Result<()> {
     let device = Device::open(&args.device)?;
     let context = gpu_of(&device, "tune")?;
     let file = Tuned::file(context.switches.cache.as_deref(), context.facts())?;
-    let hash = |op: &str| shader_of(op).and_then(|shader| context.text_hash(shader)).ok();
+    let hash = |op: &str| text_hash(context, op).ok();
     let mut tuned = match Tuned::read(&file, context.facts()) {
         Ok(tuned) => tuned.current(hash),
         Err(error) => {

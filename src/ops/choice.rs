@@ -3,10 +3,10 @@
 
 use std::fmt;
 
-use super::{SHADERS, Version, plan};
+use super::{Version, op_of, plan, shaders};
 use crate::Result;
 use crate::gpu::plan::PlanEvent;
-use crate::gpu::{Constants, Part, Question, Shader, Sizes, Tuned};
+use crate::gpu::{Constants, Context, Part, Question, Shader, Sizes, Tuned};
 use crate::tensor::Device;
 
 /// A kernel: its version, and the numbers of `// @tune` constants that are not those of the file.
@@ -57,9 +57,18 @@ pub fn use_tuned(device: &Device) -> Result<()> {
         Ok(file) if !context.switches.usual_kernels => file,
         _ => return Ok(()), // a user without a cache folder has tuned nothing
     };
-    let hash = |op: &str| SHADERS.iter().find(|shader| shader.name == op).and_then(|s| context.text_hash(s).ok());
-    context.use_tuned(Tuned::read(&file, context.facts())?.current(hash));
+    context.use_tuned(Tuned::read(&file, context.facts())?.current(|op| text_hash(context, op).ok()));
     Ok(())
+}
+
+/// A short name of the text of an op's kernels; of all its shaders, joined by `+`.
+///
+/// # Errors
+/// A shader that cannot be read.
+pub fn text_hash(context: &Context, op: &str) -> Result<String> {
+    let of_op = shaders().filter(|shader| op_of(shader.name) == op);
+    let hashes: Vec<String> = of_op.map(|shader| context.text_hash(shader)).collect::<Result<_>>()?;
+    Ok(hashes.join("+"))
 }
 
 /// The answer to an op's question, if there is one among `candidates`; else `usual`. On a device that only plans, the

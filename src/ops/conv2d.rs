@@ -29,7 +29,8 @@
 //! Shapes: x `[N, H, W, in]`, weight `[kh, kw, in, out]`, bias `[out]` -> y `[N, (H+2p-kh)/s+1, (W+2p-kw)/s+1, out]`.
 //!
 //! Versions: `v1` one element per invocation, any shape; `v2` register tiles, result channels that divide by 8; weight
-//! gradient `v3`, input channels that divide by 8 too. [`conv2d_with_statistics`] launches `v2` with an epilogue.
+//! gradient `v3`, input channels that divide by 8 too. Forward and input gradient `v3`: 3x3 with stride 1 in Winograd's
+//! form, 16 products for 2x2 pixels instead of 36 ([`winograd`]). [`conv2d_with_statistics`] launches `v2` with an epilogue.
 //!
 //! # Files
 //! - [`shaders/conv2d.wgsl`](../../../../../shaders/conv2d.wgsl), below
@@ -51,7 +52,7 @@ use std::sync::Arc;
 
 use super::choice::{Kernel, choose};
 use super::plan::Plan;
-use super::{Tile, Version, chunks_with_room, sum_chunks, transpose_weights};
+use super::{Tile, Version, chunks_with_room, sum_chunks, transpose_weights, winograd};
 use crate::autograd::{Backward, Kept, Setting, Wanted, record};
 use crate::cpu::conv2d::{self as plain, Conv2dParams};
 use crate::debug::observed;
@@ -66,6 +67,10 @@ pub(super) const PLAN: Plan = Plan {
     op: OP,
     rules: &[
         ("forward_v2", "the channels of the result divide by 8"),
+        (
+            "forward_v3",
+            "a 3x3 kernel has stride 1, the device is software, 16 channels or more and 32 tiles of 2x2 pixels",
+        ),
         ("forward_statistics_v2", "a batch norm follows, and the channels of the result are 8, 16, 32 .. 512"),
         ("backward_weight_v3", "the channels of x and of the result divide by 8"),
         ("backward_weight_v2", "the channels of the result divide by 8, those of x do not"),
@@ -118,16 +123,46 @@ pub fn conv2d_with_statistics(
     })
 }
 
-/// The kernel of the gather for the result of a convolution or for its input gradient.
-pub(super) fn select(device: &Device, p: &Conv2dParams, part: Part) -> Kernel {
-    let channels = if part == Part::BackwardInput { p.in_c } else { p.out_c } as usize;
-    let usual = if channels.is_multiple_of(8) { Version::V2 } else { Version::V1 };
-    choose(device, || question(p, part), usual.into(), || kernels(channels))
+/// The kernel of the gather of forward and of the input gradient.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GatherKernel {
+    /// The sum as it stands: `v1` and `v2`.
+    Direct(Kernel),
+    /// `v3`: [`winograd`], for the shapes that it takes.
+    Winograd,
 }
 
-/// All kernels of the gather that make a result of so many channels.
-pub fn kernels(channels: usize) -> Vec<Kernel> {
-    Kernel::all(&SHADER, |kernel| channels.is_multiple_of(Tile::of(kernel).columns))
+impl<K: Into<Kernel>> From<K> for GatherKernel {
+    fn from(kernel: K) -> Self {
+        Self::Direct(kernel.into())
+    }
+}
+
+impl fmt::Display for GatherKernel {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Direct(kernel) => kernel.fmt(out),
+            Self::Winograd => out.write_str("v3"),
+        }
+    }
+}
+
+/// The kernel of the gather for the result of a convolution or for its input gradient. `p` are forward's sizes.
+pub(super) fn select(device: &Device, p: &Conv2dParams, part: Part) -> GatherKernel {
+    let gather = if part == Part::BackwardInput { p.input_gradient() } else { *p };
+    let usual = match gather.out_c.is_multiple_of(8) {
+        _ if winograd::is_usual(device, &gather) => GatherKernel::Winograd,
+        true => Version::V2.into(),
+        false => Version::V1.into(),
+    };
+    choose(device, || question(p, part), usual, || kernels(device, &gather))
+}
+
+/// All kernels that a device has for a gather of these sizes.
+pub fn kernels(device: &Device, p: &Conv2dParams) -> Vec<GatherKernel> {
+    let direct = Kernel::all(&SHADER, |kernel| (p.out_c as usize).is_multiple_of(Tile::of(kernel).columns));
+    let winograd = winograd::takes(p) && winograd::fits(device, p);
+    direct.into_iter().map(Into::into).chain(winograd.then_some(GatherKernel::Winograd)).collect()
 }
 
 /// What `tune` is asked; it knows square kernels only.
@@ -149,7 +184,7 @@ pub fn forward(
     bias: Option<&Tensor>,
     stride: usize,
     padding: usize,
-    kernel: impl Into<Kernel>,
+    kernel: impl Into<GatherKernel>,
 ) -> Result<Tensor> {
     let params = sizes(x.shape(), weight.shape(), bias.map(Tensor::shape), stride, padding)?;
     run([x, weight], bias, params, kernel.into(), false)
@@ -165,7 +200,7 @@ pub fn forward_with_statistics(
     bias: Option<&Tensor>,
     stride: usize,
     padding: usize,
-    kernel: impl Into<Kernel>,
+    kernel: impl Into<GatherKernel>,
 ) -> Result<Tensor> {
     let params = sizes(x.shape(), weight.shape(), bias.map(Tensor::shape), stride, padding)?;
     run([x, weight], bias, params, kernel.into(), true)
@@ -175,7 +210,7 @@ fn run(
     [x, weight]: [&Tensor; 2],
     bias: Option<&Tensor>,
     params: Conv2dParams,
-    kernel: Kernel,
+    kernel: GatherKernel,
     with_statistics: bool,
 ) -> Result<Tensor> {
     let p = &params;
@@ -196,7 +231,8 @@ fn run(
 
 /// The place for the statistics of y, if the kernel can make them: all of y in one launch, all channels of a pixel in one
 /// workgroup.
-fn statistics(x: &Tensor, y: &Tensor, kernel: Kernel) -> Result<Option<Statistics>> {
+fn statistics(x: &Tensor, y: &Tensor, kernel: GatherKernel) -> Result<Option<Statistics>> {
+    let GatherKernel::Direct(kernel) = kernel else { return Ok(None) };
     let (channels, tile) = (y.shape().last(), Tile::of(kernel));
     let tiles = channels / tile.columns;
     let fits = kernel.version == Version::V2 && tiles.is_power_of_two() && tiles <= WORKGROUP;
@@ -236,9 +272,10 @@ pub(super) fn gather(
     weight: &Tensor,
     bias: Option<&Tensor>,
     y: &Tensor,
-    kernel: Kernel,
+    kernel: GatherKernel,
     statistics: Option<&Statistics>,
 ) -> Result<()> {
+    let GatherKernel::Direct(kernel) = kernel else { return winograd::gather(p, x, weight, bias, y) };
     let channels = p.out_c as usize;
     let tile = Tile::of(kernel);
     tile.check(OP, kernel, channels)?;
@@ -329,7 +366,7 @@ pub fn backward_input(
     gy: &Tensor,
     weight: &Tensor,
     gx: &Tensor,
-    kernel: impl Into<Kernel>,
+    kernel: impl Into<GatherKernel>,
 ) -> Result<()> {
     match gy.device() {
         Device::Gpu(_) => {

@@ -40,12 +40,13 @@ pub mod softmax;
 pub mod sum_chunks;
 pub mod transpose_weights;
 pub mod upsample_bilinear;
+pub mod winograd;
 
 pub use adam::{Adam, adam};
 pub use add::{add, add_assign};
 pub use batch_norm::{BatchNormSettings, Mode, RunningStats, batch_norm};
 pub use bce_dice::{BceDice, Pooling, bce_dice};
-pub use choice::{Kernel, use_tuned};
+pub use choice::{Kernel, text_hash, use_tuned};
 pub use clip_norm::clip_norm;
 pub use concat::concat;
 pub use conv_transpose2d::conv_transpose2d;
@@ -77,7 +78,7 @@ fn chunks_with_room(context: &Context, partial_len: usize, ranges: usize) -> usi
     (room / (partial_len * 4) / ranges).max(1)
 }
 
-/// Every shader, for the checks that need no device.
+/// The shader of each op, for the checks that need no device; [`shaders`] has those of [`MORE_SHADERS`] too.
 pub const SHADERS: &[Shader] = &[
     adam::SHADER,
     add::SHADER,
@@ -104,6 +105,19 @@ pub const SHADERS: &[Shader] = &[
     transpose_weights::SHADER,
     upsample_bilinear::SHADER,
 ];
+
+/// Shaders with further versions of an op's kernels: the op, and the shader.
+pub const MORE_SHADERS: &[(&str, Shader)] = &[("conv2d", winograd::SHADER)];
+
+/// Every shader.
+pub fn shaders() -> impl Iterator<Item = &'static Shader> {
+    SHADERS.iter().chain(MORE_SHADERS.iter().map(|(_, shader)| shader))
+}
+
+/// The op that a shader belongs to.
+fn op_of(shader: &str) -> &str {
+    MORE_SHADERS.iter().find(|(_, more)| more.name == shader).map_or(shader, |(op, _)| op)
+}
 
 /// What `show plan` and the debug ladder know of each op.
 pub const PLANS: &[plan::Plan] = &[
@@ -160,6 +174,7 @@ pub const UNIFORMS: &[(&str, &str, Fields)] = &[
     ("sum_chunks", "Part", crate::cpu::sum_chunks::Part::FIELDS),
     ("transpose_weights", "Part", crate::cpu::transpose_weights::Part::FIELDS),
     ("upsample_bilinear", "Params", crate::cpu::upsample_bilinear::UpsampleBilinearParams::FIELDS),
+    ("winograd", "Params", winograd::WinogradParams::FIELDS),
 ];
 
 /// What one invocation of the tile engine (`shaders/lib/gemm_tile.wgsl`) computes.

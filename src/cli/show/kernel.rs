@@ -5,7 +5,7 @@ use serde_json::json;
 use shadegrad::debug::Switches;
 use shadegrad::gpu::translate::{Translator, disassemble};
 use shadegrad::gpu::{Assembled, Shader};
-use shadegrad::ops::SHADERS;
+use shadegrad::ops::shaders;
 use shadegrad::{Error, Result};
 
 use super::{print_json, print_text};
@@ -21,7 +21,7 @@ use super::{print_json, print_text};
 #[command(verbatim_doc_comment)]
 pub(super) struct KernelArgs {
     /// The op
-    #[arg(value_name = "OP", value_parser = PossibleValuesParser::new(SHADERS.iter().map(|shader| shader.name)), hide_possible_values = true)]
+    #[arg(value_name = "OP", value_parser = PossibleValuesParser::new(shaders().map(|shader| shader.name)), hide_possible_values = true)]
     op: String,
     /// One entry point, e.g. forward_v2 [default: all]
     #[arg(long, value_name = "NAME")]
@@ -53,7 +53,7 @@ fn constant(text: &str) -> std::result::Result<(String, u32), String> {
 }
 
 pub(super) fn run(args: &KernelArgs) -> Result<()> {
-    let shader = SHADERS.iter().find(|shader| shader.name == args.op);
+    let shader = shaders().find(|shader| shader.name == args.op);
     let shader = shader.ok_or_else(|| Error::Config(format!("there is no op {}", args.op)))?;
     let text = assemble(args, shader)?;
     let translator = Translator::new(&text, true)?;
@@ -129,7 +129,7 @@ mod tests {
 
     #[test]
     fn every_kernel_in_every_language() -> Result<()> {
-        for shader in SHADERS {
+        for shader in shaders() {
             for flag in ["--spirv", "--msl", "--hlsl", "--wgsl"] {
                 let Ok(args) = parse(&[shader.name, flag]) else { panic!("{} {flag} is refused", shader.name) };
                 let translator = Translator::new(&assemble(&args, shader)?, true)?;
@@ -155,7 +155,7 @@ mod tests {
     #[test]
     fn a_constant_is_replaced() -> Result<()> {
         let (Ok(args), Some(linear)) =
-            (parse(&["linear", "--set", "TILE_M=4"]), SHADERS.iter().find(|shader| shader.name == "linear"))
+            (parse(&["linear", "--set", "TILE_M=4"]), shaders().find(|shader| shader.name == "linear"))
         else {
             panic!("refused")
         };

@@ -1,0 +1,190 @@
+//! Version 3 of the 3x3 convolution with stride 1, and of its input gradient: Winograd's F(2x2, 3x3).
+//!
+//! 2x2 pixels of the result take 16 products for each pair of channels, where the plain sum takes 36:
+//! `y = A^T [(G g G^T) * (B^T d B)] A + bias`, with the 3x3 weights g, the 4x4 pixels d under them, and an element-wise
+//! product that is summed over the input channels: sixteen matrix products.
+//!
+//! Three launches for each slab: `transform_input` (and, once, the weights), `forward_v3`, `transform_output`. What stands
+//! between them is four times as large as x and y; slabs of tiles keep it below [`SCRATCH_BYTES`]. The rounding errors
+//! are no larger than those of the plain sum: the matrices hold only 0, 1, -1 and 1/2.
+//!
+//! <details><summary>shaders/winograd.wgsl</summary>
+//!
+//! ```wgsl
+#![doc = include_str!("../../shaders/winograd.wgsl")]
+//! ```
+//! </details>
+
+use crate::cpu::conv2d::Conv2dParams;
+use crate::cpu::uniform;
+use crate::gpu::Shader;
+use crate::gpu::shader::shader;
+use crate::tensor::{Device, Tensor};
+use crate::{Error, Result};
+
+const OP: &str = "conv2d";
+pub(super) const SHADER: Shader = shader!("winograd");
+
+/// The transformed tiles of a slab and their products take at most so much, as long as that leaves eight tiles. On a
+/// processor they then stay in its last cache; a GPU has work for all its cores.
+pub const SCRATCH_BYTES: usize = 32 << 20;
+
+/// Products for one tile and pair of channels.
+const FREQUENCIES: usize = 16;
+/// Tiles of a group: the rows of a tile of the products.
+const GROUP: usize = 8;
+
+uniform! {
+    /// Sizes of the gather, and of the slab that a launch works on.
+    WinogradParams {
+        /// Rows of the source.
+        in_h: u32,
+        /// Columns of the source.
+        in_w: u32,
+        /// Channels of the source.
+        in_c: u32,
+        /// Rows of the result.
+        out_h: u32,
+        /// Columns of the result.
+        out_w: u32,
+        /// Channels of the result.
+        out_c: u32,
+        /// Rows of zeros above.
+        pad_h: i32,
+        /// Columns of zeros to the left.
+        pad_w: i32,
+        /// 1 if there is a bias.
+        has_bias: u32,
+        /// 1 if the result is added to what stands there.
+        accumulate: u32,
+        /// Rows of tiles of an image.
+        tiles_y: u32,
+        /// Quads (four tiles side by side) of a row of tiles.
+        quads_x: u32,
+        /// Quads before the slab.
+        first_quad: u32,
+        /// Quads of the slab.
+        quads: u32,
+        /// Groups (two quads) of the slab.
+        groups: u32,
+        /// Pairs of channels whose weights are transformed first.
+        kernels: u32,
+    }
+}
+
+/// Whether this is a gather that Winograd's form can compute.
+pub fn takes(p: &Conv2dParams) -> bool {
+    p.kernel_h == 3 && p.kernel_w == 3 && p.multiply == 1 && p.divide == 1 && p.out_c.is_multiple_of(8)
+}
+
+/// Whether the transformed weights and a group of tiles fit into bindings of this device.
+pub(super) fn fits(device: &Device, p: &Conv2dParams) -> bool {
+    let Device::Gpu(context) = device else { return false };
+    let (in_c, out_c) = (p.in_c as usize, p.out_c as usize);
+    let largest = 4 * FREQUENCIES * (in_c * out_c).max(GROUP * in_c.max(out_c));
+    largest as u64 <= context.max_binding_bytes()
+}
+
+/// Whether it is usually faster than register tiles. On software Vulkan it is, 1.5 to 3 times where the images have
+/// enough tiles to share the transformed weights, and the gain is worth two more launches (measured). On a GPU, where it
+/// moves many bytes, nobody has measured it: `tune` may find out.
+pub(super) fn is_usual(device: &Device, p: &Conv2dParams) -> bool {
+    let software = matches!(device, Device::Gpu(context) if context.facts().software);
+    software && takes(p) && fits(device, p) && pays(p)
+}
+
+fn pays(p: &Conv2dParams) -> bool {
+    let tiles = p.batch * p.out_h.div_ceil(2) * p.out_w.div_ceil(2);
+    p.in_c.min(p.out_c) >= 16 && tiles >= 32
+}
+
+/// Launches the gather.
+pub(super) fn gather(p: &Conv2dParams, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, y: &Tensor) -> Result<()> {
+    let Device::Gpu(context) = x.device() else {
+        return Err(Error::shape(OP, "v3 is no kernel of the CPU".to_owned()));
+    };
+    if !takes(p) || !fits(x.device(), p) {
+        let message = format!(
+            "v3 needs a 3x3 kernel, stride 1 and channels that divide by 8, and its weights fit a binding; got {p:?}"
+        );
+        return Err(Error::shape(OP, message));
+    }
+    let device = x.device();
+    let (in_c, out_c) = (p.in_c as usize, p.out_c as usize);
+    let ranges = device.image_ranges(OP, &[x, y])?;
+    let images = ranges.iter().map(ExactSizeIterator::len).max().unwrap_or(0);
+    let (tiles_y, quads_x) = (p.out_h.div_ceil(2), p.out_w.div_ceil(8));
+    let quads_of = |images: usize| images * (tiles_y * quads_x) as usize;
+    let group_bytes = |channels: usize| 4 * FREQUENCIES * GROUP * channels;
+    let room = SCRATCH_BYTES / group_bytes(in_c + out_c);
+    let room = room.min(context.max_binding_bytes() as usize / group_bytes(in_c.max(out_c))).max(1);
+    let groups = quads_of(images).div_ceil(2);
+    let slab = groups.div_ceil(groups.div_ceil(room).max(1)); // groups, in slabs of one size
+    let u = device.empty(OP, [FREQUENCIES, in_c, out_c])?;
+    let v = device.empty(OP, [FREQUENCIES, slab, in_c, GROUP])?;
+    let m = device.empty(OP, [FREQUENCIES, slab, GROUP, out_c])?;
+    let bias = bias.unwrap_or(weight).detach(); // without a bias the binding is not read
+    let mut kernels = in_c * out_c; // to transform
+    for images in &ranges {
+        let (x, y) = (x.images(images), y.images(images));
+        let all = quads_of(images.len());
+        for first in (0..all).step_by(2 * slab) {
+            let quads = (all - first).min(2 * slab);
+            let groups = quads.div_ceil(2);
+            let params = WinogradParams {
+                in_h: p.in_h,
+                in_w: p.in_w,
+                in_c: p.in_c,
+                out_h: p.out_h,
+                out_w: p.out_w,
+                out_c: p.out_c,
+                pad_h: p.pad_h,
+                pad_w: p.pad_w,
+                has_bias: p.has_bias,
+                accumulate: p.accumulate,
+                tiles_y,
+                quads_x,
+                first_quad: first as u32,
+                quads: quads as u32,
+                groups: groups as u32,
+                kernels: kernels as u32,
+            };
+            let launch = |entry| SHADER.entry(entry).params(&params);
+            launch("transform_input").reads([&x, weight]).writes([&v, &u]).over(kernels + quads * in_c)?;
+            launch("forward_v3").reads([&v, &u]).writes([&m]).over(FREQUENCIES * groups * out_c / GROUP)?;
+            launch("transform_output").reads([&m, &bias]).writes([&y]).over(4 * quads * out_c / 4)?;
+            kernels = 0;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn params(kernel: usize, stride: usize, [in_c, out_c]: [usize; 2]) -> Conv2dParams {
+        Conv2dParams::forward([1, 8, 8, in_c], [kernel, kernel, in_c, out_c], stride, 1, true)
+    }
+
+    #[test]
+    fn only_3x3_with_stride_1_is_taken() {
+        assert!(takes(&params(3, 1, [5, 8])));
+        assert!(!takes(&params(1, 1, [8, 8])) && !takes(&params(3, 2, [8, 8])) && !takes(&params(3, 1, [8, 5])));
+    }
+
+    #[test]
+    fn it_pays_with_many_channels_and_tiles() {
+        let of = |batch, channels| Conv2dParams { batch, ..params(3, 1, channels) }; // 16 tiles an image
+        assert!(pays(&of(2, [16, 64])) && pays(&of(2, [16, 64]).input_gradient()));
+        assert!(!pays(&of(1, [16, 64])) && !pays(&of(2, [8, 64])) && !pays(&of(2, [64, 8])));
+    }
+
+    #[test]
+    fn it_is_not_usual_on_a_gpu() -> Result<()> {
+        let device = Device::plan(None)?;
+        let p = Conv2dParams { batch: 64, ..params(3, 1, [64, 64]) };
+        assert!(fits(&device, &p) && pays(&p) && !is_usual(&device, &p));
+        Ok(())
+    }
+}
