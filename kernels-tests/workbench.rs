@@ -511,7 +511,7 @@ fn a_dry_run_lists_the_space_without_a_device() {
     };
     assert_eq!(
         conv("forward", "1x64x64x3 3x3 16 s1 p1"),
-        serde_json::json!(["v1", "v2", "v2 TILE_M=4 TILE_N=1", "v2 TILE_M=4", "v2 TILE_N=1"])
+        serde_json::json!(["v1", "v2", "v2 TILE_M=4 TILE_N=1", "v2 TILE_M=4", "v2 TILE_N=1", "v3"])
     );
     assert_eq!(conv("backward_weight", "1x64x64x3 3x3 16 s1 p1"), serde_json::json!(["v1", "v2"]));
     let only = list(&["unet", "batch_norm", "--base", "8", "--batch", "1", "--size", "32"]);

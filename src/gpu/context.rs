@@ -287,7 +287,8 @@ impl Context {
                 let limits = wgpu::Limits::default();
                 let mut facts = facts_of(noop.as_ref().ok_or_else(nothing)?);
                 "any GPU (WebGPU's default limits)".clone_into(&mut facts.name);
-                (AdapterFacts { features: Vec::new(), ..facts }, limits)
+                // wgpu's noop adapter calls itself a processor.
+                (AdapterFacts { features: Vec::new(), software: false, ..facts }, limits)
             }
         };
         let mut context = Self::open_adapter(&noop.ok_or_else(nothing)?, &options, Switches::default())?;
