@@ -71,14 +71,19 @@ impl Optimizer {
         }
     }
 
-    /// Update number `t` (from 1) with the mean of the gradients of `batches` batches.
-    pub(super) fn step(&self, parameters: &Parameters, rate: f64, t: u64, batches: usize) -> Result<()> {
+    /// Prepares update number `t` (from 1) with the mean of the gradients of `batches` batches. To be called before anything
+    /// of the step is recorded: what the host writes has to wait for nothing then.
+    pub(super) fn prepare(&self, rate: f64, t: u64, batches: usize) -> Result<()> {
         let mut values = match self.kind {
             OptimizerKind::Adam | OptimizerKind::AdamW => self.adam.step_values(rate, t),
             OptimizerKind::Sgd => self.sgd.step_values(rate),
         };
         values[3] = 1.0 / batches as f32;
-        self.step_values.write(&values)?;
+        self.step_values.write(&values)
+    }
+
+    /// The update that was prepared.
+    pub(super) fn step(&self, parameters: &Parameters, t: u64) -> Result<()> {
         let gradients = self.collected.as_ref().unwrap_or(&parameters.gradients);
         if self.clip > 0.0 {
             clip_norm(self.clip, gradients, &self.step_values)?;

@@ -162,7 +162,8 @@ impl Trainer {
     fn update(&mut self, samples: &[Sample], rate: f64) -> Result<Vec<Measured>> {
         let _span = self.device.switches().span("phase", "step");
         self.progress.step += 1;
-        let mut measured = Vec::new();
+        let mut losses = Vec::new();
+        self.optimizer.prepare(rate, self.progress.step, samples.len().div_ceil(self.config.batch))?;
         for batch in samples.chunks(self.config.batch) {
             let phase = |name| self.device.switches().span("phase", name);
             let span = phase("load");
@@ -182,12 +183,16 @@ impl Trainer {
             drop(span);
             let parameters = self.net.parameters();
             parameters.check(&gradients)?;
-            self.optimizer.collect(parameters, measured.is_empty())?;
-            measured.push(Measured { step: self.progress.step, loss: loss.read_later()?, counts, slices: batch.len() });
+            self.optimizer.collect(parameters, losses.is_empty())?;
+            losses.push((loss.detach(), counts, batch.len()));
         }
         let _span = self.device.switches().span("phase", "optimizer");
-        self.optimizer.step(self.net.parameters(), rate, self.progress.step, measured.len())?;
-        Ok(measured)
+        self.optimizer.step(self.net.parameters(), self.progress.step)?;
+        // Last: to read is to submit what is recorded, and a step of one batch is one submission.
+        let step = self.progress.step;
+        let measure =
+            |(loss, counts, slices): (Tensor, _, _)| Ok(Measured { step, loss: loss.read_later()?, counts, slices });
+        losses.into_iter().map(measure).collect()
     }
 
     /// The images and masks of samples, on the device.
