@@ -17,6 +17,7 @@
 // _v3  backward_weight for ci that divides by 8: both sides are read as vec4, bounds are checked once per image row.
 // @include flat
 // @include gemm_tile
+// @include epilogue
 
 override WG: u32 = 64u;
 
@@ -116,11 +117,7 @@ fn load_b(tap: u32, ci: u32, col4: u32) -> vec4<f32> {
 }
 
 fn store(pixel: u32, col4: u32, value: vec4<f32>) {
-    let at = pixel * (params.out_c / 4u) + col4;
-    var result = value;
-    if params.has_bias == 1u { result += bias4[col4]; }
-    if params.accumulate == 1u { result += y4[at]; }
-    y4[at] = result;
+    store_at(pixel * (params.out_c / 4u) + col4, col4, value);
 }
 
 @compute @workgroup_size(WG)

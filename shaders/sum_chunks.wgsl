@@ -12,6 +12,7 @@
 //        |   |   |   |   |   |   | lane 1
 //        +---+---+---+---+---+---+          A workgroup belongs to one part.
 // @include flat
+// @include parts
 
 override WG: u32 = 64u;
 
@@ -21,7 +22,7 @@ const PARTS: u32 = 12u;
 const BLOCK: u32 = 16u;
 
 struct Part {
-    first_group: u32, // its workgroups begin here; behind every group for a part that is not used
+    first_group: u32, // its workgroups begin here (lib/parts)
     source: u32,      // which table
     width: u32,       // of the table
     first: u32,       // column of the table
@@ -60,9 +61,7 @@ fn sums(
     @builtin(local_invocation_index) lid: u32,
 ) {
     let group = flat_group(wid, groups);
-    var which = 0u;
-    for (var i = 1u; i < PARTS; i++) { which = select(which, i, parts[i].first_group <= group); }
-    let part = parts[which];
+    let part = parts[part_of(group)];
     let columns = max(WG / max(part.lanes, 1u), 1u);
     let column = (group - part.first_group) * columns + lid % columns;
     let inside = column < part.count;

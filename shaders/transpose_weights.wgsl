@@ -11,13 +11,14 @@
 //
 // One invocation writes one number; a workgroup belongs to one part.
 // @include flat
+// @include parts
 
 override WG: u32 = 64u;
 
 const PARTS: u32 = 16u;
 
 struct Part {
-    first_group: u32, // its workgroups begin here; behind every group for a part that is not used
+    first_group: u32, // its workgroups begin here (lib/parts)
     source: u32,      // where it stands in `weights`
     to: u32,          // where it goes in `turned`
     taps: u32,
@@ -38,9 +39,7 @@ fn transpose(
     @builtin(local_invocation_index) lid: u32,
 ) {
     let group = flat_group(wid, groups);
-    var which = 0u;
-    for (var i = 1u; i < PARTS; i++) { which = select(which, i, parts[i].first_group <= group); }
-    let part = parts[which];
+    let part = parts[part_of(group)];
     let at = (group - part.first_group) * WG + lid; // of the result [tap, o, i]
     let matrix = part.inputs * part.outputs;
     if at >= part.taps * matrix { return; }

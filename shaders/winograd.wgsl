@@ -29,6 +29,7 @@
 // the eight numbers of a group and channel lie together: V is [f, group, ci, 8], M is [f, group, 8, co].
 // Tiles past the edge of y, and a quad that a group lacks, are computed with the others and not stored.
 // @include flat
+// @include epilogue
 
 override WG: u32 = 64u;
 
@@ -181,13 +182,6 @@ fn forward_v3(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgr
 @group(0) @binding(2) var<storage, read> bias4: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read_write> y4: array<vec4<f32>>;
 
-fn store(at: u32, co4: u32, value: vec4<f32>) {
-    var result = value;
-    if params.has_bias == 1u { result += bias4[co4]; }
-    if params.accumulate == 1u { result += y4[at]; }
-    y4[at] = result;
-}
-
 /// One invocation: the 2x2 pixels of a tile for four channels.
 @compute @workgroup_size(WG)
 fn transform_output(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
@@ -210,8 +204,8 @@ fn transform_output(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_
         let oy = corner.y + r;
         if oy < params.out_h {
             let y_at = ((corner.x * params.out_h + oy) * params.out_w + corner.z) * out_c4 + co4;
-            if corner.z < params.out_w { store(y_at, co4, rows[r][0] + rows[r][1] + rows[r][2]); }
-            if corner.z + 1u < params.out_w { store(y_at + out_c4, co4, rows[r][1] - rows[r][2] - rows[r][3]); }
+            if corner.z < params.out_w { store_at(y_at, co4, rows[r][0] + rows[r][1] + rows[r][2]); }
+            if corner.z + 1u < params.out_w { store_at(y_at + out_c4, co4, rows[r][1] - rows[r][2] - rows[r][3]); }
         }
     }
 }

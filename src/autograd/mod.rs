@@ -116,7 +116,13 @@ pub(crate) struct Pass {
     pub(crate) turned: TurnedWeights,
 }
 
-impl Wanted<'_> {
+impl<'a> Wanted<'a> {
+    /// For a gradient that is computed outside of any backward pass: it shares nothing, and nothing waits.
+    pub(crate) fn alone(device: &'a Device) -> Self {
+        let (needs, targets, placed, begun) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Self { device, needs, targets, placed, begun, pass: None }
+    }
+
     /// Whether the gradient of input `index` is wanted.
     pub fn needs(&self, index: usize) -> bool {
         self.needs.get(index).copied().unwrap_or(false)

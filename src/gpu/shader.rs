@@ -35,8 +35,10 @@ pub(crate) use shader;
 /// The shared pieces of `shaders/lib`.
 const PIECES: &[(&str, &str)] = &[
     ("columns", include_str!("../../shaders/lib/columns.wgsl")),
+    ("epilogue", include_str!("../../shaders/lib/epilogue.wgsl")),
     ("flat", include_str!("../../shaders/lib/flat.wgsl")),
     ("gemm_tile", include_str!("../../shaders/lib/gemm_tile.wgsl")),
+    ("parts", include_str!("../../shaders/lib/parts.wgsl")),
     ("reduce", include_str!("../../shaders/lib/reduce.wgsl")),
 ];
 

@@ -7,6 +7,9 @@ use crate::Result;
 use crate::ops::{self, BatchNormSettings, Mode, RunningStats};
 use crate::tensor::{Device, Tensor};
 
+/// A function of x, weight, bias, stride and padding.
+type Convolution = fn(&Tensor, &Tensor, Option<&Tensor>, usize, usize) -> Result<Tensor>;
+
 /// Convolution, with or without bias. Weight `[k, k, in, out]`.
 #[derive(Debug)]
 pub struct Conv2d {
@@ -42,8 +45,7 @@ impl Conv2d {
     /// # Errors
     /// As [`ops::conv2d()`].
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let bias = self.bias.as_ref().map(|bias| &bias.tensor);
-        ops::conv2d(x, &self.weight.tensor, bias, self.stride, self.padding)
+        self.by(ops::conv2d, x)
     }
 
     /// As [`forward`](Self::forward), for a result that goes into a [`BatchNorm2d`]: in training the convolution also
@@ -52,11 +54,15 @@ impl Conv2d {
     /// # Errors
     /// As [`ops::conv2d()`].
     pub fn forward_to_norm(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
-        let bias = self.bias.as_ref().map(|bias| &bias.tensor);
         match mode {
-            Mode::Train => ops::conv2d_with_statistics(x, &self.weight.tensor, bias, self.stride, self.padding),
+            Mode::Train => self.by(ops::conv2d_with_statistics, x),
             Mode::Eval => self.forward(x),
         }
+    }
+
+    fn by(&self, conv2d: Convolution, x: &Tensor) -> Result<Tensor> {
+        let bias = self.bias.as_ref().map(|bias| &bias.tensor);
+        conv2d(x, &self.weight.tensor, bias, self.stride, self.padding)
     }
 }
 

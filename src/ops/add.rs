@@ -242,7 +242,7 @@ impl Backward for AddBackward {
 }
 
 /// Sums gy over every axis along which g has extent 1.
-pub(super) fn sum_to(gy: &Tensor, g: &Tensor) -> Result<()> {
+fn sum_to(gy: &Tensor, g: &Tensor) -> Result<()> {
     let (gy, g) = (padded(gy)?, padded(g)?);
     let keeps_images = g.shape().dims()[0] == gy.shape().dims()[0];
     let split: &[&Tensor] = if keeps_images { &[&gy, &g] } else { &[&gy] };
@@ -261,19 +261,17 @@ pub(super) fn sum_to(gy: &Tensor, g: &Tensor) -> Result<()> {
     Ok(())
 }
 
-/// The first stage of the sum of gy `[N, H, W, C]` over all pixels: a table `[chunks, C]`. `None` on the CPU, and if gy is
-/// larger than one binding.
-pub(super) fn partial_sums(gy: &Tensor) -> Result<Option<Tensor>> {
-    let channels = gy.shape().last();
-    let pixels = gy.len() / channels;
-    let whole = matches!(gy.device(), Device::Gpu(_)) && gy.device().image_ranges(OP, &[gy])?.len() == 1;
-    if !whole {
-        return Ok(None);
+/// Sums gy `[N, H, W, C]` over all pixels, on a GPU. The last stage may join those of other gradients of the pass.
+pub(super) fn sum_pixels(gy: &Tensor, g: &Tensor, wanted: &Wanted<'_>) -> Result<()> {
+    let stages = stages(extents(gy.shape()), [1, 1, 1, g.len()]);
+    match stages.first() {
+        Some((_, params)) if gy.device().image_ranges(OP, &[gy])?.len() == 1 => {
+            let table = g.device().empty(OP, [params.parts as usize, g.len()])?;
+            run_stage(params, gy, &table)?;
+            wanted.sum_chunks(&table, &[g])
+        }
+        _ => sum_to(gy, g),
     }
-    let params = ReduceParams { count: pixels as u32, inner: channels as u32, parts: pixels.div_ceil(CHAIN) as u32 };
-    let table = gy.device().empty(OP, [params.parts as usize, channels])?;
-    SHADER.entry("reduce").params(&params).reads([gy]).writes([&table]).over(table.len())?;
-    Ok(Some(table))
 }
 
 fn run_stages(gy: &Tensor, g: &Tensor) -> Result<()> {
@@ -283,11 +281,16 @@ fn run_stages(gy: &Tensor, g: &Tensor) -> Result<()> {
     for (number, (outer, params)) in stages.into_iter().enumerate() {
         let (parts, inner) = (params.parts as usize, params.inner as usize);
         let to = if number == last { g.clone() } else { g.device().empty(OP, [outer, parts, inner])? };
-        match g.device() {
-            Device::Gpu(_) => SHADER.entry("reduce").params(&params).reads([&from]).writes([&to]).over(to.len())?,
-            Device::Cpu(_) => plain::reduce(&params, &from.f32s(), &mut to.f32s_mut()),
-        }
+        run_stage(&params, &from, &to)?;
         from = to;
+    }
+    Ok(())
+}
+
+fn run_stage(params: &ReduceParams, from: &Tensor, to: &Tensor) -> Result<()> {
+    match to.device() {
+        Device::Gpu(_) => SHADER.entry("reduce").params(params).reads([from]).writes([to]).over(to.len())?,
+        Device::Cpu(_) => plain::reduce(params, &from.f32s(), &mut to.f32s_mut()),
     }
     Ok(())
 }

@@ -29,7 +29,8 @@
 //!
 //! Versions: v1 (a channel per invocation), v2 (four channels).
 //!
-//! Launches: 3 forward in train mode, 1 in eval mode; 3 backward (2 if the gradient of x is not wanted).
+//! Launches: 3 forward in train mode (2 after a convolution that left the statistics), 1 in eval mode; 3 backward (2 if
+//! the gradient of x is not wanted).
 //!
 //! # Files
 //! - [`shaders/batch_norm.wgsl`](../../../../../shaders/batch_norm.wgsl), below

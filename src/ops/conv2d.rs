@@ -52,7 +52,7 @@ use std::sync::Arc;
 
 use super::choice::{Kernel, choose};
 use super::plan::Plan;
-use super::{Tile, Version, chunks_with_room, sum_chunks, transpose_weights, winograd};
+use super::{Tile, Version, chunks_with_room, winograd};
 use crate::autograd::{Backward, Kept, Setting, Wanted, record};
 use crate::cpu::conv2d::{self as plain, Conv2dParams};
 use crate::debug::observed;
@@ -150,10 +150,12 @@ impl fmt::Display for GatherKernel {
 /// The kernel of the gather for the result of a convolution or for its input gradient. `p` are forward's sizes.
 pub(super) fn select(device: &Device, p: &Conv2dParams, part: Part) -> GatherKernel {
     let gather = if part == Part::BackwardInput { p.input_gradient() } else { *p };
-    let usual = match gather.out_c.is_multiple_of(8) {
-        _ if winograd::is_usual(device, &gather) => GatherKernel::Winograd,
-        true => Version::V2.into(),
-        false => Version::V1.into(),
+    let usual = if winograd::is_usual(device, &gather) {
+        GatherKernel::Winograd
+    } else if gather.out_c.is_multiple_of(8) {
+        Version::V2.into()
+    } else {
+        Version::V1.into()
     };
     choose(device, || question(p, part), usual, || kernels(device, &gather))
 }
@@ -368,11 +370,20 @@ pub fn backward_input(
     gx: &Tensor,
     kernel: impl Into<GatherKernel>,
 ) -> Result<()> {
+    input_gradient(p, gy, weight, gx, kernel.into(), &Wanted::alone(gy.device()))
+}
+
+/// As [`backward_input`] within a backward pass, which turns weights ahead of their use.
+fn input_gradient(
+    p: &Conv2dParams,
+    gy: &Tensor,
+    weight: &Tensor,
+    gx: &Tensor,
+    kernel: GatherKernel,
+    wanted: &Wanted<'_>,
+) -> Result<()> {
     match gy.device() {
-        Device::Gpu(_) => {
-            let turned = transpose_weights(&[weight])?;
-            gather(&p.input_gradient(), gy, &turned[0], None, gx, kernel.into(), None)
-        }
+        Device::Gpu(_) => gather(&p.input_gradient(), gy, &wanted.turned(weight)?, None, gx, kernel, None),
         Device::Cpu(_) => {
             plain::backward_input(p, &gy.f32s(), &weight.f32s(), &mut gx.f32s_mut());
             Ok(())
@@ -392,15 +403,7 @@ pub fn backward_weight(
     gb: Option<&Tensor>,
     kernel: WeightKernel,
 ) -> Result<()> {
-    let gradients: Vec<&Tensor> = [Some(gw), gb].into_iter().flatten().collect();
-    match partial_sums(p, x, gy, kernel)? {
-        Some(table) => sum_chunks(&table, &gradients),
-        None => {
-            let mut gb = gb.map(Tensor::f32s_mut);
-            plain::backward_weight(p, &x.f32s(), &gy.f32s(), &mut gw.f32s_mut(), gb.as_deref_mut());
-            Ok(())
-        }
-    }
+    weight_gradient(p, [x, gy], gw, gb, kernel, &Wanted::alone(x.device()))
 }
 
 /// As [`backward_weight`] within a backward pass, which may add up the chunks later.
@@ -414,7 +417,11 @@ pub(super) fn weight_gradient(
 ) -> Result<()> {
     match partial_sums(p, x, gy, kernel)? {
         Some(table) => wanted.sum_chunks(&table, &[Some(gw), gb].into_iter().flatten().collect::<Vec<_>>()),
-        None => backward_weight(p, x, gy, gw, gb, kernel),
+        None => {
+            let mut gb = gb.map(Tensor::f32s_mut);
+            plain::backward_weight(p, &x.f32s(), &gy.f32s(), &mut gw.f32s_mut(), gb.as_deref_mut());
+            Ok(())
+        }
     }
 }
 
@@ -495,15 +502,8 @@ impl Backward for Conv2dBackward {
         if wanted.needs(0) {
             let (place, accumulate) = wanted.place_to_add(OP, 0, self.x.shape())?;
             let p = Conv2dParams { accumulate: accumulate.into(), ..*p };
-            match gy.device() {
-                Device::Gpu(_) => {
-                    let kernel = select(gy.device(), &p, Part::BackwardInput);
-                    gather(&p.input_gradient(), gy, &wanted.turned(&self.weight)?, None, &place, kernel, None)?;
-                }
-                Device::Cpu(_) => {
-                    plain::backward_input(&p, &gy.f32s(), &self.weight.f32s(), &mut place.f32s_mut());
-                }
-            }
+            let kernel = select(gy.device(), &p, Part::BackwardInput);
+            input_gradient(&p, gy, &self.weight, &place, kernel, wanted)?;
             gx = Some(place);
         }
         Ok(vec![gx, gw, gb])

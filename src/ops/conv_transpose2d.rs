@@ -28,7 +28,8 @@
 //! Versions: `v1` one element per invocation, any sizes; `v2` kernel = stride without padding (U-Net: 2x2, stride 2) as
 //! a matrix product, result channels that divide by 4.
 //!
-//! Launches: forward 1 (v2 2, the weight is transposed first); backward 1 for x, 3 for weight and bias, or more.
+//! Launches: forward 1 (v2 2, the weight is transposed first); backward 1 for x, 1 each for weight and bias, and a share in
+//! those of [`sum_chunks`](mod@super::sum_chunks).
 //!
 //! # Files
 //! - [`shaders/conv_transpose2d.wgsl`](../../../../../shaders/conv_transpose2d.wgsl), below
@@ -286,10 +287,9 @@ impl Backward for ConvTranspose2dBackward {
         }
         if wanted.needs(2) {
             let gb = wanted.empty(OP, 2, [params.out_c as usize].into())?;
-            match (gy.device(), add::partial_sums(gy)?) {
-                (Device::Gpu(_), Some(table)) => wanted.sum_chunks(&table, &[&gb])?,
-                (Device::Gpu(_), None) => add::sum_to(gy, &gb)?,
-                (Device::Cpu(_), _) => crate::cpu::conv2d::column_sums(&gy.f32s(), &mut gb.f32s_mut()),
+            match gy.device() {
+                Device::Gpu(_) => add::sum_pixels(gy, &gb, wanted)?,
+                Device::Cpu(_) => crate::cpu::conv2d::column_sums(&gy.f32s(), &mut gb.f32s_mut()),
             }
             gradients[2] = Some(gb);
         }

@@ -26,7 +26,8 @@
 //!
 //! Versions: v1 (an element per invocation), v2 (four channels).
 //!
-//! Launches: 1 forward; backward 1 for x and 2 for weight and bias together.
+//! Launches: 1 forward; backward 1 for x, 1 for weight and bias, and a share in those of
+//! [`sum_chunks`](mod@super::sum_chunks).
 //!
 //! # Files
 //! - [`shaders/depthwise_conv2d.wgsl`](../../../../../shaders/depthwise_conv2d.wgsl), below

@@ -25,7 +25,8 @@
 //!
 //! Versions: v1 (a row per invocation), v2 (invocations share a row).
 //!
-//! Launches: 1 forward; backward 1 for x and 2 for weight and bias.
+//! Launches: 1 forward; backward 1 for x, 1 for weight and bias, and a share in those of
+//! [`sum_chunks`](mod@super::sum_chunks).
 //!
 //! # Files
 //! - [`shaders/layer_norm.wgsl`](../../../../../shaders/layer_norm.wgsl), below

@@ -44,7 +44,7 @@
 
 use super::choice::{Kernel, choose};
 use super::plan::Plan;
-use super::{Tile, Version, chunks_with_room, sum_chunks, transpose_weights};
+use super::{Tile, Version, chunks_with_room};
 use crate::autograd::{Backward, Wanted, record};
 use crate::cpu::linear::{self as plain, LinearParams};
 use crate::debug::observed;
@@ -188,19 +188,28 @@ pub fn backward_input(
     gx: &Tensor,
     kernel: impl Into<Kernel>,
 ) -> Result<()> {
+    input_gradient(p, gy, weight, gx, kernel.into(), &Wanted::alone(gy.device()))
+}
+
+/// As [`backward_input`] within a backward pass, which transposes weights ahead of their use.
+fn input_gradient(
+    p: &LinearParams,
+    gy: &Tensor,
+    weight: &Tensor,
+    gx: &Tensor,
+    kernel: Kernel,
+    wanted: &Wanted<'_>,
+) -> Result<()> {
     match gy.device() {
-        Device::Gpu(_) => input_gradient(p, gy, &transpose_weights(&[weight])?[0], gx, kernel.into()),
+        Device::Gpu(_) => {
+            let swapped = LinearParams { inputs: p.outputs, outputs: p.inputs, has_bias: 0, ..*p };
+            multiply(&swapped, gy, &wanted.turned(weight)?, None, gx, kernel)
+        }
         Device::Cpu(_) => {
             plain::backward_input(p, &gy.f32s(), &weight.f32s(), &mut gx.f32s_mut());
             Ok(())
         }
     }
-}
-
-/// Launches the product with a weight that is transposed already.
-fn input_gradient(p: &LinearParams, gy: &Tensor, transposed: &Tensor, gx: &Tensor, kernel: Kernel) -> Result<()> {
-    let swapped = LinearParams { inputs: p.outputs, outputs: p.inputs, has_bias: 0, ..*p };
-    multiply(&swapped, gy, transposed, None, gx, kernel)
 }
 
 /// Rows summed by one invocation: short chains, and enough chunks to fill a GPU.
@@ -218,9 +227,20 @@ pub fn backward_weight(
     gb: Option<&Tensor>,
     version: Version,
 ) -> Result<()> {
-    let gradients: Vec<&Tensor> = [Some(gw), gb].into_iter().flatten().collect();
+    weight_gradient(p, [x, gy], gw, gb, version, &Wanted::alone(x.device()))
+}
+
+/// As [`backward_weight`] within a backward pass, which may add up the chunks later.
+fn weight_gradient(
+    p: &LinearParams,
+    [x, gy]: [&Tensor; 2],
+    gw: &Tensor,
+    gb: Option<&Tensor>,
+    version: Version,
+    wanted: &Wanted<'_>,
+) -> Result<()> {
     match partial_sums(p, x, gy, version)? {
-        Some(table) => sum_chunks(&table, &gradients),
+        Some(table) => wanted.sum_chunks(&table, &[Some(gw), gb].into_iter().flatten().collect::<Vec<_>>()),
         None => {
             let mut gb = gb.map(Tensor::f32s_mut);
             plain::backward_weight(p, &x.f32s(), &gy.f32s(), &mut gw.f32s_mut(), gb.as_deref_mut());
@@ -281,10 +301,7 @@ impl Backward for LinearBackward {
         let gx = if wanted.needs(0) {
             let gx = wanted.empty(OP, 0, self.x.shape())?;
             let kernel = select(&self.x, p.outputs as usize, Part::BackwardInput);
-            match gy.device() {
-                Device::Gpu(_) => input_gradient(p, gy, &wanted.turned(&self.weight)?, &gx, kernel)?,
-                Device::Cpu(_) => backward_input(p, gy, &self.weight, &gx, kernel)?,
-            }
+            input_gradient(p, gy, &self.weight, &gx, kernel, wanted)?;
             Some(gx)
         } else {
             None
@@ -303,12 +320,7 @@ impl Backward for LinearBackward {
         } else {
             Version::V1
         };
-        match partial_sums(p, &self.x, gy, version)? {
-            Some(table) => {
-                wanted.sum_chunks(&table, &[Some(&gw), gb.as_ref()].into_iter().flatten().collect::<Vec<_>>())?
-            }
-            None => backward_weight(p, &self.x, gy, &gw, gb.as_ref(), version)?,
-        }
+        weight_gradient(p, [&self.x, gy], &gw, gb.as_ref(), version, wanted)?;
         Ok(vec![gx, Some(gw), gb])
     }
 
