@@ -176,8 +176,9 @@ impl ChunkSums {
         }
         match span.device() {
             Device::Gpu(_) => {
-                // Bindings that no part reads still need a tensor.
-                let bound = (0..TABLES).map(|index| tables.get(index).copied().unwrap_or(tables[0]));
+                // Bindings that no part reads still need a tensor; one number of it, so that no bytes are counted for them.
+                let unread = tables[0].view(0, [1].into());
+                let bound = (0..TABLES).map(|index| tables.get(index).copied().unwrap_or(&unread));
                 SHADER.entry("sums").params(&parts).reads(bound).writes([&span]).groups(groups)?;
             }
             Device::Cpu(_) => {
