@@ -4,7 +4,7 @@
 //   finalize        mean[c], variance[c] (biased) of all chunks; running = (1-m) * running + m * batch
 //   forward         v = (x - mean) * rstd * w + b,   rstd = 1 / sqrt(variance + eps);   y = v, or max(v, 0)
 //   backward_sums   per chunk of pixels: sum of gv and of gv * xhat,   xhat = (x - mean) * rstd
-//   backward_finalize   gb[c] = sum of gv,  gw[c] = sum of gv * xhat;   shares = both * inverse_count
+//   backward_finalize   gb[c] = sum of gv,  gw[c] = sum of gv * xhat;   table: what backward_input takes of channel c
 //   backward_input  gx = w * rstd * (gv - inverse_count * (gb + xhat * gw))
 //
 // inverse_count is 1 / pixels in train mode and 0 in eval mode, where the statistics are constants. gv is gy; with a
@@ -27,6 +27,7 @@
 // @include flat
 // @include reduce
 // @include columns
+// @include batch_norm
 
 override WG: u32 = 64u;
 
@@ -49,20 +50,6 @@ struct Params {
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
-
-/// First pixel (counted from the first image of the launch) and number of pixels of a chunk.
-fn chunk_range(chunk: u32) -> vec2<u32> {
-    let start = (chunk % params.image_chunks) * params.chunk;
-    let first = (chunk / params.image_chunks) * params.image_pixels + start;
-    return vec2(first, min(params.chunk, params.image_pixels - start));
-}
-
-fn activated(v: f32) -> f32 { return select(v, 0.0, v < params.floor); }
-fn activated4(v: vec4<f32>) -> vec4<f32> { return select(v, vec4(0.0), v < vec4(params.floor)); }
-
-/// gv: what of gy comes through the ReLU.
-fn gated(gy: f32, v: f32) -> f32 { return select(gy, 0.0, v <= params.floor); }
-fn gated4(gy: vec4<f32>, v: vec4<f32>) -> vec4<f32> { return select(gy, vec4(0.0), v <= vec4(params.floor)); }
 
 // ---- statistics ------------------------------------------------------------------------------------------------
 
@@ -281,18 +268,12 @@ fn backward_sums_v2(
     }
     sum = column_sum(sum, 0u, params.columns, lid);
     product = column_sum(product, 1u, params.columns, lid) * rstd;
-    if inside && lid < params.columns {
-        for (var i = 0u; i < 4u; i++) {
-            let to = (quad * 4u + i) * params.chunks + params.first_chunk + chunk;
-            sums[to] = sum[i];
-            sums[to + params.channels * params.chunks] = product[i];
-        }
-    }
+    if inside && lid < params.columns { store_sums4(chunk, quad, sum, product); }
 }
 
-@group(0) @binding(2) var<storage, read_write> gw_out: array<f32>;
-@group(0) @binding(3) var<storage, read_write> gb_out: array<f32>;
-@group(0) @binding(4) var<storage, read_write> shares_out: array<f32>; // [2, C]: of gb, of gw
+@group(0) @binding(6) var<storage, read_write> gw_out: array<f32>;
+@group(0) @binding(7) var<storage, read_write> gb_out: array<f32>;
+@group(0) @binding(8) var<storage, read_write> table_out: array<f32>; // as lib/batch_norm reads it
 
 /// One workgroup adds up the chunks of one channel.
 @compute @workgroup_size(WG)
@@ -315,38 +296,29 @@ fn backward_finalize(
     if lid == 0u {
         gw_out[c] = product;
         gb_out[c] = sum;
-        shares_out[c] = params.inverse_count * sum;
-        shares_out[params.channels + c] = params.inverse_count * product;
+        let rstd = 1.0 / sqrt(variance[c] + params.eps);
+        table_out[c] = mean[c];
+        table_out[params.channels + c] = weight[c] * rstd;
+        table_out[2u * params.channels + c] = bias[c];
+        table_out[3u * params.channels + c] = params.inverse_count * sum;
+        table_out[4u * params.channels + c] = params.inverse_count * product * rstd;
     }
 }
 
-@group(0) @binding(3) var<storage, read> input_weight: array<f32>;
-@group(0) @binding(4) var<storage, read> input_mean: array<f32>;
-@group(0) @binding(5) var<storage, read> input_variance: array<f32>;
-@group(0) @binding(6) var<storage, read> input_bias: array<f32>;
-@group(0) @binding(7) var<storage, read> shares: array<f32>;
-@group(0) @binding(8) var<storage, read_write> gx: array<f32>;
+@group(0) @binding(3) var<storage, read> table: array<f32>;
+@group(0) @binding(4) var<storage, read_write> gx: array<f32>;
 
 @compute @workgroup_size(WG)
 fn backward_input_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
     let at = flat_index(gid, groups);
     if at >= params.images * params.image_pixels * params.channels { return; }
-    let c = at % params.channels;
-    let rstd = 1.0 / sqrt(input_variance[c] + params.eps);
-    let off = x[at] - input_mean[c];
-    let scale = input_weight[c] * rstd;
-    let g = gated(gy[at], off * scale + input_bias[c]);
-    var result = scale * (g - shares[c] - off * rstd * shares[params.channels + c]);
+    var result = input_gradient(channel(at % params.channels), x[at], gy[at]);
     if params.accumulate == 1u { result += gx[at]; }
     gx[at] = result;
 }
 
-@group(0) @binding(3) var<storage, read> input_weight4: array<vec4<f32>>;
-@group(0) @binding(4) var<storage, read> input_mean4: array<vec4<f32>>;
-@group(0) @binding(5) var<storage, read> input_variance4: array<vec4<f32>>;
-@group(0) @binding(6) var<storage, read> input_bias4: array<vec4<f32>>;
-@group(0) @binding(7) var<storage, read> shares4: array<vec4<f32>>;
-@group(0) @binding(8) var<storage, read_write> gx4: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read> table4: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read_write> gx4: array<vec4<f32>>;
 
 @compute @workgroup_size(WG)
 fn backward_input_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
@@ -355,18 +327,11 @@ fn backward_input_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num
     let stride = (pixels + PIXELS - 1u) / PIXELS * quads; // whole pixels, as in forward
     let first = flat_index(gid, groups);
     if first >= stride { return; }
-    let q = first % quads;
-    let center = input_mean4[q];
-    let rstd = 1.0 / sqrt(input_variance4[q] + params.eps);
-    let scale = input_weight4[q] * rstd;
-    let shift = input_bias4[q];
-    let mean_gv = shares4[q];
-    let slope = shares4[quads + q] * rstd; // gx loses slope for each unit of x - mean
+    let of = channel4(first % quads);
     for (var i = 0u; i < PIXELS; i++) {
         let at = first + i * stride;
         if at < pixels * quads {
-            let off = x4[at] - center;
-            var result = scale * (gated4(gy4[at], off * scale + shift) - mean_gv - off * slope);
+            var result = input_gradient4(of, x4[at], gy4[at]);
             if params.accumulate == 1u { result += gx4[at]; }
             gx4[at] = result;
         }

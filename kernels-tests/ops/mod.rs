@@ -6,6 +6,7 @@
 mod adam;
 mod add;
 mod batch_norm;
+mod batch_norm_max_pool2d;
 mod bce_dice;
 mod clip_norm;
 mod concat;
@@ -201,6 +202,7 @@ pub fn cases() -> Vec<Case> {
     all.extend(adam::cases());
     all.extend(add::cases());
     all.extend(batch_norm::cases());
+    all.extend(batch_norm_max_pool2d::cases());
     all.extend(bce_dice::cases());
     all.extend(clip_norm::cases());
     all.extend(concat::cases());
@@ -231,6 +233,7 @@ pub fn gradients() -> Vec<GradientCase> {
     let mut all = Vec::new();
     all.extend(add::gradients());
     all.extend(batch_norm::gradients());
+    all.extend(batch_norm_max_pool2d::gradients());
     all.extend(bce_dice::gradients());
     all.extend(concat::gradients());
     all.extend(conv2d::gradients());

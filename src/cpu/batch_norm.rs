@@ -66,8 +66,8 @@ fn folded<T: Real>(channels: usize, row: &[T]) -> Vec<f64> {
     (0..channels).map(|c| row[c..].iter().step_by(channels).map(|sum| sum.f64()).sum()).collect()
 }
 
-fn rstd<T: Real>(p: &BatchNormParams, variance: T) -> T {
-    (variance + T::of(p.eps.into())).sqrt().recip()
+pub(super) fn rstd<T: Real>(eps: f32, variance: T) -> T {
+    (variance + T::of(eps.into())).sqrt().recip()
 }
 
 /// `mean[c]` and `variance[c]` (biased) of x, in two passes over each chunk; chunks are merged around the total mean.
@@ -137,7 +137,7 @@ pub fn forward<T: Real>(
 ) {
     let channels = p.channels as usize;
     let center = tiled(channels, |c| mean[c]);
-    let scale = tiled(channels, |c| weight[c] * rstd(p, variance[c]));
+    let scale = tiled(channels, |c| weight[c] * rstd(p.eps, variance[c]));
     let shift = tiled(channels, |c| bias[c]);
     let floor = T::of(p.floor.into());
     let len = chunk_len(channels);
@@ -185,7 +185,7 @@ pub fn backward_sums<T: Real>(
 ) {
     let channels = p.channels as usize;
     let center = tiled(channels, |c| mean[c]);
-    let scale = tiled(channels, |c| weight[c] * rstd(p, variance[c]));
+    let scale = tiled(channels, |c| weight[c] * rstd(p.eps, variance[c]));
     let shift = tiled(channels, |c| bias[c]);
     let len = chunk_len(channels);
     let chunks: Vec<(Vec<f64>, Vec<f64>)> = gy
@@ -209,7 +209,7 @@ pub fn backward_sums<T: Real>(
         .collect();
     for c in 0..channels {
         let product: f64 = chunks.iter().map(|(_, products)| products[c]).sum();
-        gw[c] = T::of(product) * rstd(p, variance[c]);
+        gw[c] = T::of(product) * rstd(p.eps, variance[c]);
         gb[c] = T::of(chunks.iter().map(|(sums, _)| sums[c]).sum());
     }
 }
@@ -228,10 +228,10 @@ pub fn backward_input<T: Real>(
     // Not the rounded f32: the judge divides in f64.
     let share = if p.inverse_count == 0.0 { T::zero() } else { T::of(channels as f64 / x.len() as f64) };
     let center = tiled(channels, |c| mean[c]);
-    let scale = tiled(channels, |c| weight[c] * rstd(p, variance[c]));
+    let scale = tiled(channels, |c| weight[c] * rstd(p.eps, variance[c]));
     let shift = tiled(channels, |c| bias[c]);
     let mean_gv = tiled(channels, |c| share * gb[c]);
-    let slope = tiled(channels, |c| share * gw[c] * rstd(p, variance[c]));
+    let slope = tiled(channels, |c| share * gw[c] * rstd(p.eps, variance[c]));
     let (len, row) = (chunk_len(channels), scale.len());
     gx.par_chunks_mut(len).zip(gy.par_chunks(len).zip(x.par_chunks(len))).for_each(|(gx, (gy, x))| {
         for (gx, (gy, x)) in gx.chunks_mut(row).zip(gy.chunks(row).zip(x.chunks(row))) {

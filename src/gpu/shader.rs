@@ -34,6 +34,7 @@ pub(crate) use shader;
 
 /// The shared pieces of `shaders/lib`.
 const PIECES: &[(&str, &str)] = &[
+    ("batch_norm", include_str!("../../shaders/lib/batch_norm.wgsl")),
     ("columns", include_str!("../../shaders/lib/columns.wgsl")),
     ("epilogue", include_str!("../../shaders/lib/epilogue.wgsl")),
     ("flat", include_str!("../../shaders/lib/flat.wgsl")),

@@ -10,7 +10,7 @@
 //! | --- | --- |
 //! | conv2d, depthwise_conv2d | Conv |
 //! | linear (over channels) | Unsqueeze of the weight, Conv 1x1 |
-//! | batch_norm | BatchNormalization |
+//! | batch_norm, batch_norm_max_pool2d | BatchNormalization, then Relu and MaxPool where they are part of it |
 //! | layer_norm | Transpose, LayerNormalization, Transpose |
 //! | max_pool2d, upsample_bilinear | MaxPool, Resize |
 //! | shift | Pad by two zeros, a Slice a channel group, Concat |
@@ -191,17 +191,20 @@ impl Builder {
                 self.add("Unsqueeze", vec![std::mem::replace(&mut inputs[1], kernel.clone()), axes], kernel, vec![]);
                 self.conv(inputs, y, &[output, input, 1, 1], 1, 1, 0);
             }
-            "batch_norm" => {
+            "batch_norm" | "batch_norm_max_pool2d" => {
                 for key in ["mean", "variance"] {
                     let Some(Setting::Tensor(tensor)) = settings.get(key) else { return Err(no_form(op)) };
                     inputs.push(self.buffer(tensor)?);
                 }
-                let relu = number("relu")? != 0.0;
-                let normed = if relu { format!("{y}_normed") } else { y.clone() };
-                self.add("BatchNormalization", inputs, normed.clone(), vec![float("epsilon", number("eps")? as f32)]);
-                if relu {
-                    self.add("Relu", vec![normed], y, vec![]);
+                let x = inputs.remove(0);
+                let mut steps = vec![("BatchNormalization", inputs, vec![float("epsilon", number("eps")? as f32)])];
+                if number("relu")? != 0.0 {
+                    steps.push(("Relu", vec![], vec![]));
                 }
+                if op == "batch_norm_max_pool2d" {
+                    steps.push(("MaxPool", vec![], halving()));
+                }
+                self.chain(x, steps, y);
             }
             "layer_norm" => {
                 let (last, normed) = (format!("{y}_channels_last"), format!("{y}_normed"));
@@ -212,28 +215,22 @@ impl Builder {
                 self.add("Transpose", vec![normed], y, vec![ints("perm", &[0, 3, 1, 2])]);
             }
             "max_pool2d" => {
-                self.add("MaxPool", inputs, y, vec![ints("kernel_shape", &[2, 2]), ints("strides", &[2, 2])]);
+                self.add("MaxPool", inputs, y, halving());
             }
             "upsample_bilinear" => {
                 let rule = if number("align_corners")? == 0.0 { "half_pixel" } else { "align_corners" };
-                let skip = (inputs.len() == 2).then(|| inputs.remove(1));
+                let x = inputs.remove(0);
                 // An empty name: no region of interest.
-                inputs.push(String::new());
-                inputs.push(self.constant(floats("twice", &[4], &[1.0, 1.0, 2.0, 2.0])));
+                let twice = vec![String::new(), self.constant(floats("twice", &[4], &[1.0, 1.0, 2.0, 2.0]))];
                 let how = vec![string("mode", "linear"), string("coordinate_transformation_mode", rule)];
-                let mut steps = vec![("Resize", how)];
+                let mut steps = vec![("Resize", twice, how)];
                 if number("relu")? != 0.0 {
-                    steps.push(("Relu", vec![]));
+                    steps.push(("Relu", vec![], vec![]));
                 }
-                steps.extend(skip.is_some().then(|| ("Add", vec![])));
-                let last = steps.len() - 1;
-                for (at, (step, attributes)) in steps.into_iter().enumerate() {
-                    let result = if at == last { y.clone() } else { format!("{y}_{}", step.to_lowercase()) };
-                    if step == "Add" {
-                        inputs.extend(skip.clone());
-                    }
-                    self.add(step, std::mem::replace(&mut inputs, vec![result.clone()]), result, attributes);
+                if !inputs.is_empty() {
+                    steps.push(("Add", inputs, vec![])); // the skip connection
                 }
+                self.chain(x, steps, y);
             }
             "shift" => self.shift(&inputs[0], y, number("axis")? as usize, node.channels() as i64),
             "gelu" => {
@@ -275,6 +272,17 @@ impl Builder {
         *count += 1;
         let name = format!("{op}_{count}");
         self.nodes.push(Node { input, output: vec![output], name, op_type: op.to_owned(), attribute });
+    }
+
+    /// Operators one after the other: each takes what the one before it made, and further inputs.
+    fn chain(&mut self, mut x: String, steps: Vec<(&str, Vec<String>, Vec<Attribute>)>, y: String) {
+        let last = steps.len() - 1;
+        for (at, (op, further, attributes)) in steps.into_iter().enumerate() {
+            let result = if at == last { y.clone() } else { format!("{y}_{}", op.to_lowercase()) };
+            let inputs = std::iter::once(x).chain(further).collect();
+            self.add(op, inputs, result.clone(), attributes);
+            x = result;
+        }
     }
 
     /// A square-padded convolution.
@@ -343,6 +351,11 @@ impl Builder {
             raw_data: values.iter().flat_map(|value| value.to_le_bytes()).collect(),
         })
     }
+}
+
+/// Of a pooling.
+fn halving() -> Vec<Attribute> {
+    vec![ints("kernel_shape", &[2, 2]), ints("strides", &[2, 2])]
 }
 
 fn no_form(op: &str) -> Error {

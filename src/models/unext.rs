@@ -27,7 +27,7 @@
 use super::{ModelConfig, Network, Stage, check_images};
 use crate::Result;
 use crate::nn::{BatchNorm2d, Conv2d, DepthwiseConv2d, LayerNorm, Linear, Mode, Module, Parameters, Visitor};
-use crate::ops::{Axis, add, gelu, max_pool2d, shift, upsample_bilinear_relu};
+use crate::ops::{Axis, add, gelu, shift, upsample_bilinear_relu};
 use crate::tensor::random::Stream;
 use crate::tensor::{Device, Tensor};
 
@@ -252,9 +252,8 @@ impl Network for Unext {
     fn forward_stages(&self, x: &Tensor, mode: Mode, stage: &mut Stage<'_>) -> Result<Tensor> {
         check_images(&self.config, x)?;
         // Encoder: relu(pool(bn(conv))). The largest of four is positive or not, so the ReLU may as well come first.
-        let encode = |x: &Tensor, conv: &Conv2d, bn: &BatchNorm2d| {
-            max_pool2d(&bn.forward_relu(&conv.forward_to_norm(x, mode)?, mode)?)
-        };
+        let encode =
+            |x: &Tensor, conv: &Conv2d, bn: &BatchNorm2d| bn.forward_relu_pool(&conv.forward_to_norm(x, mode)?, mode);
         let t1 = encode(x, &self.encoder1, &self.ebn1)?;
         stage("t1", &t1)?;
         let t2 = encode(&t1, &self.encoder2, &self.ebn2)?;

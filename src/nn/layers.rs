@@ -10,6 +10,9 @@ use crate::tensor::{Device, Tensor};
 /// A function of x, weight, bias, stride and padding.
 type Convolution = fn(&Tensor, &Tensor, Option<&Tensor>, usize, usize) -> Result<Tensor>;
 
+/// A function of x, weight, bias, running statistics and settings.
+type Normalization = fn(&Tensor, &Tensor, &Tensor, &RunningStats<'_>, &BatchNormSettings) -> Result<Tensor>;
+
 /// Convolution, with or without bias. Weight `[k, k, in, out]`.
 #[derive(Debug)]
 pub struct Conv2d {
@@ -216,7 +219,7 @@ impl BatchNorm2d {
     /// # Errors
     /// As [`ops::batch_norm()`].
     pub fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
-        self.normalize(x, &BatchNormSettings::new(mode))
+        self.by(ops::batch_norm, x, &BatchNormSettings::new(mode))
     }
 
     /// As [`forward`](Self::forward), then a ReLU, in one op.
@@ -224,15 +227,23 @@ impl BatchNorm2d {
     /// # Errors
     /// As [`ops::batch_norm()`].
     pub fn forward_relu(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
-        self.normalize(x, &BatchNormSettings { relu: true, ..BatchNormSettings::new(mode) })
+        self.by(ops::batch_norm, x, &BatchNormSettings { relu: true, ..BatchNormSettings::new(mode) })
     }
 
-    fn normalize(&self, x: &Tensor, settings: &BatchNormSettings) -> Result<Tensor> {
+    /// As [`forward_relu`](Self::forward_relu), then max pooling, in one op: x `[N, H, W, C]` -> `[N, H/2, W/2, C]`.
+    ///
+    /// # Errors
+    /// As [`ops::batch_norm_max_pool2d()`].
+    pub fn forward_relu_pool(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
+        self.by(ops::batch_norm_max_pool2d, x, &BatchNormSettings { relu: true, ..BatchNormSettings::new(mode) })
+    }
+
+    fn by(&self, op: Normalization, x: &Tensor, settings: &BatchNormSettings) -> Result<Tensor> {
         if settings.mode == Mode::Train {
             self.num_batches_tracked.fetch_add(1, Ordering::Relaxed);
         }
         let running = RunningStats { mean: &self.running_mean, var: &self.running_var };
-        ops::batch_norm(x, &self.weight.tensor, &self.bias.tensor, &running, settings)
+        op(x, &self.weight.tensor, &self.bias.tensor, &running, settings)
     }
 }
 

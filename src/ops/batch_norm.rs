@@ -159,7 +159,7 @@ fn select(x: &Tensor) -> Kernel {
 }
 
 /// Four channels at a time wherever they divide.
-fn usual(channels: usize) -> Version {
+pub(super) fn usual(channels: usize) -> Version {
     if channels.is_multiple_of(4) { Version::V2 } else { Version::V1 }
 }
 
@@ -180,53 +180,65 @@ pub fn forward(
     settings: &BatchNormSettings,
     kernel: impl Into<Kernel>,
 ) -> Result<Tensor> {
-    let kernel = kernel.into();
-    let version = kernel.version;
-    let [n, h, w, c] = x.shape().nhwc(OP)?;
-    for (name, tensor) in [("weight", weight), ("bias", bias), ("mean", running.mean), ("var", running.var)] {
-        if tensor.shape().dims() != [c] {
-            return Err(Error::shape(OP, format!("{name} must be [{c}] for x {}, got {}", x.shape(), tensor.shape())));
-        }
-    }
-    if version == Version::V2 && !c.is_multiple_of(4) {
-        return Err(Error::shape(OP, format!("v2 needs channels that divide by 4, got x {}", x.shape())));
-    }
-    let train = settings.mode == Mode::Train;
-    if train && n * h * w == 1 {
-        let message = "train mode needs more than one value per channel; use a larger batch or larger images";
-        return Err(Error::shape(OP, format!("{message}, got x {}", x.shape())));
-    }
-    let params = sizes([n, h, w, c], settings, version);
-    let device = x.device();
-    let (mean, variance) = if train {
-        let (mean, variance) = (device.empty(OP, [c])?, device.empty(OP, [c])?);
-        statistics(x, &mean, &variance, running, &params, version)?;
-        (mean, variance)
-    } else {
-        (running.mean.detach(), running.var.detach())
-    };
-    let affine = Affine { x: x.detach(), weight: weight.detach(), bias: bias.detach(), mean, variance, params, kernel };
+    let affine = Affine::new(OP, x, [weight, bias], running, settings, kernel.into())?;
     let y = affine.make()?;
     let again = affine.clone();
-    record_with(
-        y,
-        &[Some(x), Some(weight), Some(bias)],
-        || BatchNormBackward { of: affine, band: 0.0 },
-        || Some(Arc::new(again)),
-    )
+    record_with(y, &[Some(x), Some(weight), Some(bias)], || BatchNormBackward::new(affine), || Some(Arc::new(again)))
 }
 
 /// The last step of the forward pass, and all that the gradient needs: x, and what it is normalised with. In eval mode
 /// `mean` and `variance` are the running statistics themselves, so a tape must be played before they change.
 #[derive(Debug, Clone)]
-struct Affine {
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    mean: Tensor,
-    variance: Tensor,
-    params: BatchNormParams,
-    kernel: Kernel,
+pub(super) struct Affine {
+    pub(super) x: Tensor,
+    pub(super) weight: Tensor,
+    pub(super) bias: Tensor,
+    pub(super) mean: Tensor,
+    pub(super) variance: Tensor,
+    pub(super) params: BatchNormParams,
+    pub(super) kernel: Kernel,
+}
+
+impl Affine {
+    /// Takes the statistics of x, in train mode; `op` is the one that errors name.
+    ///
+    /// # Errors
+    /// As [`batch_norm`].
+    pub(super) fn new(
+        op: &'static str,
+        x: &Tensor,
+        [weight, bias]: [&Tensor; 2],
+        running: &RunningStats<'_>,
+        settings: &BatchNormSettings,
+        kernel: Kernel,
+    ) -> Result<Self> {
+        let version = kernel.version;
+        let [n, h, w, c] = x.shape().nhwc(op)?;
+        for (name, tensor) in [("weight", weight), ("bias", bias), ("mean", running.mean), ("var", running.var)] {
+            if tensor.shape().dims() != [c] {
+                let message = format!("{name} must be [{c}] for x {}, got {}", x.shape(), tensor.shape());
+                return Err(Error::shape(op, message));
+            }
+        }
+        if version == Version::V2 && !c.is_multiple_of(4) {
+            return Err(Error::shape(op, format!("v2 needs channels that divide by 4, got x {}", x.shape())));
+        }
+        let train = settings.mode == Mode::Train;
+        if train && n * h * w == 1 {
+            let message = "train mode needs more than one value per channel; use a larger batch or larger images";
+            return Err(Error::shape(op, format!("{message}, got x {}", x.shape())));
+        }
+        let params = sizes([n, h, w, c], settings, version);
+        let device = x.device();
+        let (mean, variance) = if train {
+            let (mean, variance) = (device.empty(op, [c])?, device.empty(op, [c])?);
+            statistics(x, &mean, &variance, running, &params, version)?;
+            (mean, variance)
+        } else {
+            (running.mean.detach(), running.var.detach())
+        };
+        Ok(Self { x: x.detach(), weight: weight.detach(), bias: bias.detach(), mean, variance, params, kernel })
+    }
 }
 
 impl Recipe for Affine {
@@ -301,7 +313,7 @@ fn partial_statistics(x: &Tensor, params: &BatchNormParams, version: Version) ->
     for images in x.device().image_ranges(OP, &[x])? {
         let p = of(params, &images);
         let x = x.images(&images);
-        SHADER.entry(entry).params(&p).reads([&x]).writes([&partials]).groups(groups(&p, version))?;
+        SHADER.entry(entry).params(&p).reads([&x]).writes([&partials]).groups(chunk_groups(&p, version))?;
     }
     Ok(partials)
 }
@@ -320,7 +332,7 @@ fn of_chunks(params: &BatchNormParams, known: &Statistics) -> BatchNormParams {
     }
 }
 
-fn entry(version: Version, v1: &'static str, v2: &'static str) -> &'static str {
+pub(super) fn entry(version: Version, v1: &'static str, v2: &'static str) -> &'static str {
     match version {
         Version::V1 => v1,
         Version::V2 => v2,
@@ -329,7 +341,7 @@ fn entry(version: Version, v1: &'static str, v2: &'static str) -> &'static str {
 
 /// Sizes for all images. Chunks are long enough to be worth a workgroup, short enough to keep a GPU busy (about 1024
 /// of them) and to keep each chain of additions under 64 terms.
-fn sizes([n, h, w, c]: [usize; 4], settings: &BatchNormSettings, version: Version) -> BatchNormParams {
+pub(super) fn sizes([n, h, w, c]: [usize; 4], settings: &BatchNormSettings, version: Version) -> BatchNormParams {
     let (columns, rows) = match version {
         Version::V1 => (1, 1),
         Version::V2 => {
@@ -364,12 +376,15 @@ fn of(params: &BatchNormParams, images: &Range<usize>) -> BatchNormParams {
 }
 
 /// Workgroups of the kernels that sum over chunks.
-fn groups(p: &BatchNormParams, version: Version) -> usize {
-    let chunks = (p.images * p.image_chunks) as usize;
+pub(super) fn groups(chunks: u32, channels: u32, columns: u32, version: Version) -> usize {
     match version {
-        Version::V1 => (chunks * p.channels as usize).div_ceil(crate::gpu::WORKGROUP),
-        Version::V2 => chunks * (p.channels / 4).div_ceil(p.columns) as usize,
+        Version::V1 => (chunks as usize * channels as usize).div_ceil(crate::gpu::WORKGROUP),
+        Version::V2 => chunks as usize * (channels / 4).div_ceil(columns) as usize,
     }
+}
+
+fn chunk_groups(p: &BatchNormParams, version: Version) -> usize {
+    groups(p.images * p.image_chunks, p.channels, p.columns, version)
 }
 
 /// Invocations of the kernels that write one number for each of x.
@@ -383,21 +398,52 @@ fn invocations(x: &Tensor, kernel: Kernel) -> usize {
 
 /// The gradient of [`batch_norm`].
 #[derive(Debug)]
-struct BatchNormBackward {
-    of: Affine,
+pub(super) struct BatchNormBackward {
+    pub(super) of: Affine,
     /// As in [`Gate`].
     band: f32,
 }
 
+/// What the gradient of x takes of the sums over all pixels. It needs both gw and gb, so they are computed even where the
+/// parameters are frozen.
+#[derive(Debug)]
+pub(super) struct Sums {
+    gw: Tensor,
+    gb: Tensor,
+    /// `[5, C]`, on a GPU: per channel all that the last kernel takes.
+    pub(super) table: Tensor,
+}
+
+impl Sums {
+    /// Places that nobody has written yet.
+    ///
+    /// # Errors
+    /// As [`Device::empty`].
+    pub(super) fn empty(op: &'static str, gy: &Tensor, wanted: &mut Wanted<'_>) -> Result<Self> {
+        let (device, channels) = (gy.device(), gy.shape().last());
+        let shape = Shape::from([channels]);
+        let mut place = |index: usize| {
+            if wanted.needs(index) { wanted.empty(op, index, shape) } else { device.empty(op, shape) }
+        };
+        Ok(Self { gw: place(1)?, gb: place(2)?, table: device.empty(op, [5, channels])? })
+    }
+
+    /// The gradients in the order of the op's inputs.
+    pub(super) fn gradients(self, gx: Option<Tensor>, wanted: &Wanted<'_>) -> Vec<Option<Tensor>> {
+        vec![gx, wanted.needs(1).then_some(self.gw), wanted.needs(2).then_some(self.gb)]
+    }
+}
+
 impl BatchNormBackward {
-    /// gw and gb, and on a GPU what [`input`](Self::input) takes of them. The gradient of x needs both, so they are
-    /// computed even where the parameters are frozen.
-    fn sums(&self, gy: &Tensor, [gw, gb, shares]: [&Tensor; 3]) -> Result<()> {
+    pub(super) fn new(of: Affine) -> Self {
+        Self { of, band: 0.0 }
+    }
+
+    fn sums(&self, gy: &Tensor, sums: &Sums) -> Result<()> {
         let Affine { x, weight, bias, mean, variance, params, kernel } = &self.of;
         match gy.device() {
             Device::Gpu(_) => {
-                let channels = params.channels as usize;
-                let partials = gy.device().empty(OP, [2, channels, params.chunks as usize])?;
+                let partials = gy.device().empty(OP, [2, params.channels as usize, params.chunks as usize])?;
                 let entry = entry(kernel.version, "backward_sums_v1", "backward_sums_v2");
                 for images in gy.device().image_ranges(OP, &[x, gy])? {
                     let p = of(params, &images);
@@ -407,14 +453,9 @@ impl BatchNormBackward {
                         .params(&p)
                         .reads([&x, &gy, mean, variance, weight, bias])
                         .writes([&partials])
-                        .groups(groups(&p, kernel.version))?;
+                        .groups(chunk_groups(&p, kernel.version))?;
                 }
-                SHADER
-                    .entry("backward_finalize")
-                    .params(params)
-                    .reads([&partials])
-                    .writes([gw, gb, shares])
-                    .groups(channels)
+                self.finalize(&partials, sums)
             }
             Device::Cpu(_) => {
                 plain::backward_sums(
@@ -423,15 +464,30 @@ impl BatchNormBackward {
                     &x.f32s(),
                     &gy.f32s(),
                     [&weight.f32s(), &bias.f32s(), &mean.f32s(), &variance.f32s()],
-                    &mut gw.f32s_mut(),
-                    &mut gb.f32s_mut(),
+                    &mut sums.gw.f32s_mut(),
+                    &mut sums.gb.f32s_mut(),
                 );
                 Ok(())
             }
         }
     }
 
-    fn input(&self, gy: &Tensor, [gw, gb, shares]: [&Tensor; 3], gx: &Tensor, accumulate: bool) -> Result<()> {
+    /// Adds up partial sums of gv and gv * xhat, `[2, C, chunks]`, on a GPU.
+    ///
+    /// # Errors
+    /// As the launch.
+    pub(super) fn finalize(&self, partials: &Tensor, sums: &Sums) -> Result<()> {
+        let Affine { weight, bias, mean, variance, params, .. } = &self.of;
+        let chunks = partials.shape().last() as u32;
+        SHADER
+            .entry("backward_finalize")
+            .params(&BatchNormParams { chunks, ..*params })
+            .reads([partials, weight, bias, mean, variance])
+            .writes([&sums.gw, &sums.gb, &sums.table])
+            .groups(params.channels as usize)
+    }
+
+    fn input(&self, gy: &Tensor, sums: &Sums, gx: &Tensor, accumulate: bool) -> Result<()> {
         let Affine { x, weight, bias, mean, variance, params, kernel } = &self.of;
         match gy.device() {
             Device::Gpu(_) => {
@@ -444,7 +500,7 @@ impl BatchNormBackward {
                         .entry(entry)
                         .constants(kernel.constants)
                         .params(&p)
-                        .reads([&x, &gy, weight, mean, variance, bias, shares])
+                        .reads([&x, &gy, &sums.table])
                         .writes([&gx])
                         .over(invocations)?;
                 }
@@ -455,7 +511,7 @@ impl BatchNormBackward {
                 &x.f32s(),
                 &gy.f32s(),
                 [&weight.f32s(), &bias.f32s(), &mean.f32s(), &variance.f32s()],
-                [&gw.f32s(), &gb.f32s()],
+                [&sums.gw.f32s(), &sums.gb.f32s()],
                 &mut gx.f32s_mut(),
             ),
         }
@@ -469,22 +525,16 @@ impl Backward for BatchNormBackward {
     }
 
     fn backward(&self, gy: &Tensor, wanted: &mut Wanted<'_>) -> Result<Vec<Option<Tensor>>> {
-        let channels = self.of.params.channels as usize;
-        let shape = Shape::from([channels]);
-        let mut place = |index: usize| {
-            if wanted.needs(index) { wanted.empty(OP, index, shape) } else { gy.device().empty(OP, shape) }
-        };
-        let (gw, gb) = (place(1)?, place(2)?);
-        let shares = gy.device().empty(OP, [2, channels])?;
-        self.sums(gy, [&gw, &gb, &shares])?;
+        let sums = Sums::empty(OP, gy, wanted)?;
+        self.sums(gy, &sums)?;
         let gx = if wanted.needs(0) {
             let (gx, accumulate) = wanted.place_to_add(OP, 0, self.of.x.shape())?;
-            self.input(gy, [&gw, &gb, &shares], &gx, accumulate)?;
+            self.input(gy, &sums, &gx, accumulate)?;
             Some(gx)
         } else {
             None
         };
-        Ok(vec![gx, wanted.needs(1).then_some(gw), wanted.needs(2).then_some(gb)])
+        Ok(sums.gradients(gx, wanted))
     }
 
     fn accumulates(&self) -> bool {

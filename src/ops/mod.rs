@@ -17,6 +17,7 @@
 pub mod adam;
 pub mod add;
 pub mod batch_norm;
+pub mod batch_norm_max_pool2d;
 pub mod bce_dice;
 mod choice;
 pub mod clip_norm;
@@ -45,6 +46,7 @@ pub mod winograd;
 pub use adam::{Adam, adam};
 pub use add::{add, add_assign};
 pub use batch_norm::{BatchNormSettings, Mode, RunningStats, batch_norm};
+pub use batch_norm_max_pool2d::batch_norm_max_pool2d;
 pub use bce_dice::{BceDice, Pooling, bce_dice};
 pub use choice::{Kernel, text_hash, use_tuned};
 pub use clip_norm::clip_norm;
@@ -83,6 +85,7 @@ pub const SHADERS: &[Shader] = &[
     adam::SHADER,
     add::SHADER,
     batch_norm::SHADER,
+    batch_norm_max_pool2d::SHADER,
     bce_dice::SHADER,
     clip_norm::SHADER,
     concat::SHADER,
@@ -124,6 +127,7 @@ pub const PLANS: &[plan::Plan] = &[
     adam::PLAN,
     add::PLAN,
     batch_norm::PLAN,
+    batch_norm_max_pool2d::PLAN,
     bce_dice::PLAN,
     clip_norm::PLAN,
     concat::PLAN,
@@ -156,6 +160,7 @@ pub const UNIFORMS: &[(&str, &str, Fields)] = &[
     ("add", "Params", crate::cpu::add::AddParams::FIELDS),
     ("add", "ReduceParams", crate::cpu::add::ReduceParams::FIELDS),
     ("batch_norm", "Params", crate::cpu::batch_norm::BatchNormParams::FIELDS),
+    ("batch_norm_max_pool2d", "Params", crate::cpu::batch_norm_max_pool2d::BatchNormMaxPool2dParams::FIELDS),
     ("bce_dice", "Params", crate::cpu::bce_dice::BceDiceParams::FIELDS),
     ("clip_norm", "Params", crate::cpu::clip_norm::ClipNormParams::FIELDS),
     ("concat", "Params", crate::cpu::concat::ConcatParams::FIELDS),

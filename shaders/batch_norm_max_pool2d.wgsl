@@ -1,0 +1,256 @@
+// Batch normalisation, with or without a ReLU, then max pooling over 2x2 windows with stride 2, and the gradient of all.
+// Layout NHWC; an odd last row or column belongs to no window. The statistics, and the sums over all chunks, are those of
+// batch_norm.wgsl: mean[c] and variance[c] of all pixels, and the table of its backward_finalize.
+//
+//   forward         v = (x - mean) * rstd * w + b,   rstd = 1 / sqrt(variance + eps);
+//                   y[n,oy,ox,c] = max of v[n,2oy+ky,2ox+kx,c] for ky, kx in {0, 1}, or of that and 0
+//   backward_sums   per chunk of windows: sum of gv and of gv * xhat, xhat = (x - mean) * rstd, both of the winner
+//   backward_input  gx = w * rstd * (gv - inverse_count * (gb + xhat * gw)) for every pixel
+//
+// gv is gy at the winner of each window, and 0 at the other pixels, or everywhere if the ReLU was shut (v <= 0).
+//
+// v rises with x where w is above 0 and falls where it is below: the winner is the largest sign(w) * x. So v is computed
+// once a window, and rounding decides nothing. Ties go to the first in row order (all tie where w is 0).
+//
+// A chunk of windows lies within one image, as in batch_norm.wgsl.
+//
+// _v1  forward: one element of y. backward_sums: one invocation walks through a chunk of one channel. backward_input: one
+//      element of gx.
+// _v2  the same, four channels at a time; a workgroup takes a chunk (lib/columns), and backward_input a window:
+//
+//        +----+----+          gy and winner are read once for four pixels of gx. Windows are counted as if the last odd
+//        | 0  | 1  |          row and column began further ones, of which no pixel has won and some lie outside.
+//        +----+----+
+//        | 2  | 3  |
+//        +----+----+
+// @include flat
+// @include columns
+// @include batch_norm
+
+override WG: u32 = 64u;
+
+struct Params {
+    images: u32,       // of this launch
+    in_h: u32,
+    in_w: u32,
+    image_pixels: u32, // windows of an image: pixels of y
+    channels: u32,
+    chunk: u32,        // windows of a chunk
+    image_chunks: u32,
+    chunks: u32,       // of all images
+    first_chunk: u32,  // of this launch
+    columns: u32,      // v2
+    eps: f32,
+    floor: f32,        // v below this becomes 0: 0 with a ReLU, the lowest f32 without
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+
+/// The first pixel of a window of image n.
+fn corner(n: u32, window: u32) -> u32 {
+    let out_w = params.in_w / 2u;
+    return (n * params.in_h + 2u * (window / out_w)) * params.in_w + 2u * (window % out_w);
+}
+
+/// From there to pixel k of the window.
+fn pixel(k: u32) -> u32 { return (k / 2u) * params.in_w + k % 2u; }
+
+// ---- forward ---------------------------------------------------------------------------------------------------
+
+@group(0) @binding(1) var<storage, read> x: array<f32>;
+@group(0) @binding(2) var<storage, read> weight: array<f32>;
+@group(0) @binding(3) var<storage, read> bias: array<f32>;
+@group(0) @binding(4) var<storage, read> mean: array<f32>;
+@group(0) @binding(5) var<storage, read> variance: array<f32>;
+@group(0) @binding(6) var<storage, read_write> y: array<f32>;
+@group(0) @binding(7) var<storage, read_write> winner_out: array<u32>;
+
+@compute @workgroup_size(WG)
+fn forward_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    let at = flat_index(gid, groups);
+    if at >= params.images * params.image_pixels * params.channels { return; }
+    let c = at % params.channels;
+    let window = at / params.channels; // (n, oy, ox)
+    let start = corner(window / params.image_pixels, window % params.image_pixels) * params.channels + c;
+
+    let direction = sign(weight[c]);
+    var best = x[start];
+    var winner = 0u;
+    for (var k = 1u; k < 4u; k++) {
+        let candidate = x[start + pixel(k) * params.channels];
+        if direction * candidate > direction * best { best = candidate; winner = k; }
+    }
+    y[at] = activated((best - mean[c]) * (weight[c] / sqrt(variance[c] + params.eps)) + bias[c]);
+    winner_out[at] = winner;
+}
+
+@group(0) @binding(1) var<storage, read> x4: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read> weight4: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read> bias4: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read> mean4: array<vec4<f32>>;
+@group(0) @binding(5) var<storage, read> variance4: array<vec4<f32>>;
+@group(0) @binding(6) var<storage, read_write> y4: array<vec4<f32>>;
+@group(0) @binding(7) var<storage, read_write> winner_out4: array<vec4<u32>>;
+
+@compute @workgroup_size(WG)
+fn forward_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    let quads = params.channels / 4u;
+    let at = flat_index(gid, groups);
+    if at >= params.images * params.image_pixels * quads { return; }
+    let q = at % quads;
+    let window = at / quads; // (n, oy, ox)
+    let start = corner(window / params.image_pixels, window % params.image_pixels) * quads + q;
+
+    let direction = sign(weight4[q]);
+    var best = x4[start];
+    var winner = vec4(0u);
+    for (var k = 1u; k < 4u; k++) {
+        let candidate = x4[start + pixel(k) * quads];
+        let better = direction * candidate > direction * best;
+        best = select(best, candidate, better);
+        winner = select(winner, vec4(k), better);
+    }
+    y4[at] = activated4((best - mean4[q]) * (weight4[q] / sqrt(variance4[q] + params.eps)) + bias4[q]);
+    winner_out4[at] = winner;
+}
+
+// ---- backward --------------------------------------------------------------------------------------------------
+
+@group(0) @binding(2) var<storage, read> gy: array<f32>;
+@group(0) @binding(3) var<storage, read> winner_in: array<u32>;
+@group(0) @binding(4) var<storage, read> sums_mean: array<f32>;
+@group(0) @binding(5) var<storage, read> sums_variance: array<f32>;
+@group(0) @binding(6) var<storage, read> sums_weight: array<f32>;
+@group(0) @binding(7) var<storage, read> sums_bias: array<f32>;
+@group(0) @binding(8) var<storage, read_write> sums: array<f32>; // partials[gv, gv * xhat][c][chunk]
+
+@compute @workgroup_size(WG)
+fn backward_sums_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    let at = flat_index(gid, groups);
+    let c = at % params.channels;
+    let chunk = at / params.channels;
+    if chunk >= params.images * params.image_chunks { return; }
+    let range = chunk_range(chunk);
+    let n = chunk / params.image_chunks;
+    let center = sums_mean[c];
+    let rstd = 1.0 / sqrt(sums_variance[c] + params.eps);
+    let scale = sums_weight[c] * rstd;
+    var sum = 0.0;
+    var product = 0.0;
+    for (var p = 0u; p < range.y; p++) {
+        let window = range.x + p;
+        let won = corner(n, window - n * params.image_pixels) + pixel(winner_in[window * params.channels + c]);
+        let off = x[won * params.channels + c] - center;
+        let g = gated(gy[window * params.channels + c], off * scale + sums_bias[c]);
+        sum += g;
+        product += g * off;
+    }
+    let to = c * params.chunks + params.first_chunk + chunk;
+    sums[to] = sum;
+    sums[to + params.channels * params.chunks] = product * rstd;
+}
+
+@group(0) @binding(2) var<storage, read> gy4: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read> winner_in4: array<vec4<u32>>;
+@group(0) @binding(4) var<storage, read> sums_mean4: array<vec4<f32>>;
+@group(0) @binding(5) var<storage, read> sums_variance4: array<vec4<f32>>;
+@group(0) @binding(6) var<storage, read> sums_weight4: array<vec4<f32>>;
+@group(0) @binding(7) var<storage, read> sums_bias4: array<vec4<f32>>;
+
+@compute @workgroup_size(WG)
+fn backward_sums_v2(
+    @builtin(workgroup_id) wid: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lid: u32,
+) {
+    let quads = params.channels / 4u;
+    let blocks = (quads + params.columns - 1u) / params.columns; // of columns, side by side
+    let group = flat_group(wid, groups);
+    let chunk = group / blocks;
+    if chunk >= params.images * params.image_chunks { return; }
+    let quad = (group % blocks) * params.columns + lid % params.columns;
+    let inside = quad < quads; // the last block may be too wide; its idle columns still reach the barriers
+    let range = chunk_range(chunk);
+    let n = chunk / params.image_chunks;
+    let q = min(quad, quads - 1u);
+    let end = select(0u, range.y, inside);
+    let center = sums_mean4[q];
+    let rstd = 1.0 / sqrt(sums_variance4[q] + params.eps);
+    let scale = sums_weight4[q] * rstd;
+    let shift = sums_bias4[q];
+    var sum = vec4(0.0);
+    var product = vec4(0.0);
+    for (var p = lid / params.columns; p < end; p += WG / params.columns) {
+        let window = range.x + p;
+        let start = corner(n, window - n * params.image_pixels);
+        let winner = winner_in4[window * quads + q];
+        var off = -center;
+        for (var i = 0u; i < 4u; i++) { off[i] += x[(start + pixel(winner[i])) * params.channels + 4u * q + i]; }
+        let g = gated4(gy4[window * quads + q], off * scale + shift);
+        sum += g;
+        product += g * off;
+    }
+    sum = column_sum(sum, 0u, params.columns, lid);
+    product = column_sum(product, 1u, params.columns, lid) * rstd;
+    if inside && lid < params.columns { store_sums4(chunk, quad, sum, product); }
+}
+
+@group(0) @binding(4) var<storage, read> table: array<f32>;
+@group(0) @binding(5) var<storage, read_write> gx: array<f32>;
+
+@compute @workgroup_size(WG)
+fn backward_input_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    let at = flat_index(gid, groups);
+    if at >= params.images * params.in_h * params.in_w * params.channels { return; }
+    let c = at % params.channels;
+    let place = at / params.channels; // (n, iy, ix)
+    let ix = place % params.in_w;
+    let row = place / params.in_w; // (n, iy)
+    let iy = row % params.in_h;
+    let n = row / params.in_h;
+    let out_h = params.in_h / 2u;
+    let out_w = params.in_w / 2u;
+    var g = 0.0;
+    if iy < 2u * out_h && ix < 2u * out_w {
+        let window = ((n * out_h + iy / 2u) * out_w + ix / 2u) * params.channels + c;
+        if winner_in[window] == (iy % 2u) * 2u + ix % 2u { g = gy[window]; }
+    }
+    gx[at] = input_gradient(channel(c), x[at], g);
+}
+
+@group(0) @binding(4) var<storage, read> table4: array<vec4<f32>>;
+@group(0) @binding(5) var<storage, read_write> gx4: array<vec4<f32>>;
+
+@compute @workgroup_size(WG)
+fn backward_input_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    let quads = params.channels / 4u;
+    let out_h = params.in_h / 2u;
+    let out_w = params.in_w / 2u;
+    let wide = (params.in_w + 1u) / 2u;
+    let high = (params.in_h + 1u) / 2u;
+    let index = flat_index(gid, groups);
+    if index >= params.images * high * wide * quads { return; }
+    let q = index % quads;
+    let place = index / quads; // (n, oy, ox)
+    let ox = place % wide;
+    let row = place / wide; // (n, oy)
+    let oy = row % high;
+    let n = row / high;
+
+    var g = vec4(0.0);
+    var winner = vec4(4u); // nobody
+    if oy < out_h && ox < out_w {
+        let window = ((n * out_h + oy) * out_w + ox) * quads + q;
+        g = gy4[window];
+        winner = winner_in4[window];
+    }
+    let of = channel4(q);
+    for (var k = 0u; k < 4u; k++) {
+        let iy = 2u * oy + k / 2u;
+        let ix = 2u * ox + k % 2u;
+        if iy < params.in_h && ix < params.in_w {
+            let at = ((n * params.in_h + iy) * params.in_w + ix) * quads + q;
+            gx4[at] = input_gradient4(of, x4[at], select(vec4(0.0), g, winner == vec4(k)));
+        }
+    }
+}

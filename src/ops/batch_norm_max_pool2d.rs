@@ -1,0 +1,275 @@
+//! Batch normalisation, a ReLU and max pooling in one: the stages of UNeXt's encoder behind their convolutions.
+//!
+//! # Forward
+//! `v = (x - mean) * rstd * weight + bias` as in [`batch_norm`](mod@super::batch_norm); `y[n,oy,ox,c] = max of
+//! v[n,2oy+ky,2ox+kx,c]` for ky, kx in {0, 1} as in [`max_pool2d`](mod@super::max_pool2d), or of that and 0 with a ReLU
+//! (before or behind the pooling: that is the same). v never exists: x is the largest tensor of the network, v would be as
+//! large, and only a quarter of it goes on. As v rises with x where weight is above 0 and falls where it is below, the
+//! winner of a window is its largest `sign(weight) * x`: rounding decides nothing.
+//!
+//! # Backward
+//! `gv` is gy at the winner of each window if the ReLU was open there (`v > 0`), and 0 at all other pixels. So `gb = sum of
+//! gv` and `gw = sum of gv * xhat` are sums over the winners: a quarter of x is read. Then `gx = weight * rstd * (gv -
+//! mean(gv) - xhat * mean(gv * xhat))` for every pixel, from gy and the winners; the means are 0 in eval mode. An odd last
+//! row or column is in no window, but in the statistics: its gv is 0, its gx is not.
+//!
+//! # Data flow
+//! ```text
+//! x --> statistics, finalize of batch_norm: mean, variance --> forward: y, winner
+//!
+//! gy, winner, x at the winners --> backward_sums --> backward_finalize of batch_norm: gw, gb, table
+//! gy, winner, x, table         --> backward_input: gx
+//! ```
+//!
+//! In v2 one invocation computes four channels of y from a window, and of gx for a window.
+//!
+//! Shapes: x `[N, H, W, C]` -> y `[N, H/2, W/2, C]` (rounded down), everything else `[C]`.
+//!
+//! Versions: v1 (a channel per invocation), v2 (four channels).
+//!
+//! Launches: 3 forward in train mode (2 after a convolution that left the statistics), 1 in eval mode; 3 backward (2 if
+//! the gradient of x is not wanted).
+//!
+//! # Files
+//! - [`shaders/batch_norm_max_pool2d.wgsl`](../../../../../shaders/batch_norm_max_pool2d.wgsl), below
+//! - [`src/ops/batch_norm_max_pool2d.rs`](../../../src/shadegrad/ops/batch_norm_max_pool2d.rs.html)
+//! - [`src/cpu/batch_norm_max_pool2d.rs`](../../../src/shadegrad/cpu/batch_norm_max_pool2d.rs.html)
+//! - [`kernels-tests/ops/batch_norm_max_pool2d.rs`](../../../../../kernels-tests/ops/batch_norm_max_pool2d.rs)
+//! - [`bench/ops/batch_norm_max_pool2d.rs`](../../../../../bench/ops/batch_norm_max_pool2d.rs)
+//!
+//! <details><summary>shaders/batch_norm_max_pool2d.wgsl</summary>
+//!
+//! ```wgsl
+#![doc = include_str!("../../shaders/batch_norm_max_pool2d.wgsl")]
+//! ```
+//! </details>
+
+use std::ops::Range;
+
+use super::batch_norm::{self as norm, Affine, BatchNormBackward, BatchNormSettings, Mode, RunningStats, Sums};
+use super::plan::Plan;
+use super::{Version, choice};
+use crate::autograd::{Backward, Setting, Wanted, record};
+use crate::cpu::batch_norm_max_pool2d::{self as plain, BatchNormMaxPool2dParams};
+use crate::debug::observed;
+use crate::gpu::shader::shader;
+use crate::gpu::{Shader, Sizes};
+use crate::tensor::{Device, Tensor};
+use crate::{Error, Result};
+
+const OP: &str = "batch_norm_max_pool2d";
+pub(super) const SHADER: Shader = shader!("batch_norm_max_pool2d");
+pub(super) const PLAN: Plan = Plan {
+    op: OP,
+    rules: &[("_v2", "the channels divide by 4")],
+    run: |on| {
+        let c = on.sizes.shape.last();
+        let (mean, var) = (on.constant([c])?, on.constant([c])?);
+        let running = RunningStats { mean: &mean, var: &var };
+        let settings = BatchNormSettings { relu: true, ..BatchNormSettings::new(Mode::Train) };
+        batch_norm_max_pool2d(&on.x()?, &on.input([c])?, &on.input([c])?, &running, &settings).map(Some)
+    },
+};
+
+/// `max_pool2d(batch_norm(x))` with the ReLU of the settings between them, in one op.
+///
+/// x `[N, H, W, C]`, weight and bias `[C]`; `running` is updated as [`batch_norm`](super::batch_norm()) does.
+///
+/// ```
+/// use shadegrad::ops::{self, BatchNormSettings, Mode, RunningStats};
+/// # fn main() -> shadegrad::Result<()> {
+/// let device = shadegrad::Device::cpu();
+/// let x = device.tensor("x", [1, 2, 2, 1], &[1.0, 3.0, 1.0, 3.0])?;
+/// let (minus, half) = (device.tensor("w", [1], &[-1.0])?, device.tensor("b", [1], &[0.5])?);
+/// let (mean, var) = (device.zeros("mean", [1])?, device.tensor("var", [1], &[1.0])?);
+/// let running = RunningStats { mean: &mean, var: &var };
+/// let settings = BatchNormSettings { eps: 0.0, relu: true, ..BatchNormSettings::new(Mode::Train) };
+/// let y = ops::batch_norm_max_pool2d(&x, &minus, &half, &running, &settings)?;
+/// assert_eq!(y.to_vec()?, [1.5]); // of 1.5 where x is 1, and -0.5 where x is 3
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+/// As [`batch_norm`](super::batch_norm()); [`Error::Shape`] if x has fewer than 2x2 pixels.
+pub fn batch_norm_max_pool2d(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: &Tensor,
+    running: &RunningStats<'_>,
+    settings: &BatchNormSettings,
+) -> Result<Tensor> {
+    observed(OP, x.device(), |on| {
+        let running = RunningStats { mean: &on.change(running.mean)?, var: &on.change(running.var)? };
+        let (weight, bias) = (on.read(weight)?, on.read(bias)?);
+        forward(&on.read(x)?, &weight, &bias, &running, settings, select(x))
+    })
+}
+
+fn select(x: &Tensor) -> Version {
+    choice::version(x.device(), OP, || Sizes::of(x.shape()), norm::usual(x.shape().last()))
+}
+
+/// As [`batch_norm_max_pool2d`], with the kernel named; its gradient uses the same version.
+///
+/// # Errors
+/// As [`batch_norm_max_pool2d`]; [`Error::Shape`] for [`Version::V2`] if the channels do not divide by 4.
+pub fn forward(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: &Tensor,
+    running: &RunningStats<'_>,
+    settings: &BatchNormSettings,
+    version: Version,
+) -> Result<Tensor> {
+    let [n, h, w, c] = x.shape().nhwc(OP)?;
+    if h < 2 || w < 2 {
+        return Err(Error::shape(OP, format!("needs at least 2x2 pixels, got {}", x.shape())));
+    }
+    let affine = Affine::new(OP, x, [weight, bias], running, settings, version.into())?;
+    let params = sizes([n, h, w, c], settings, version);
+    let y = x.device().empty(OP, [n, h / 2, w / 2, c])?;
+    let winner = x.device().empty_u32(OP, y.shape())?;
+    let Affine { mean, variance, .. } = &affine;
+    match x.device() {
+        Device::Gpu(_) => {
+            let (entry, lanes) = match version {
+                Version::V1 => ("forward_v1", 1),
+                Version::V2 => ("forward_v2", 4),
+            };
+            for images in x.device().image_ranges(OP, &[x, &y, &winner])? {
+                let (x, y, winner) = (x.images(&images), y.images(&images), winner.images(&images));
+                let invocations = y.len() / lanes;
+                SHADER
+                    .entry(entry)
+                    .params(&of(&params, &images))
+                    .reads([&x, weight, bias, mean, variance])
+                    .writes([&y, &winner])
+                    .over(invocations)?;
+            }
+        }
+        Device::Cpu(_) => plain::forward(
+            &params,
+            &x.f32s(),
+            [&weight.f32s(), &bias.f32s()],
+            [&mean.f32s(), &variance.f32s()],
+            &mut y.f32s_mut(),
+            &mut winner.u32s_mut(),
+        ),
+    }
+    let norm = BatchNormBackward::new(affine);
+    record(y, &[Some(x), Some(weight), Some(bias)], || BatchNormMaxPool2dBackward { norm, winner, params })
+}
+
+/// Sizes for all images; the chunks are those of a batch normalisation of the pooled size.
+fn sizes([n, h, w, c]: [usize; 4], settings: &BatchNormSettings, version: Version) -> BatchNormMaxPool2dParams {
+    let windows = norm::sizes([n, h / 2, w / 2, c], settings, version);
+    BatchNormMaxPool2dParams {
+        images: windows.images,
+        in_h: h as u32,
+        in_w: w as u32,
+        image_pixels: windows.image_pixels,
+        channels: windows.channels,
+        chunk: windows.chunk,
+        image_chunks: windows.image_chunks,
+        chunks: windows.chunks,
+        first_chunk: 0,
+        columns: windows.columns,
+        eps: windows.eps,
+        floor: windows.floor,
+    }
+}
+
+/// The same for a range of the images.
+fn of(params: &BatchNormMaxPool2dParams, images: &Range<usize>) -> BatchNormMaxPool2dParams {
+    let first_chunk = images.start as u32 * params.image_chunks;
+    BatchNormMaxPool2dParams { images: images.len() as u32, first_chunk, ..*params }
+}
+
+/// What the gradient needs: what a batch normalisation keeps, and where each window's winner was.
+#[derive(Debug)]
+struct BatchNormMaxPool2dBackward {
+    norm: BatchNormBackward,
+    winner: Tensor,
+    params: BatchNormMaxPool2dParams,
+}
+
+impl BatchNormMaxPool2dBackward {
+    fn sums(&self, gy: &Tensor, sums: &Sums) -> Result<()> {
+        let Self { norm: BatchNormBackward { of: affine, .. }, winner, params } = self;
+        let Affine { x, weight, bias, mean, variance, kernel, .. } = affine;
+        let partials = gy.device().empty(OP, [2, params.channels as usize, params.chunks as usize])?;
+        let entry = norm::entry(kernel.version, "backward_sums_v1", "backward_sums_v2");
+        for images in gy.device().image_ranges(OP, &[x, gy, winner])? {
+            let (x, gy, winner) = (x.images(&images), gy.images(&images), winner.images(&images));
+            let p = of(params, &images);
+            SHADER
+                .entry(entry)
+                .params(&p)
+                .reads([&x, &gy, &winner, mean, variance, weight, bias])
+                .writes([&partials])
+                .groups(norm::groups(p.images * p.image_chunks, p.channels, p.columns, kernel.version))?;
+        }
+        self.norm.finalize(&partials, sums)
+    }
+
+    fn input(&self, gy: &Tensor, sums: &Sums, gx: &Tensor) -> Result<()> {
+        let Self { norm: BatchNormBackward { of: Affine { x, kernel, .. }, .. }, winner, params } = self;
+        for images in gy.device().image_ranges(OP, &[x, gy, winner, gx])? {
+            let (x, gy, winner, gx) =
+                (x.images(&images), gy.images(&images), winner.images(&images), gx.images(&images));
+            let (entry, invocations) = match kernel.version {
+                Version::V1 => ("backward_input_v1", x.len()),
+                Version::V2 => ("backward_input_v2", started_windows(params, &images)),
+            };
+            let p = of(params, &images);
+            SHADER.entry(entry).params(&p).reads([&x, &gy, &winner, &sums.table]).writes([&gx]).over(invocations)?;
+        }
+        Ok(())
+    }
+}
+
+/// Windows of some images times vectors of channels; those that an odd last row or column begins count too.
+fn started_windows(p: &BatchNormMaxPool2dParams, images: &Range<usize>) -> usize {
+    let [high, wide] = [p.in_h, p.in_w].map(|extent| extent.div_ceil(2) as usize);
+    images.len() * high * wide * p.channels as usize / 4
+}
+
+impl Backward for BatchNormMaxPool2dBackward {
+    fn name(&self) -> &'static str {
+        OP
+    }
+
+    fn backward(&self, gy: &Tensor, wanted: &mut Wanted<'_>) -> Result<Vec<Option<Tensor>>> {
+        let x = &self.norm.of.x;
+        if let Device::Cpu(_) = gy.device() {
+            let gv = gy.device().empty(OP, x.shape())?;
+            plain::backward_pool(&self.params, &gy.f32s(), &self.winner.u32s(), &mut gv.f32s_mut());
+            return self.norm.backward(&gv, wanted);
+        }
+        let sums = Sums::empty(OP, gy, wanted)?;
+        self.sums(gy, &sums)?;
+        let gx = if wanted.needs(0) {
+            let gx = wanted.empty(OP, 0, x.shape())?;
+            self.input(gy, &sums, &gx)?;
+            Some(gx)
+        } else {
+            None
+        };
+        Ok(sums.gradients(gx, wanted))
+    }
+
+    fn saved(&mut self) -> Vec<&mut Tensor> {
+        let mut saved = self.norm.saved();
+        saved.push(&mut self.winner);
+        saved
+    }
+
+    fn decide_otherwise(&mut self) {
+        self.norm.decide_otherwise();
+    }
+
+    fn settings(&self) -> Vec<(&'static str, Setting<'_>)> {
+        self.norm.settings()
+    }
+}
