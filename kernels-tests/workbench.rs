@@ -9,7 +9,7 @@ use std::sync::Arc;
 use shadegrad::debug::{Checks, Switches};
 use shadegrad::gpu::plan::PlanEvent;
 use shadegrad::gpu::{Answer, Context, GpuOptions, Question, Replacement, Shader, Tuned};
-use shadegrad::models::{ModelConfig, build};
+use shadegrad::models::{Model, ModelConfig, build};
 use shadegrad::ops::{BceDice, Mode, bce_dice, shaders as ops_shaders, text_hash};
 use shadegrad::{Device, Tape};
 
@@ -381,28 +381,31 @@ fn edited_loops_are_proved_before_they_are_trusted() {
     assert!(notes.contains("a loop of gemm_tile changes its counter in its body"), "{notes}");
 }
 
-/// A training step and its weights' new gradients, on a small UNeXt.
+/// A training step of two small networks, which have all sorts of ops, and their weights' new gradients.
 fn step(device: &Device) -> Vec<f32> {
-    let net = build(device, &ModelConfig::unext_small(), 0).unwrap();
+    let planning = matches!(device, Device::Gpu(context) if context.is_planning());
     let made = |name, channels: usize| {
         let shape = [2, 64, 64, channels];
-        if matches!(device, Device::Gpu(context) if context.is_planning()) {
+        if planning {
             return device.empty(name, shape).unwrap();
         }
         let values: Vec<f32> = (0..2 * 64 * 64 * channels).map(|at| (at * at % 17) as f32 / 17.0).collect();
         device.tensor(name, shape, &values).unwrap()
     };
-    let tape = Tape::new();
-    let logits = net.forward(&tape.watch(&made("x", 3)), Mode::Train).unwrap();
-    let loss = bce_dice(&logits, &made("target", 1), &BceDice::batch()).unwrap();
-    let gradients = tape.backward(&loss).unwrap();
-    let parameters = net.parameters();
-    parameters.check(&gradients).unwrap();
-    if matches!(device, Device::Gpu(context) if context.is_planning()) {
-        vec![]
-    } else {
-        parameters.gradients.to_vec().unwrap()
+    let mut all = Vec::new();
+    for config in [ModelConfig::unext_small(), ModelConfig { base: 8, ..ModelConfig::new(Model::Unet) }] {
+        let net = build(device, &config, 0).unwrap();
+        let tape = Tape::new();
+        let logits = net.forward(&tape.watch(&made("x", 3)), Mode::Train).unwrap();
+        let loss = bce_dice(&logits, &made("target", 1), &BceDice::batch()).unwrap();
+        let gradients = tape.backward(&loss).unwrap();
+        let parameters = net.parameters();
+        parameters.check(&gradients).unwrap();
+        if !planning {
+            all.extend(parameters.gradients.to_vec().unwrap());
+        }
     }
+    all
 }
 
 /// What the ops of a step ask, with the usual kernel and all others.

@@ -327,11 +327,11 @@ fn backward_input_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num
     let stride = (pixels + PIXELS - 1u) / PIXELS * quads; // whole pixels, as in forward
     let first = flat_index(gid, groups);
     if first >= stride { return; }
-    let of = channel4(first % quads);
+    let constants = channel4(first % quads);
     for (var i = 0u; i < PIXELS; i++) {
         let at = first + i * stride;
         if at < pixels * quads {
-            var result = input_gradient4(of, x4[at], gy4[at]);
+            var result = input_gradient4(constants, x4[at], gy4[at]);
             if params.accumulate == 1u { result += gx4[at]; }
             gx4[at] = result;
         }

@@ -244,13 +244,13 @@ fn backward_input_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num
         g = gy4[window];
         winner = winner_in4[window];
     }
-    let of = channel4(q);
+    let constants = channel4(q);
     for (var k = 0u; k < 4u; k++) {
         let iy = 2u * oy + k / 2u;
         let ix = 2u * ox + k % 2u;
         if iy < params.in_h && ix < params.in_w {
             let at = ((n * params.in_h + iy) * params.in_w + ix) * quads + q;
-            gx4[at] = input_gradient4(of, x4[at], select(vec4(0.0), g, winner == vec4(k)));
+            gx4[at] = input_gradient4(constants, x4[at], select(vec4(0.0), g, winner == vec4(k)));
         }
     }
 }

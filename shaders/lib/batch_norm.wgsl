@@ -43,9 +43,9 @@ fn channel(c: u32) -> Channel {
     );
 }
 
-fn input_gradient(of: Channel, x: f32, gy: f32) -> f32 {
-    let off = x - of.center;
-    return of.scale * (gated(gy, off * of.scale + of.shift) - of.mean_gv - off * of.slope);
+fn input_gradient(per: Channel, x: f32, gy: f32) -> f32 {
+    let off = x - per.center;
+    return per.scale * (gated(gy, off * per.scale + per.shift) - per.mean_gv - off * per.slope);
 }
 
 /// The same of four channels.
@@ -62,7 +62,7 @@ fn channel4(q: u32) -> Channel4 {
     return Channel4(table4[q], table4[quads + q], table4[2u * quads + q], table4[3u * quads + q], table4[4u * quads + q]);
 }
 
-fn input_gradient4(of: Channel4, x: vec4<f32>, gy: vec4<f32>) -> vec4<f32> {
-    let off = x - of.center;
-    return of.scale * (gated4(gy, off * of.scale + of.shift) - of.mean_gv - off * of.slope);
+fn input_gradient4(per: Channel4, x: vec4<f32>, gy: vec4<f32>) -> vec4<f32> {
+    let off = x - per.center;
+    return per.scale * (gated4(gy, off * per.scale + per.shift) - per.mean_gv - off * per.slope);
 }
