@@ -205,9 +205,9 @@ fn layer_of(operation: &Operation, all: &[Operation], images: Shape, name: Strin
     let setting = |wanted: &str| operation.settings.iter().find(|(name, _)| *name == wanted).map(|(_, value)| *value);
     let count = |name: &str| setting(name).map(|value| value as usize);
     let relu = count("relu") == Some(1);
-    // The op that adds a skip connection takes it as its second value.
-    let skip =
-        operation.op == "upsample_bilinear" && operation.inputs.len() > 1 && operation.inputs[1] != Source::Constant;
+    // The ops that add a skip connection take it as their second value.
+    let values = operation.inputs.iter().filter(|input| matches!(input, Source::Value(_))).count();
+    let skip = operation.op.ends_with("upsample_bilinear") && values == 2;
     let name = name + if relu { " relu" } else { "" } + if skip { " skip" } else { "" };
     let plain = Layer::plain(operation.op, &name, x);
     Layer {
@@ -299,9 +299,9 @@ mod tests {
         let layers = of_network(&ModelConfig::new(Model::Unext), 2, 32, &[])?;
         let of = |op| layers.iter().filter(move |layer| layer.op == op);
         // A ReLU follows in the encoder at once, in the decoder after the upsampling.
-        assert_eq!((of("batch_norm").count(), of("batch_norm").filter(|layer| layer.relu).count()), (4, 0));
         assert_eq!(of("batch_norm_max_pool2d").filter(|layer| layer.relu).count(), 3);
-        assert!(of("upsample_bilinear").any(|layer| layer.relu && layer.skip && layer.name.ends_with(" relu skip")));
+        let decoder = of("batch_norm_upsample_bilinear");
+        assert_eq!(decoder.filter(|l| l.relu && l.skip && l.name.ends_with(" relu skip")).count(), 4);
         assert!(of("upsample_bilinear").any(|layer| layer.relu && !layer.skip && layer.name.ends_with(" relu")));
         Ok(())
     }

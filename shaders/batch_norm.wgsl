@@ -28,6 +28,7 @@
 // @include reduce
 // @include columns
 // @include batch_norm
+// @include batch_norm_input
 
 override WG: u32 = 64u;
 

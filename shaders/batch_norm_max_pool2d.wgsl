@@ -26,6 +26,7 @@
 // @include flat
 // @include columns
 // @include batch_norm
+// @include batch_norm_input
 
 override WG: u32 = 64u;
 

@@ -5,6 +5,7 @@ mod adam;
 mod add;
 mod batch_norm;
 mod batch_norm_max_pool2d;
+mod batch_norm_upsample_bilinear;
 mod bce_dice;
 mod clip_norm;
 mod concat;
@@ -48,6 +49,11 @@ pub const OPS: &[BenchOp] = &[
     BenchOp { name: "add", form: add::FORM, cases: add::cases },
     BenchOp { name: "batch_norm", form: batch_norm::FORM, cases: batch_norm::cases },
     BenchOp { name: "batch_norm_max_pool2d", form: batch_norm_max_pool2d::FORM, cases: batch_norm_max_pool2d::cases },
+    BenchOp {
+        name: "batch_norm_upsample_bilinear",
+        form: batch_norm_upsample_bilinear::FORM,
+        cases: batch_norm_upsample_bilinear::cases,
+    },
     BenchOp { name: "bce_dice", form: bce_dice::FORM, cases: bce_dice::cases },
     BenchOp { name: "clip_norm", form: clip_norm::FORM, cases: clip_norm::cases },
     BenchOp { name: "concat", form: concat::FORM, cases: concat::cases },

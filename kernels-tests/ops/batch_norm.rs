@@ -4,7 +4,7 @@
 use shadegrad::cpu::batch_norm::{self as plain, BatchNormParams, Gate};
 use shadegrad::ops::batch_norm::{BatchNormSettings, forward, kernels};
 use shadegrad::ops::{Kernel, Mode, RunningStats};
-use shadegrad::{Device, Result, Tape, Tensor};
+use shadegrad::{Device, Gradients, Result, Tape, Tensor};
 
 use super::{Case, Checks, GradientCase, POINTWISE, SUMS, Tolerance, doubles, numbers};
 
@@ -34,7 +34,7 @@ const CANCELS: Tolerance = Tolerance { nmse: 1.0, absolute: 1e-5 };
 
 /// Gradients of weight and bias: sums of thousands of numbers of both signs, which may cancel to a hundredth. With few
 /// channels nothing else is in the norm that the error is compared with.
-const PARAMETER: Tolerance = Tolerance { nmse: 1e-11, absolute: 5e-6 };
+pub(super) const PARAMETER: Tolerance = Tolerance { nmse: 1e-11, absolute: 5e-6 };
 
 pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
@@ -58,7 +58,7 @@ pub fn cases() -> Vec<Case> {
 }
 
 /// The sizes that the twin needs; what only the kernels look at stays 0.
-fn params([n, h, w, c]: [usize; 4], mode: Mode, relu: bool) -> BatchNormParams {
+pub(super) fn params([n, h, w, c]: [usize; 4], mode: Mode, relu: bool) -> BatchNormParams {
     BatchNormParams {
         images: n as u32,
         image_pixels: (h * w) as u32,
@@ -76,20 +76,22 @@ fn params([n, h, w, c]: [usize; 4], mode: Mode, relu: bool) -> BatchNormParams {
     }
 }
 
-struct Reference {
-    y: Vec<f64>,
-    gx: Vec<f64>,
-    gw: Vec<f64>,
-    gb: Vec<f64>,
+/// What an op that begins with a batch normalisation gives.
+pub(super) struct Reference {
+    pub(super) y: Vec<f64>,
+    pub(super) gx: Vec<f64>,
+    pub(super) gw: Vec<f64>,
+    pub(super) gb: Vec<f64>,
     running: [Vec<f64>; 2],
 }
 
-fn reference(
+/// Normalises x; `then` takes the normalised numbers v and returns what the op makes of them, and the gradient of v.
+pub(super) fn reference(
     p: &BatchNormParams,
     x: &[f64],
     [weight, bias]: [&[f64]; 2],
     running: [&[f64]; 2],
-    gy: &[f64],
+    then: impl Fn(&[f64]) -> [Vec<f64>; 2],
 ) -> Reference {
     let channels = p.channels as usize;
     let [mut mean, mut variance] = running.map(<[f64]>::to_vec);
@@ -99,12 +101,13 @@ fn reference(
         plain::update_mean(p, &mean, &mut running[0]);
         plain::update_var(p, &variance, &mut running[1]);
     }
-    let mut y = vec![0.0; x.len()];
-    plain::forward(p, x, [weight, bias], [&mean, &variance], &mut y);
+    let mut v = vec![0.0; x.len()];
+    plain::forward(p, x, [weight, bias], [&mean, &variance], &mut v);
+    let [y, gv] = then(&v);
     let (mut gw, mut gb, mut gx) = (vec![0.0; channels], vec![0.0; channels], vec![0.0; x.len()]);
     let gate = Gate::new(p, 0.0);
-    plain::backward_sums(p, gate, x, gy, [weight, bias, &mean, &variance], &mut gw, &mut gb);
-    plain::backward_input(p, gate, x, gy, [weight, bias, &mean, &variance], [&gw, &gb], &mut gx);
+    plain::backward_sums(p, gate, x, &gv, [weight, bias, &mean, &variance], &mut gw, &mut gb);
+    plain::backward_input(p, gate, x, &gv, [weight, bias, &mean, &variance], [&gw, &gb], &mut gx);
     Reference { y, gx, gw, gb, running }
 }
 
@@ -129,12 +132,24 @@ fn case(shape: [usize; 4], spread: Spread, mode: Mode, relu: bool) -> Case {
             &doubles(&x),
             [&doubles(&weight), &doubles(&bias)],
             [&doubles(&mean), &doubles(&var)],
-            &doubles(&gy),
+            |v| [v.to_vec(), doubles(&gy)],
         );
+        let far = spread.name == FAR.name;
+        let cancels = mode == Mode::Train && shape[..3].iter().product::<usize>() == 2;
+        let inputs = Inputs {
+            op: OP,
+            shape,
+            x: &x,
+            vectors: [&weight, &bias, &mean, &var],
+            gy: &gy,
+            bounds: if far { [FAR_MEAN; 3] } else { [POINTWISE, if cancels { CANCELS } else { SUMS }, PARAMETER] },
+        };
         for kernel in kernels(channels) {
-            let inputs = Inputs { shape, x: &x, weight: &weight, bias: &bias, mean: &mean, var: &var, gy: &gy };
             let settings = BatchNormSettings { mode, momentum: MOMENTUM, eps: EPS, relu };
-            run(device, checks, &inputs, &settings, kernel, &want, spread)?;
+            let op = |x: &Tensor, [weight, bias]: [&Tensor; 2], running: &RunningStats<'_>| {
+                forward(x, weight, bias, running, &settings, kernel)
+            };
+            run(device, Tape::new(), checks, &inputs, &kernel.to_string(), &want, op)?;
             if matches!(device, Device::Cpu(_)) {
                 break; // the plain twin has one version
             }
@@ -143,40 +158,36 @@ fn case(shape: [usize; 4], spread: Spread, mode: Mode, relu: bool) -> Case {
     })
 }
 
-struct Inputs<'a> {
-    shape: [usize; 4],
-    x: &'a [f32],
-    weight: &'a [f32],
-    bias: &'a [f32],
-    mean: &'a [f32],
-    var: &'a [f32],
-    gy: &'a [f32],
+/// What an op that begins with a batch normalisation takes.
+pub(super) struct Inputs<'a> {
+    pub(super) op: &'static str,
+    pub(super) shape: [usize; 4],
+    pub(super) x: &'a [f32],
+    /// Weight, bias, running mean and variance.
+    pub(super) vectors: [&'a [f32]; 4],
+    pub(super) gy: &'a [f32],
+    /// For y, the gradient of x, and that of the weight.
+    pub(super) bounds: [Tolerance; 3],
 }
 
-fn run(
+/// Runs the op forward and backward and compares; returns the gradients, for what else the tape watches.
+pub(super) fn run(
     device: &Device,
+    tape: Tape,
     checks: &mut Checks,
     inputs: &Inputs<'_>,
-    settings: &BatchNormSettings,
-    kernel: Kernel,
+    version: &str,
     want: &Reference,
-    spread: Spread,
-) -> Result<()> {
-    let [n, h, w, channels] = inputs.shape;
-    let vector = |values: &[f32]| device.tensor(OP, [channels], values);
-    let tape = Tape::new();
-    let x = tape.watch_input(&device.tensor(OP, inputs.shape, inputs.x)?);
-    let weight = tape.watch_input(&vector(inputs.weight)?);
-    let bias = tape.watch_input(&vector(inputs.bias)?);
-    let (mean, var) = (vector(inputs.mean)?, vector(inputs.var)?);
-    let y = forward(&x, &weight, &bias, &RunningStats { mean: &mean, var: &var }, settings, kernel)?;
-    let grads = tape.backward_from(&y, &device.tensor(OP, inputs.shape, inputs.gy)?)?;
+    op: impl Fn(&Tensor, [&Tensor; 2], &RunningStats<'_>) -> Result<Tensor>,
+) -> Result<Gradients> {
+    let vector = |which: usize| device.tensor(inputs.op, [inputs.shape[3]], inputs.vectors[which]);
+    let x = tape.watch_input(&device.tensor(inputs.op, inputs.shape, inputs.x)?);
+    let (weight, bias) = (tape.watch_input(&vector(0)?), tape.watch_input(&vector(1)?));
+    let (mean, var) = (vector(2)?, vector(3)?);
+    let y = op(&x, [&weight, &bias], &RunningStats { mean: &mean, var: &var })?;
+    let grads = tape.backward_from(&y, &device.tensor(inputs.op, y.shape(), inputs.gy)?)?;
 
-    let far = spread.name == FAR.name;
-    let pointwise = if far { FAR_MEAN } else { POINTWISE };
-    let sums = if far { FAR_MEAN } else { SUMS };
-    let input = if settings.mode == Mode::Train && n * h * w == 2 { CANCELS } else { sums };
-    let version = &kernel.to_string();
+    let [pointwise, input, parameter] = inputs.bounds;
     checks.compare("forward", version, &y, &want.y, pointwise)?;
     checks.compare("forward running mean", version, &mean, &want.running[0], POINTWISE)?;
     checks.compare("forward running var", version, &var, &want.running[1], POINTWISE)?;
@@ -185,8 +196,9 @@ fn run(
         None => Err(shadegrad::Error::Tape(format!("{entry}: no gradient"))),
     };
     gradient("backward_input", &x, &want.gx, input)?;
-    gradient("backward_sums weight", &weight, &want.gw, if far { FAR_MEAN } else { PARAMETER })?;
-    gradient("backward_sums bias", &bias, &want.gb, PARAMETER)
+    gradient("backward_sums weight", &weight, &want.gw, parameter)?;
+    gradient("backward_sums bias", &bias, &want.gb, PARAMETER)?;
+    Ok(grads)
 }
 
 /// Train mode with one value per channel is an error that says what to do.
@@ -205,30 +217,38 @@ fn refusal() -> Case {
 
 pub fn gradients() -> Vec<GradientCase> {
     let shape = [2, 3, 2, 3];
-    let count = shape.iter().product();
-    let gy = doubles(&numbers("finite gy", count));
-    let mut cases = Vec::new();
-    for (mode, relu) in [(Mode::Train, false), (Mode::Eval, false), (Mode::Train, true), (Mode::Eval, true)] {
-        let p = params(shape, mode, relu);
-        let inputs = vec![
-            doubles(&numbers("finite", count)),
-            doubles(&values("finite weight", 3, Spread { name: "", mean: 1.0, spread: 0.5 })),
-            doubles(&numbers("finite bias", 3)),
-        ];
-        let running = [doubles(&numbers("finite mean", 3)), vec![0.5, 1.0, 1.5]];
-        let run = {
-            let gy = gy.clone();
-            move |i: &[Vec<f64>]| reference(&p, &i[0], [&i[1], &i[2]], [&running[0], &running[1]], &gy)
-        };
-        let result = run(&inputs);
-        let gy = gy.clone();
-        cases.push(GradientCase {
-            name: format!("{OP} {mode:?}{}", if relu { " relu" } else { "" }),
-            inputs,
-            value: Box::new(move |inputs| run(inputs).y.iter().zip(&gy).map(|(y, g)| y * g).sum()),
-            gradients: vec![result.gx, result.gw, result.gb],
-            tolerance: 1e-6,
-        });
+    let gy = doubles(&numbers("finite gy", shape.iter().product()));
+    let modes = [(Mode::Train, false), (Mode::Eval, false), (Mode::Train, true), (Mode::Eval, true)];
+    let case = |(mode, relu)| {
+        let of_y = gy.clone();
+        let name = format!("{OP} {mode:?}{}", if relu { " relu" } else { "" });
+        gradient_case(name, shape, params(shape, mode, relu), &gy, move |v| [v.to_vec(), of_y.clone()])
+    };
+    modes.map(case).into()
+}
+
+/// Gradients of x, weight and bias of a [`reference`], to be compared with finite differences.
+pub(super) fn gradient_case(
+    name: String,
+    shape: [usize; 4],
+    p: BatchNormParams,
+    gy: &[f64],
+    then: impl Fn(&[f64]) -> [Vec<f64>; 2] + 'static,
+) -> GradientCase {
+    let inputs = vec![
+        doubles(&numbers("finite", shape.iter().product())),
+        doubles(&values("finite weight", 3, Spread { name: "", mean: 1.0, spread: 0.5 })),
+        doubles(&numbers("finite bias", 3)),
+    ];
+    let running = [doubles(&numbers("finite mean", 3)), vec![0.5, 1.0, 1.5]];
+    let run = move |i: &[Vec<f64>]| reference(&p, &i[0], [&i[1], &i[2]], [&running[0], &running[1]], &then);
+    let result = run(&inputs);
+    let gy = gy.to_vec();
+    GradientCase {
+        name,
+        inputs,
+        value: Box::new(move |inputs| run(inputs).y.iter().zip(&gy).map(|(y, g)| y * g).sum()),
+        gradients: vec![result.gx, result.gw, result.gb],
+        tolerance: 1e-6,
     }
-    cases
 }

@@ -7,6 +7,7 @@ mod adam;
 mod add;
 mod batch_norm;
 mod batch_norm_max_pool2d;
+mod batch_norm_upsample_bilinear;
 mod bce_dice;
 mod clip_norm;
 mod concat;
@@ -203,6 +204,7 @@ pub fn cases() -> Vec<Case> {
     all.extend(add::cases());
     all.extend(batch_norm::cases());
     all.extend(batch_norm_max_pool2d::cases());
+    all.extend(batch_norm_upsample_bilinear::cases());
     all.extend(bce_dice::cases());
     all.extend(clip_norm::cases());
     all.extend(concat::cases());
@@ -234,6 +236,7 @@ pub fn gradients() -> Vec<GradientCase> {
     all.extend(add::gradients());
     all.extend(batch_norm::gradients());
     all.extend(batch_norm_max_pool2d::gradients());
+    all.extend(batch_norm_upsample_bilinear::gradients());
     all.extend(bce_dice::gradients());
     all.extend(concat::gradients());
     all.extend(conv2d::gradients());

@@ -9,6 +9,7 @@ pub mod adam;
 pub mod add;
 pub mod batch_norm;
 pub mod batch_norm_max_pool2d;
+pub mod batch_norm_upsample_bilinear;
 pub mod bce_dice;
 pub mod clip_norm;
 pub mod concat;

@@ -35,6 +35,8 @@ pub(crate) use shader;
 /// The shared pieces of `shaders/lib`.
 const PIECES: &[(&str, &str)] = &[
     ("batch_norm", include_str!("../../shaders/lib/batch_norm.wgsl")),
+    ("batch_norm_input", include_str!("../../shaders/lib/batch_norm_input.wgsl")),
+    ("bilinear", include_str!("../../shaders/lib/bilinear.wgsl")),
     ("columns", include_str!("../../shaders/lib/columns.wgsl")),
     ("epilogue", include_str!("../../shaders/lib/epilogue.wgsl")),
     ("flat", include_str!("../../shaders/lib/flat.wgsl")),

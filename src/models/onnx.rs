@@ -10,7 +10,7 @@
 //! | --- | --- |
 //! | conv2d, depthwise_conv2d | Conv |
 //! | linear (over channels) | Unsqueeze of the weight, Conv 1x1 |
-//! | batch_norm, batch_norm_max_pool2d | BatchNormalization, then Relu and MaxPool where they are part of it |
+//! | batch_norm, batch_norm_max_pool2d, batch_norm_upsample_bilinear | BatchNormalization, and what else is part of it |
 //! | layer_norm | Transpose, LayerNormalization, Transpose |
 //! | max_pool2d, upsample_bilinear | MaxPool, Resize |
 //! | shift | Pad by two zeros, a Slice a channel group, Concat |
@@ -135,6 +135,9 @@ fn floats(name: &str, shape: &[usize], values: &[f32]) -> messages::Tensor {
     }
 }
 
+/// An operator of a chain: its name, its inputs after the first, its attributes.
+type Step = (&'static str, Vec<String>, Vec<Attribute>);
+
 /// The graph so far.
 struct Builder {
     weights: Collect,
@@ -191,18 +194,25 @@ impl Builder {
                 self.add("Unsqueeze", vec![std::mem::replace(&mut inputs[1], kernel.clone()), axes], kernel, vec![]);
                 self.conv(inputs, y, &[output, input, 1, 1], 1, 1, 0);
             }
-            "batch_norm" | "batch_norm_max_pool2d" => {
+            "batch_norm" | "batch_norm_max_pool2d" | "batch_norm_upsample_bilinear" => {
+                let skip = inputs.split_off(3);
                 for key in ["mean", "variance"] {
                     let Some(Setting::Tensor(tensor)) = settings.get(key) else { return Err(no_form(op)) };
                     inputs.push(self.buffer(tensor)?);
                 }
                 let x = inputs.remove(0);
                 let mut steps = vec![("BatchNormalization", inputs, vec![float("epsilon", number("eps")? as f32)])];
+                if op == "batch_norm_upsample_bilinear" {
+                    steps.push(self.doubling("half_pixel"));
+                }
                 if number("relu")? != 0.0 {
                     steps.push(("Relu", vec![], vec![]));
                 }
                 if op == "batch_norm_max_pool2d" {
                     steps.push(("MaxPool", vec![], halving()));
+                }
+                if !skip.is_empty() {
+                    steps.push(("Add", skip, vec![]));
                 }
                 self.chain(x, steps, y);
             }
@@ -220,10 +230,7 @@ impl Builder {
             "upsample_bilinear" => {
                 let rule = if number("align_corners")? == 0.0 { "half_pixel" } else { "align_corners" };
                 let x = inputs.remove(0);
-                // An empty name: no region of interest.
-                let twice = vec![String::new(), self.constant(floats("twice", &[4], &[1.0, 1.0, 2.0, 2.0]))];
-                let how = vec![string("mode", "linear"), string("coordinate_transformation_mode", rule)];
-                let mut steps = vec![("Resize", twice, how)];
+                let mut steps = vec![self.doubling(rule)];
                 if number("relu")? != 0.0 {
                     steps.push(("Relu", vec![], vec![]));
                 }
@@ -274,8 +281,15 @@ impl Builder {
         self.nodes.push(Node { input, output: vec![output], name, op_type: op.to_owned(), attribute });
     }
 
-    /// Operators one after the other: each takes what the one before it made, and further inputs.
-    fn chain(&mut self, mut x: String, steps: Vec<(&str, Vec<String>, Vec<Attribute>)>, y: String) {
+    /// Bilinear upsampling by 2, by a rule for coordinates.
+    fn doubling(&mut self, rule: &str) -> Step {
+        // An empty name: no region of interest.
+        let twice = vec![String::new(), self.constant(floats("twice", &[4], &[1.0, 1.0, 2.0, 2.0]))];
+        ("Resize", twice, vec![string("mode", "linear"), string("coordinate_transformation_mode", rule)])
+    }
+
+    /// Operators one after the other: each takes what the one before it made.
+    fn chain(&mut self, mut x: String, steps: Vec<Step>, y: String) {
         let last = steps.len() - 1;
         for (at, (op, further, attributes)) in steps.into_iter().enumerate() {
             let result = if at == last { y.clone() } else { format!("{y}_{}", op.to_lowercase()) };

@@ -267,7 +267,7 @@ impl Network for Unext {
         stage("bottleneck", &bottleneck)?;
         // Decoder: relu(upsample(bn(conv))) + skip
         let decode = |x: &Tensor, conv: &Conv2d, bn: &BatchNorm2d, skip: &Tensor| {
-            upsample_bilinear_relu(&bn.forward(&conv.forward_to_norm(x, mode)?, mode)?, false, Some(skip))
+            bn.forward_upsample_relu(&conv.forward_to_norm(x, mode)?, skip, mode)
         };
         let sum = decode(&bottleneck, &self.decoder1, &self.dbn1, &t4)?;
         stage("d1_sum", &sum)?;

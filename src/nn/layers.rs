@@ -10,9 +10,6 @@ use crate::tensor::{Device, Tensor};
 /// A function of x, weight, bias, stride and padding.
 type Convolution = fn(&Tensor, &Tensor, Option<&Tensor>, usize, usize) -> Result<Tensor>;
 
-/// A function of x, weight, bias, running statistics and settings.
-type Normalization = fn(&Tensor, &Tensor, &Tensor, &RunningStats<'_>, &BatchNormSettings) -> Result<Tensor>;
-
 /// Convolution, with or without bias. Weight `[k, k, in, out]`.
 #[derive(Debug)]
 pub struct Conv2d {
@@ -219,7 +216,8 @@ impl BatchNorm2d {
     /// # Errors
     /// As [`ops::batch_norm()`].
     pub fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
-        self.by(ops::batch_norm, x, &BatchNormSettings::new(mode))
+        let [weight, bias] = self.affine();
+        ops::batch_norm(x, weight, bias, &self.running(mode), &BatchNormSettings::new(mode))
     }
 
     /// As [`forward`](Self::forward), then a ReLU, in one op.
@@ -227,7 +225,8 @@ impl BatchNorm2d {
     /// # Errors
     /// As [`ops::batch_norm()`].
     pub fn forward_relu(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
-        self.by(ops::batch_norm, x, &BatchNormSettings { relu: true, ..BatchNormSettings::new(mode) })
+        let [weight, bias] = self.affine();
+        ops::batch_norm(x, weight, bias, &self.running(mode), &with_relu(mode))
     }
 
     /// As [`forward_relu`](Self::forward_relu), then max pooling, in one op: x `[N, H, W, C]` -> `[N, H/2, W/2, C]`.
@@ -235,16 +234,35 @@ impl BatchNorm2d {
     /// # Errors
     /// As [`ops::batch_norm_max_pool2d()`].
     pub fn forward_relu_pool(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
-        self.by(ops::batch_norm_max_pool2d, x, &BatchNormSettings { relu: true, ..BatchNormSettings::new(mode) })
+        let [weight, bias] = self.affine();
+        ops::batch_norm_max_pool2d(x, weight, bias, &self.running(mode), &with_relu(mode))
     }
 
-    fn by(&self, op: Normalization, x: &Tensor, settings: &BatchNormSettings) -> Result<Tensor> {
-        if settings.mode == Mode::Train {
+    /// As [`forward`](Self::forward), then bilinear upsampling, a ReLU and the sum with skip, in one op: x `[N, H, W, C]`
+    /// -> `[N, 2H, 2W, C]`.
+    ///
+    /// # Errors
+    /// As [`ops::batch_norm_upsample_bilinear()`].
+    pub fn forward_upsample_relu(&self, x: &Tensor, skip: &Tensor, mode: Mode) -> Result<Tensor> {
+        ops::batch_norm_upsample_bilinear(x, self.affine(), &self.running(mode), &with_relu(mode), skip)
+    }
+
+    /// Weight and bias.
+    fn affine(&self) -> [&Tensor; 2] {
+        [&self.weight.tensor, &self.bias.tensor]
+    }
+
+    /// The running statistics for a forward pass, which is counted if it changes them.
+    fn running(&self, mode: Mode) -> RunningStats<'_> {
+        if mode == Mode::Train {
             self.num_batches_tracked.fetch_add(1, Ordering::Relaxed);
         }
-        let running = RunningStats { mean: &self.running_mean, var: &self.running_var };
-        op(x, &self.weight.tensor, &self.bias.tensor, &running, settings)
+        RunningStats { mean: &self.running_mean, var: &self.running_var }
     }
+}
+
+fn with_relu(mode: Mode) -> BatchNormSettings {
+    BatchNormSettings { relu: true, ..BatchNormSettings::new(mode) }
 }
 
 impl Module for BatchNorm2d {

@@ -487,6 +487,21 @@ impl BatchNormBackward {
             .groups(params.channels as usize)
     }
 
+    /// The gradients, once the sums are there.
+    ///
+    /// # Errors
+    /// As the launch.
+    pub(super) fn finish(&self, gy: &Tensor, sums: Sums, wanted: &mut Wanted<'_>) -> Result<Vec<Option<Tensor>>> {
+        let gx = if wanted.needs(0) {
+            let (gx, accumulate) = wanted.place_to_add(OP, 0, self.of.x.shape())?;
+            self.input(gy, &sums, &gx, accumulate)?;
+            Some(gx)
+        } else {
+            None
+        };
+        Ok(sums.gradients(gx, wanted))
+    }
+
     fn input(&self, gy: &Tensor, sums: &Sums, gx: &Tensor, accumulate: bool) -> Result<()> {
         let Affine { x, weight, bias, mean, variance, params, kernel } = &self.of;
         match gy.device() {
@@ -527,14 +542,7 @@ impl Backward for BatchNormBackward {
     fn backward(&self, gy: &Tensor, wanted: &mut Wanted<'_>) -> Result<Vec<Option<Tensor>>> {
         let sums = Sums::empty(OP, gy, wanted)?;
         self.sums(gy, &sums)?;
-        let gx = if wanted.needs(0) {
-            let (gx, accumulate) = wanted.place_to_add(OP, 0, self.of.x.shape())?;
-            self.input(gy, &sums, &gx, accumulate)?;
-            Some(gx)
-        } else {
-            None
-        };
-        Ok(sums.gradients(gx, wanted))
+        self.finish(gy, sums, wanted)
     }
 
     fn accumulates(&self) -> bool {

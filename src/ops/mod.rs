@@ -18,6 +18,7 @@ pub mod adam;
 pub mod add;
 pub mod batch_norm;
 pub mod batch_norm_max_pool2d;
+pub mod batch_norm_upsample_bilinear;
 pub mod bce_dice;
 mod choice;
 pub mod clip_norm;
@@ -47,6 +48,7 @@ pub use adam::{Adam, adam};
 pub use add::{add, add_assign};
 pub use batch_norm::{BatchNormSettings, Mode, RunningStats, batch_norm};
 pub use batch_norm_max_pool2d::batch_norm_max_pool2d;
+pub use batch_norm_upsample_bilinear::batch_norm_upsample_bilinear;
 pub use bce_dice::{BceDice, Pooling, bce_dice};
 pub use choice::{Kernel, text_hash, use_tuned};
 pub use clip_norm::clip_norm;
@@ -86,6 +88,7 @@ pub const SHADERS: &[Shader] = &[
     add::SHADER,
     batch_norm::SHADER,
     batch_norm_max_pool2d::SHADER,
+    batch_norm_upsample_bilinear::SHADER,
     bce_dice::SHADER,
     clip_norm::SHADER,
     concat::SHADER,
@@ -128,6 +131,7 @@ pub const PLANS: &[plan::Plan] = &[
     add::PLAN,
     batch_norm::PLAN,
     batch_norm_max_pool2d::PLAN,
+    batch_norm_upsample_bilinear::PLAN,
     bce_dice::PLAN,
     clip_norm::PLAN,
     concat::PLAN,
@@ -161,6 +165,11 @@ pub const UNIFORMS: &[(&str, &str, Fields)] = &[
     ("add", "ReduceParams", crate::cpu::add::ReduceParams::FIELDS),
     ("batch_norm", "Params", crate::cpu::batch_norm::BatchNormParams::FIELDS),
     ("batch_norm_max_pool2d", "Params", crate::cpu::batch_norm_max_pool2d::BatchNormMaxPool2dParams::FIELDS),
+    (
+        "batch_norm_upsample_bilinear",
+        "Params",
+        crate::cpu::batch_norm_upsample_bilinear::BatchNormUpsampleBilinearParams::FIELDS,
+    ),
     ("bce_dice", "Params", crate::cpu::bce_dice::BceDiceParams::FIELDS),
     ("clip_norm", "Params", crate::cpu::clip_norm::ClipNormParams::FIELDS),
     ("concat", "Params", crate::cpu::concat::ConcatParams::FIELDS),

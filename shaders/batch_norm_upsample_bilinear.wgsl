@@ -1,0 +1,192 @@
+// Batch normalisation, bilinear upsampling by 2 (half pixel), with or without a ReLU, and the sum with a skip connection, and
+// the gradient of all. Layout NHWC. The statistics, the sums over all chunks and the last step of the gradient are those of
+// batch_norm.wgsl: mean[c] and variance[c], its backward_finalize and backward_input.
+//
+//   forward        u = the four x around an output, weighted by their closeness (lib/bilinear)
+//                  v = (u - mean) * rstd * w + b,   rstd = 1 / sqrt(variance + eps);   y = v + skip, or max(v, 0) + skip
+//   backward_sums  gv[n,iy,ix,c] = sum over the outputs that read (iy,ix) of what of gy comes through the ReLU, weighted;
+//                  per chunk of pixels of x: sum of gv and of gv * xhat,   xhat = (x - mean) * rstd
+//
+// The weights of an output add up to 1, so it is the same whether x is normalised before or u after. A chunk lies within
+// one image, as in batch_norm.wgsl.
+//
+// _v1  forward: one element of y. backward_sums: one invocation walks through a chunk of one channel.
+// _v2  four channels at a time: of a 2x2 block of y, whose corner is a pixel of x. A workgroup takes a chunk (lib/columns).
+// @include flat
+// @include columns
+// @include batch_norm
+// @include bilinear
+
+override WG: u32 = 64u;
+
+struct Params {
+    images: u32,       // of this launch
+    in_h: u32,
+    in_w: u32,
+    image_pixels: u32, // of x
+    channels: u32,
+    chunk: u32,        // pixels of x of a chunk
+    image_chunks: u32,
+    chunks: u32,       // of all images
+    first_chunk: u32,  // of this launch
+    columns: u32,      // v2
+    eps: f32,
+    floor: f32,        // v below this becomes 0: 0 with a ReLU, the lowest f32 without
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+
+fn align_corners() -> bool { return false; }
+
+@group(0) @binding(1) var<storage, read> x: array<f32>;
+@group(0) @binding(2) var<storage, read> skip: array<f32>;
+@group(0) @binding(3) var<storage, read> weight: array<f32>;
+@group(0) @binding(4) var<storage, read> bias: array<f32>;
+@group(0) @binding(5) var<storage, read> mean: array<f32>;
+@group(0) @binding(6) var<storage, read> variance: array<f32>;
+@group(0) @binding(7) var<storage, read_write> y: array<f32>;
+
+/// What the channel of this invocation is normalised with: v = (u - center) * scale + shift.
+var<private> center: f32;
+var<private> rstd: f32;
+var<private> scale: f32;
+var<private> shift: f32;
+
+fn take_channel(c: u32) {
+    center = mean[c];
+    rstd = 1.0 / sqrt(variance[c] + params.eps);
+    scale = weight[c] * rstd;
+    shift = bias[c];
+}
+
+fn normalized(u: f32) -> f32 { return (u - center) * scale + shift; }
+
+@group(0) @binding(1) var<storage, read> x4: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read> skip4: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read> weight4: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read> bias4: array<vec4<f32>>;
+@group(0) @binding(5) var<storage, read> mean4: array<vec4<f32>>;
+@group(0) @binding(6) var<storage, read> variance4: array<vec4<f32>>;
+@group(0) @binding(7) var<storage, read_write> y4: array<vec4<f32>>;
+
+var<private> center4: vec4<f32>;
+var<private> rstd4: vec4<f32>;
+var<private> scale4: vec4<f32>;
+var<private> shift4: vec4<f32>;
+
+fn take_channels(q: u32) {
+    center4 = mean4[q];
+    rstd4 = 1.0 / sqrt(variance4[q] + params.eps);
+    scale4 = weight4[q] * rstd4;
+    shift4 = bias4[q];
+}
+
+fn normalized4(u: vec4<f32>) -> vec4<f32> { return (u - center4) * scale4 + shift4; }
+
+// ---- forward ---------------------------------------------------------------------------------------------------
+
+@compute @workgroup_size(WG)
+fn forward_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    let at = flat_index(gid, groups);
+    if at >= 4u * params.images * params.image_pixels * params.channels { return; }
+    let c = at % params.channels;
+    let pixel = at / params.channels; // (n, oy, ox)
+    let ox = pixel % (2u * params.in_w);
+    let row = pixel / (2u * params.in_w); // (n, oy)
+    let oy = row % (2u * params.in_h);
+    let n = row / (2u * params.in_h);
+    take_channel(c);
+    y[at] = activated(normalized(sample(n, oy, ox, c))) + skip[at];
+}
+
+fn store4(at: u32, u: vec4<f32>) { y4[at] = activated4(normalized4(u)) + skip4[at]; }
+
+@compute @workgroup_size(WG)
+fn forward_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    let quads = params.channels / 4u;
+    let at = flat_index(gid, groups);
+    if at >= params.images * params.image_pixels * quads { return; } // one invocation per vec4 of x
+    let q = at % quads;
+    let pixel = at / quads; // (n, iy, ix)
+    let ix = pixel % params.in_w;
+    let row = pixel / params.in_w; // (n, iy)
+    take_channels(q);
+    let u = block4(row, row % params.in_h, ix, q);
+    let out_w = 2u * params.in_w;
+    let corner = (2u * row * out_w + 2u * ix) * quads + q;
+    store4(corner, u[0]);
+    store4(corner + quads, u[1]);
+    store4(corner + out_w * quads, u[2]);
+    store4(corner + (out_w + 1u) * quads, u[3]);
+}
+
+// ---- backward --------------------------------------------------------------------------------------------------
+
+@group(0) @binding(2) var<storage, read> gy: array<f32>;
+@group(0) @binding(7) var<storage, read_write> gv: array<f32>;
+@group(0) @binding(8) var<storage, read_write> sums: array<f32>; // partials[gv, gv * xhat][c][chunk]
+
+/// The ReLU asks for u. (Without one its floor is so low that everything comes through.)
+fn gates() -> bool { return true; }
+
+fn passed(at: u32, u: f32) -> f32 { return gated(gy[at], normalized(u)); }
+
+@compute @workgroup_size(WG)
+fn backward_sums_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    let at = flat_index(gid, groups);
+    let c = at % params.channels;
+    let chunk = at / params.channels;
+    if chunk >= params.images * params.image_chunks { return; }
+    let range = chunk_range(chunk);
+    take_channel(c);
+    var sum = 0.0;
+    var product = 0.0;
+    for (var p = 0u; p < range.y; p++) {
+        let pixel = range.x + p; // (n, iy, ix)
+        let row = pixel / params.in_w; // (n, iy)
+        let g = gathered(row / params.in_h, row % params.in_h, pixel % params.in_w, c);
+        gv[pixel * params.channels + c] = g;
+        sum += g;
+        product += g * (x[pixel * params.channels + c] - center);
+    }
+    let to = c * params.chunks + params.first_chunk + chunk;
+    sums[to] = sum;
+    sums[to + params.channels * params.chunks] = product * rstd;
+}
+
+@group(0) @binding(2) var<storage, read> gy4: array<vec4<f32>>;
+@group(0) @binding(7) var<storage, read_write> gv4: array<vec4<f32>>;
+
+fn passed4(at: u32, u: vec4<f32>) -> vec4<f32> { return gated4(gy4[at], normalized4(u)); }
+
+@compute @workgroup_size(WG)
+fn backward_sums_v2(
+    @builtin(workgroup_id) wid: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lid: u32,
+) {
+    let quads = params.channels / 4u;
+    let blocks = (quads + params.columns - 1u) / params.columns; // of columns, side by side
+    let group = flat_group(wid, groups);
+    let chunk = group / blocks;
+    if chunk >= params.images * params.image_chunks { return; }
+    let quad = (group % blocks) * params.columns + lid % params.columns;
+    let takes_part = quad < quads; // the last block may be too wide; its idle columns still reach the barriers
+    let range = chunk_range(chunk);
+    let q = min(quad, quads - 1u);
+    let end = select(0u, range.y, takes_part);
+    take_channels(q);
+    var sum = vec4(0.0);
+    var product = vec4(0.0);
+    for (var p = lid / params.columns; p < end; p += WG / params.columns) {
+        let pixel = range.x + p; // (n, iy, ix)
+        let row = pixel / params.in_w; // (n, iy)
+        let g = gathered4(row, row % params.in_h, pixel % params.in_w, q);
+        gv4[pixel * quads + q] = g;
+        sum += g;
+        product += g * (x4[pixel * quads + q] - center4);
+    }
+    sum = column_sum(sum, 0u, params.columns, lid);
+    product = column_sum(product, 1u, params.columns, lid) * rstd4;
+    if takes_part && lid < params.columns { store_sums4(chunk, quad, sum, product); }
+}
