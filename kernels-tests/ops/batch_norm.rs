@@ -3,7 +3,7 @@
 
 use shadegrad::cpu::batch_norm::{self as plain, BatchNormParams, Gate};
 use shadegrad::ops::batch_norm::{BatchNormSettings, forward, kernels};
-use shadegrad::ops::{Kernel, Mode, RunningStats};
+use shadegrad::ops::{Mode, RunningStats};
 use shadegrad::{Device, Gradients, Result, Tape, Tensor};
 
 use super::{Case, Checks, GradientCase, POINTWISE, SUMS, Tolerance, doubles, numbers};
