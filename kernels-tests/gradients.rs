@@ -1,6 +1,7 @@
 //! Every gradient of the plain-Rust twins against finite differences in f64.
 
 use shadegrad::gpu::plan::PlanEvent;
+use shadegrad::nn::{Linear, Parameters};
 use shadegrad::ops::{BatchNormSettings, Mode, RunningStats};
 use shadegrad::{Device, Result, Tape, Tensor};
 
@@ -97,6 +98,40 @@ fn an_input_used_twice_gets_the_sum_of_both_gradients() -> Result<()> {
             let worst = got.iter().zip(&want).map(|(got, want)| (got - want).abs()).fold(0.0, f32::max);
             assert!(worst <= 1e-5 * scale, "{name} {shape:?}: {worst} of {scale}");
         }
+    }
+    Ok(())
+}
+
+/// The gradients of a linear layer's weight and bias for `rows` rows, from a device's own backward pass, and how many
+/// launches added up chunks.
+fn linear_gradients(device: &Device, rows: usize, channels: usize) -> Result<(Parameters, usize)> {
+    let planned = matches!(device, Device::Gpu(context) if context.is_planning());
+    let tensor = |dims: [usize; 2]| match planned {
+        true => device.empty("test", dims),
+        false => device.tensor("test", dims, &ops::numbers(&format!("{dims:?}"), dims[0] * dims[1])),
+    };
+    let mut layer = Linear::new(device, channels, channels)?;
+    let parameters = Parameters::gather(&mut layer, device)?;
+    let tape = Tape::new();
+    let y = layer.forward(&tape.watch(&tensor([rows, channels])?))?;
+    parameters.check(&tape.backward_from(&y, &tensor([rows, channels])?)?)?;
+    let Device::Gpu(context) = device else { return Ok((parameters, 0)) };
+    let sums = |event: &PlanEvent| matches!(event, PlanEvent::Launched(launch) if launch.shader == "sum_chunks");
+    Ok((parameters, context.take_plan().iter().filter(|event| sums(event)).count()))
+}
+
+/// One chunk of rows is the gradient itself, where weight and bias stand one behind the other; else its sums are copied.
+#[test]
+fn one_chunk_needs_no_second_stage() -> Result<()> {
+    for (rows, channels, launches) in [(8, 16, 0), (8, 10, 1), (1000, 16, 1)] {
+        let (_, planned) = linear_gradients(&Device::plan(None)?, rows, channels)?;
+        assert_eq!(planned, launches, "{rows} rows of {channels}");
+        let Some(device) = devices::gpu() else { continue };
+        let of = |device| linear_gradients(device, rows, channels)?.0.gradients.to_vec();
+        let (want, got) = (of(&Device::cpu())?, of(device)?);
+        let scale = want.iter().fold(0.0_f32, |most, g| most.max(g.abs()));
+        let worst = got.iter().zip(&want).map(|(got, want)| (got - want).abs()).fold(0.0, f32::max);
+        assert!(worst <= 1e-5 * scale, "{rows} rows of {channels}: {worst} of {scale}");
     }
     Ok(())
 }

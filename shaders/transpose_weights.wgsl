@@ -9,13 +9,16 @@
 //      d e f   ->   f e d
 //      g h i        c b a
 //
-// One invocation writes one number; a workgroup belongs to one part.
+// One invocation takes 4x4 numbers of a matrix; a workgroup belongs to one part.
 // @include flat
 // @include parts
 
 override WG: u32 = 64u;
 
-const PARTS: u32 = 16u;
+const PARTS: u32 = 32u;
+
+/// Rows and columns of what an invocation takes.
+const BLOCK: u32 = 4u;
 
 struct Part {
     first_group: u32, // its workgroups begin here (lib/parts)
@@ -40,11 +43,28 @@ fn transpose(
 ) {
     let group = flat_group(wid, groups);
     let part = parts[part_of(group)];
-    let at = (group - part.first_group) * WG + lid; // of the result [tap, o, i]
+    let block = (group - part.first_group) * WG + lid; // (tap, block of outputs, block of inputs)
+    let across = (part.inputs + BLOCK - 1u) / BLOCK;
+    let down = (part.outputs + BLOCK - 1u) / BLOCK;
+    let i = (block % across) * BLOCK;
+    let o = (block / across) % down * BLOCK;
+    let tap = block / (across * down);
+    if tap >= part.taps { return; }
     let matrix = part.inputs * part.outputs;
-    if at >= part.taps * matrix { return; }
-    let tap = at / matrix;
-    let o = (at % matrix) / part.inputs;
-    let i = at % part.inputs;
-    turned[part.to + at] = weights[part.source + (part.taps - 1u - tap) * matrix + i * part.outputs + o];
+    let from = part.source + (part.taps - 1u - tap) * matrix;
+    let to = part.to + tap * matrix;
+    var numbers: array<vec4<f32>, BLOCK>; // all are read before the first is written; beyond an edge the last one again
+    for (var row = 0u; row < BLOCK; row++) {
+        let start = from + min(i + row, part.inputs - 1u) * part.outputs;
+        for (var column = 0u; column < BLOCK; column++) {
+            numbers[row][column] = weights[start + min(o + column, part.outputs - 1u)];
+        }
+    }
+    for (var column = 0u; column < BLOCK; column++) {
+        for (var row = 0u; row < BLOCK; row++) {
+            if o + column < part.outputs && i + row < part.inputs {
+                turned[to + (o + column) * part.inputs + i + row] = numbers[row][column];
+            }
+        }
+    }
 }

@@ -11,6 +11,6 @@ fn column_sum(value: vec4<f32>, slot: u32, columns: u32, lid: u32) -> vec4<f32> 
     tile_columns[slot * WG + lid] = value;
     workgroupBarrier(); // every value is in the tile
     var total = vec4(0.0);
-    for (var at = lid % columns; at < WG; at += max(columns, 1u)) { total += tile_columns[slot * WG + at]; }
+    for (var at = lid & (columns - 1u); at < WG; at += max(columns, 1u)) { total += tile_columns[slot * WG + at]; }
     return total;
 }

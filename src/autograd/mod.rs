@@ -155,15 +155,37 @@ impl<'a> Wanted<'a> {
         }
     }
 
-    /// Adds up a table of partial sums into gradients, as [`sum_chunks`](sum_chunks::sum_chunks). Gradients that only the
+    /// A table `[chunks, width]` for partial sums, which [`sum_chunks`](Self::sum_chunks) then adds up into gradients. A
+    /// single chunk may be the gradients themselves.
+    ///
+    /// # Errors
+    /// As [`Device::empty`] and [`sum_chunks`](sum_chunks::sum_chunks).
+    pub fn chunk_table(&self, op: &'static str, shape: [usize; 2], gradients: &[&Tensor]) -> Result<Tensor> {
+        let [chunks, width] = shape;
+        match (sum_chunks::as_table(width, gradients), self.pass) {
+            (Some(table), _) if chunks == 1 => Ok(table),
+            (_, Some(pass)) if self.can_wait(gradients) => pass.borrow_mut().sums.table(self.device, shape),
+            _ => self.device.empty(op, shape),
+        }
+    }
+
+    /// Whether only the optimizer reads the gradients.
+    fn can_wait(&self, gradients: &[&Tensor]) -> bool {
+        gradients.iter().all(|gradient| self.placed.iter().any(|place| place.same_place(gradient)))
+    }
+
+    /// Adds up a [table](Self::chunk_table) of partial sums into gradients, as [`sum_chunks`](sum_chunks::sum_chunks). Gradients that only the
     /// optimizer reads are summed later, together with those of other ops.
     ///
     /// # Errors
     /// As [`sum_chunks`](sum_chunks::sum_chunks).
     pub fn sum_chunks(&self, table: &Tensor, gradients: &[&Tensor]) -> Result<()> {
-        let can_wait = gradients.iter().all(|gradient| self.placed.iter().any(|place| place.same_place(gradient)));
+        let (_, width) = table.shape().rows("sum_chunks")?;
+        if sum_chunks::as_table(width, gradients).is_some_and(|place| place.same_place(table)) {
+            return Ok(()); // the first stage wrote the gradients themselves
+        }
         match self.pass {
-            Some(pass) if can_wait => pass.borrow_mut().sums.add(table, gradients),
+            Some(pass) if self.can_wait(gradients) => pass.borrow_mut().sums.add(table, gradients),
             _ => sum_chunks::sum_chunks(table, gradients),
         }
     }

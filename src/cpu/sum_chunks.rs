@@ -7,29 +7,28 @@ uniform! {
     Part {
         /// The first workgroup on the GPU.
         first_group: u32,
-        /// Number of the table.
+        /// Place of the first column in the first row of the table.
         source: u32,
         /// Columns of the table.
         width: u32,
-        /// The first column.
-        first: u32,
         /// Columns.
         count: u32,
         /// Rows of the table.
         chunks: u32,
-        /// Invocations that share a column on the GPU.
-        lanes: u32,
+        /// Log2 of the columns that stand side by side in a workgroup of the GPU.
+        shift: u32,
         /// Place of the first sum.
         to: u32,
+        /// Fills up the struct.
+        unused: u32,
     }
 }
 
-/// `sums[i]` = sum over chunks of `table[chunk, first + i]`.
-pub fn sums<T: Real>(p: &Part, table: &[T], sums: &mut [T]) {
-    let (first, count) = (p.first as usize, p.count as usize);
-    let sums = &mut sums[p.to as usize..][..count];
+/// `sums[to + i]` = sum over chunks of `tables[source + chunk * width + i]`.
+pub fn sums<T: Real>(p: &Part, tables: &[T], sums: &mut [T]) {
+    let sums = &mut sums[p.to as usize..][..p.count as usize];
     sums.fill(T::zero());
-    for row in table.chunks_exact(p.width as usize).take(p.chunks as usize) {
-        sums.iter_mut().zip(&row[first..first + count]).for_each(|(sum, partial)| *sum += *partial);
+    for row in tables[p.source as usize..].chunks(p.width as usize).take(p.chunks as usize) {
+        sums.iter_mut().zip(row).for_each(|(sum, partial)| *sum += *partial);
     }
 }

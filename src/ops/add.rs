@@ -266,7 +266,7 @@ pub(super) fn sum_pixels(gy: &Tensor, g: &Tensor, wanted: &Wanted<'_>) -> Result
     let stages = stages(extents(gy.shape()), [1, 1, 1, g.len()]);
     match stages.first() {
         Some((_, params)) if gy.device().image_ranges(OP, &[gy])?.len() == 1 => {
-            let table = g.device().empty(OP, [params.parts as usize, g.len()])?;
+            let table = wanted.chunk_table(OP, [params.parts as usize, g.len()], &[g])?;
             run_stage(params, gy, &table)?;
             wanted.sum_chunks(&table, &[g])
         }

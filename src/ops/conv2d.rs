@@ -52,7 +52,7 @@ use std::sync::Arc;
 
 use super::choice::{Kernel, choose};
 use super::plan::Plan;
-use super::{Tile, Version, chunks_with_room, winograd};
+use super::{Tile, Version, chunks_with_room, filling_invocations, winograd};
 use crate::autograd::{Backward, Kept, Setting, Wanted, record};
 use crate::cpu::conv2d::{self as plain, Conv2dParams};
 use crate::debug::observed;
@@ -415,8 +415,9 @@ pub(super) fn weight_gradient(
     kernel: WeightKernel,
     wanted: &Wanted<'_>,
 ) -> Result<()> {
-    match partial_sums(p, x, gy, kernel)? {
-        Some(table) => wanted.sum_chunks(&table, &[Some(gw), gb].into_iter().flatten().collect::<Vec<_>>()),
+    let gradients: Vec<&Tensor> = [Some(gw), gb].into_iter().flatten().collect();
+    match partial_sums(p, [x, gy], &gradients, kernel, wanted)? {
+        Some(table) => wanted.sum_chunks(&table, &gradients),
         None => {
             let mut gb = gb.map(Tensor::f32s_mut);
             plain::backward_weight(p, &x.f32s(), &gy.f32s(), &mut gw.f32s_mut(), gb.as_deref_mut());
@@ -427,7 +428,13 @@ pub(super) fn weight_gradient(
 
 /// The first stage of the weight gradient: a table `[chunks, weights and biases]`; `None` on the CPU, which needs no
 /// stages.
-fn partial_sums(p: &Conv2dParams, x: &Tensor, gy: &Tensor, kernel: WeightKernel) -> Result<Option<Tensor>> {
+fn partial_sums(
+    p: &Conv2dParams,
+    [x, gy]: [&Tensor; 2],
+    gradients: &[&Tensor],
+    kernel: WeightKernel,
+    wanted: &Wanted<'_>,
+) -> Result<Option<Tensor>> {
     let device = x.device();
     let Device::Gpu(context) = device else { return Ok(None) };
     let rows = (p.kernel_h * p.kernel_w * p.in_c) as usize;
@@ -435,15 +442,15 @@ fn partial_sums(p: &Conv2dParams, x: &Tensor, gy: &Tensor, kernel: WeightKernel)
     let tiles = (rows / in_row_tile + 1) * (p.out_c as usize / in_col_tile);
     let ranges = device.image_ranges(OP, &[x, gy])?;
     let image_rows: usize = ranges.iter().map(|range| range.len() * p.out_h as usize).max().unwrap_or(1);
-    // Enough chunks to fill a GPU, as long as their partial sums stay small.
+    // Enough chunks to fill the device, as long as their partial sums stay small.
     let partial_len = (rows + 1) * p.out_c as usize;
     let most = chunks_with_room(context, partial_len, ranges.len());
-    let wanted = (INVOCATIONS / tiles.max(1)).clamp(1, most).min(image_rows);
-    let chunk_rows = image_rows.div_ceil(wanted);
+    let enough = (filling_invocations(context) / tiles.max(1)).clamp(1, most).min(image_rows);
+    let chunk_rows = image_rows.div_ceil(enough);
     let block_rows = (BLOCK_PIXELS / p.out_w as usize).max(1);
     let counts: Vec<usize> = ranges.iter().map(|range| (range.len() * p.out_h as usize).div_ceil(chunk_rows)).collect();
     let total: usize = counts.iter().sum();
-    let partial = device.empty(OP, [total, partial_len])?;
+    let partial = wanted.chunk_table(OP, [total, partial_len], gradients)?;
     let mut first = 0;
     for (images, chunks) in ranges.iter().zip(&counts) {
         let params = Conv2dParams {
@@ -468,8 +475,6 @@ fn partial_sums(p: &Conv2dParams, x: &Tensor, gy: &Tensor, kernel: WeightKernel)
     Ok(Some(partial))
 }
 
-/// Invocations that fill a large GPU.
-const INVOCATIONS: usize = 32768;
 /// Pixels summed before they are added to the rest.
 const BLOCK_PIXELS: usize = 512;
 

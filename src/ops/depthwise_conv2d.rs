@@ -222,7 +222,7 @@ impl DepthwiseConv2dBackward {
                     chunk_rows *= 2;
                 }
                 let chunks = chunks_with(chunk_rows);
-                let partials = gy.device().empty(OP, [chunks as usize, width])?;
+                let partials = wanted.chunk_table(OP, [chunks as usize, width], &[gw, gb])?;
                 let mut first_chunk = 0;
                 for images in &ranges {
                     let (x, gy) = (x.images(images), gy.images(images));

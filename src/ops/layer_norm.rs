@@ -246,7 +246,7 @@ impl LayerNormBackward {
                 // Each range begins a chunk of its own.
                 let chunks_of = |range: &Range<usize>| (range.len() as u32).div_ceil(params.chunk);
                 let chunks: u32 = ranges.iter().map(chunks_of).sum();
-                let partials = gy.device().empty(OP, [chunks as usize, 2 * channels])?;
+                let partials = wanted.chunk_table(OP, [chunks as usize, 2 * channels], &[gw, gb])?;
                 let entry = entry(*version, "backward_sums_v1", "backward_sums_v2");
                 let mut first_chunk = 0;
                 for range in &ranges {

@@ -74,6 +74,12 @@ pub use upsample_bilinear::{UpsampleSettings, upsample_bilinear, upsample_biline
 
 use crate::gpu::{Context, Shader};
 
+/// Invocations that keep all of a device busy: a large GPU, or the few cores that software runs on. Weight gradients are
+/// summed in no more chunks than that takes, since the partial sums of each are written and read again.
+fn filling_invocations(context: &Context) -> usize {
+    if context.facts().software { 2048 } else { 32768 }
+}
+
 /// Chunks that each of `ranges` launches of a weight gradient may sum separately, if a chunk's partial sums are
 /// `partial_len` numbers: together they stay within 16 MiB and within one binding, as long as that leaves one chunk.
 fn chunks_with_room(context: &Context, partial_len: usize, ranges: usize) -> usize {

@@ -14,14 +14,17 @@
 //! layer_norm backward_sums --> table [chunks, weights + biases] --+
 //! ```
 //!
-//! A gradient that only the optimizer will read can wait: [`ChunkSums`] collects tables until a launch is full. That
-//! saves a launch, a few microseconds of an idle GPU, for most layers.
+//! A gradient that only the optimizer will read can wait: [`ChunkSums`] collects tables, in one piece of memory, until
+//! that is full. It saves a launch, a few microseconds of an idle GPU, for most layers.
+//!
+//! A table of a single chunk needs no sum, if the gradients stand one after the other as its columns do: then the first
+//! stage writes them itself ([`as_table`]).
 //!
 //! Shapes: table `[chunks, width]`; gradients one after the other in its columns.
 //!
 //! Versions: one.
 //!
-//! Launches: 1 for up to six tables.
+//! Launches: 1 for up to 64 gradients whose tables stand in one buffer.
 //!
 //! # Files
 //! - [`shaders/sum_chunks.wgsl`](../../../../../shaders/sum_chunks.wgsl), below
@@ -42,7 +45,7 @@ use crate::cpu::sum_chunks::{self as plain, Part};
 use crate::debug::observed;
 use crate::gpu::shader::shader;
 use crate::gpu::{Shader, WORKGROUP};
-use crate::tensor::{Device, Tensor};
+use crate::tensor::{Device, Shape, Tensor};
 use crate::{Error, Result};
 
 const OP: &str = "sum_chunks";
@@ -57,10 +60,15 @@ pub(super) const PLAN: Plan = Plan {
     },
 };
 
-/// Tables of one launch; with the gradients they are the storage buffers that WebGPU promises.
-const TABLES: usize = 6;
 /// Parts of one launch, as in the shader.
-const PARTS: usize = 12;
+const PARTS: usize = 64;
+/// Columns that an invocation adds up, as in the shader.
+const COLUMNS: usize = 4;
+/// A binding may begin at any multiple of so many numbers (256 bytes).
+const ALIGNMENT: usize = 64;
+/// Bytes of the first piece of memory for tables, and of the largest one. A backward pass begins where most memory is in
+/// use, so it starts with a small piece, and each is four times the one before.
+const ARENA_BYTES: [usize; 2] = [256 << 10, 32 << 20];
 
 /// Adds up the rows of a table `[chunks, width]`. Its columns are dealt out to `gradients`, in their order; a table may be
 /// wider than they are together.
@@ -87,21 +95,66 @@ pub fn sum_chunks(table: &Tensor, gradients: &[&Tensor]) -> Result<()> {
     })
 }
 
-/// Sums that are still to be made.
+/// The table of one chunk whose columns are these gradients: there is one if they stand one after the other.
+pub(crate) fn as_table(width: usize, gradients: &[&Tensor]) -> Option<Tensor> {
+    let table = Tensor::span(gradients)?;
+    let mut first = 0;
+    let follows = |gradient: &&Tensor| {
+        let place = table.view(first, gradient.shape());
+        first += gradient.len();
+        place.same_place(gradient)
+    };
+    (table.len() == width && gradients.iter().all(follows)).then(|| table.view(0, [1, width].into()))
+}
+
+/// Sums that are still to be made, and the memory for their tables.
 #[derive(Debug, Default)]
 pub struct ChunkSums {
     waiting: Vec<Waiting>,
+    /// Where the tables stand until they are added up.
+    arena: Option<Tensor>,
+    /// Numbers of the arena that are taken.
+    taken: usize,
+    /// Bytes of the last arena.
+    arena_bytes: usize,
 }
 
 /// Columns of a table, and the gradient that is their sum.
 #[derive(Debug)]
 struct Waiting {
+    /// `[chunks, width]`.
     table: Tensor,
     first: usize,
     gradient: Tensor,
 }
 
 impl ChunkSums {
+    /// A table for [`add`](Self::add), beside the others that wait; makes their sums first if there is no room for it.
+    ///
+    /// # Errors
+    /// As [`Device::empty`] and [`launch`](Self::launch).
+    pub fn table(&mut self, device: &Device, shape: [usize; 2]) -> Result<Tensor> {
+        let shape = Shape::from(shape);
+        let arena = match self.arena.take() {
+            Some(arena) if self.taken + shape.len() <= arena.len() => arena,
+            _ => {
+                self.launch()?;
+                let [least, most] = ARENA_BYTES;
+                let usual = (4 * self.arena_bytes).clamp(least, most);
+                let room = match device {
+                    Device::Gpu(context) => usual.min(context.max_binding_bytes() as usize),
+                    Device::Cpu(_) => usual,
+                };
+                self.arena_bytes = room.max(4 * shape.len());
+                device.empty(OP, [self.arena_bytes / 4])?
+            }
+        };
+        let table = arena.view(self.taken, shape);
+        self.taken += shape.len().next_multiple_of(ALIGNMENT);
+        self.arena = Some(arena);
+        Ok(table)
+    }
+
     /// As [`sum_chunks`], but made when a launch is full, or by [`launch`](Self::launch).
     ///
     /// # Errors
@@ -125,28 +178,20 @@ impl ChunkSums {
         Ok(())
     }
 
-    /// Whether one launch can make this sum too: its gradient must lie in the same buffer as the others, and all of them
-    /// within one binding.
+    /// Whether one launch can make this sum too: its table must lie in the same buffer as the others, and so must its
+    /// gradient, each within one binding.
     fn has_room(&self, next: &Waiting) -> bool {
-        let Some(first) = self.waiting.first() else { return true };
-        let places: Vec<&Tensor> = self.waiting.iter().chain([next]).map(|waiting| &waiting.gradient).collect();
-        let fits = match (first.table.device(), Tensor::span(&places)) {
-            (Device::Gpu(context), Some(span)) => span.bytes() <= context.max_binding_bytes(),
-            (Device::Cpu(_), Some(_)) | (_, None) => false,
-        };
-        let known = self.waiting.iter().any(|waiting| waiting.table.same_place(&next.table));
-        fits && self.waiting.len() < PARTS && (known || self.tables().len() < TABLES)
-    }
-
-    /// Each table once.
-    fn tables(&self) -> Vec<&Tensor> {
-        let mut tables: Vec<&Tensor> = Vec::new();
-        for Waiting { table, .. } in &self.waiting {
-            if !tables.iter().any(|known| known.same_place(table)) {
-                tables.push(table);
-            }
+        if self.waiting.is_empty() {
+            return true;
         }
-        tables
+        let all = || self.waiting.iter().chain([next]);
+        let fits = |span: Option<Tensor>| match (next.table.device(), span) {
+            (Device::Gpu(context), Some(span)) => span.bytes() <= context.max_binding_bytes(),
+            (Device::Cpu(_), _) | (_, None) => false,
+        };
+        self.waiting.len() < PARTS
+            && fits(Tensor::span(&all().map(|waiting| &waiting.table).collect::<Vec<_>>()))
+            && fits(Tensor::span(&all().map(|waiting| &waiting.gradient).collect::<Vec<_>>()))
     }
 
     /// Makes all sums that wait.
@@ -154,40 +199,45 @@ impl ChunkSums {
     /// # Errors
     /// As the launch.
     pub fn launch(&mut self) -> Result<()> {
-        let places: Vec<&Tensor> = self.waiting.iter().map(|waiting| &waiting.gradient).collect();
-        let Some(span) = Tensor::span(&places) else { return Ok(()) };
-        let tables = self.tables();
+        // What is launched later may use the memory again: launches run in their order.
+        (self.arena, self.taken) = (None, 0);
+        let waiting = std::mem::take(&mut self.waiting);
+        let tables = Tensor::span(&waiting.iter().map(|waiting| &waiting.table).collect::<Vec<_>>());
+        let sums = Tensor::span(&waiting.iter().map(|waiting| &waiting.gradient).collect::<Vec<_>>());
+        let (Some(tables), Some(sums)) = (tables, sums) else { return Ok(()) };
         let mut parts = [Part { first_group: u32::MAX, ..bytemuck::Zeroable::zeroed() }; PARTS];
         let mut groups = 0;
-        for (part, Waiting { table, first, gradient }) in parts.iter_mut().zip(&self.waiting) {
+        for (part, Waiting { table, first, gradient }) in parts.iter_mut().zip(&waiting) {
             let (chunks, width) = table.shape().rows(OP)?;
-            let lanes = (chunks / 4).next_power_of_two().min(8); // 8 columns of 4 bytes are a whole sector
+            let columns = side_by_side(gradient.len(), chunks);
             *part = Part {
                 first_group: groups as u32,
-                source: tables.iter().position(|known| known.same_place(table)).unwrap_or(0) as u32,
+                source: (table.distance(&tables) + first) as u32,
                 width: width as u32,
-                first: *first as u32,
                 count: gradient.len() as u32,
                 chunks: chunks as u32,
-                lanes: lanes as u32,
-                to: ((gradient.byte_offset() - span.byte_offset()) / 4) as u32,
+                shift: columns.ilog2(),
+                to: gradient.distance(&sums) as u32,
+                unused: 0,
             };
-            groups += gradient.len().div_ceil(WORKGROUP / lanes);
+            groups += gradient.len().div_ceil(COLUMNS * columns);
         }
-        match span.device() {
-            Device::Gpu(_) => {
-                // Bindings that no part reads still need a tensor; one number of it, so that no bytes are counted for them.
-                let unread = tables[0].view(0, [1].into());
-                let bound = (0..TABLES).map(|index| tables.get(index).copied().unwrap_or(&unread));
-                SHADER.entry("sums").params(&parts).reads(bound).writes([&span]).groups(groups)?;
-            }
+        match sums.device() {
+            Device::Gpu(_) => SHADER.entry("sums").params(&parts).reads([&tables]).writes([&sums]).groups(groups)?,
             Device::Cpu(_) => {
-                for (part, Waiting { table, .. }) in parts.iter().zip(&self.waiting) {
-                    plain::sums(part, &table.f32s(), &mut span.f32s_mut());
+                for part in &parts[..waiting.len()] {
+                    plain::sums(part, &tables.f32s(), &mut sums.f32s_mut());
                 }
             }
         }
-        self.waiting.clear();
         Ok(())
     }
+}
+
+/// Columns that stand side by side in a workgroup, for a part of `count` columns. The lanes below share the chunks: about
+/// four chunks each, but no more lanes than leave 8 columns (32 bytes, a sector) or all there are.
+fn side_by_side(count: usize, chunks: usize) -> usize {
+    let lanes = (chunks / 4).next_power_of_two();
+    let least = count.div_ceil(COLUMNS).next_power_of_two().min(8);
+    (WORKGROUP / lanes.min(WORKGROUP)).max(least)
 }

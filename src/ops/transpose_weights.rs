@@ -19,7 +19,7 @@
 //!
 //! Versions: one.
 //!
-//! Launches: 1 for up to sixteen weights of one model.
+//! Launches: 1 for up to 32 weights of one model.
 //!
 //! # Files
 //! - [`shaders/transpose_weights.wgsl`](../../../../../shaders/transpose_weights.wgsl), below
@@ -49,7 +49,9 @@ pub(super) const PLAN: Plan =
     Plan { op: OP, rules: &[], run: |on| transpose_weights(&[&on.constant(on.sizes.shape)?]).map(|_| None) };
 
 /// Weights of one launch, as in the shader.
-const PARTS: usize = 16;
+const PARTS: usize = 32;
+/// Rows and columns of what an invocation takes, as in the shader.
+const BLOCK: usize = 4;
 /// Bytes that the weights turned ahead of their use may take, unless one alone takes more.
 const AHEAD_BYTES: u64 = 16 << 20;
 /// A binding may begin at any multiple of so many numbers (256 bytes).
@@ -105,7 +107,7 @@ fn launch(weights: &[&Tensor]) -> Result<Vec<Tensor>> {
         };
         *part = Part {
             first_group: groups as u32,
-            source: ((weight.byte_offset() - span.byte_offset()) / 4) as u32,
+            source: weight.distance(&span) as u32,
             to: to as u32,
             taps: leading.iter().product::<usize>() as u32,
             inputs: *inputs as u32,
@@ -113,7 +115,8 @@ fn launch(weights: &[&Tensor]) -> Result<Vec<Tensor>> {
             ..*part
         };
         places.push((to, Shape::new(&[leading, &[*outputs, *inputs]].concat())?));
-        groups += weight.len().div_ceil(WORKGROUP);
+        let blocks = part.taps as usize * inputs.div_ceil(BLOCK) * outputs.div_ceil(BLOCK);
+        groups += blocks.div_ceil(WORKGROUP);
         to += weight.len().next_multiple_of(ALIGNMENT);
     }
     let turned = span.device().empty(OP, [to])?;

@@ -225,6 +225,11 @@ impl Tensor {
         together.then(|| first.view(0, [end - first.offset].into()))
     }
 
+    /// How many numbers it begins after `start`, which begins before it in the same buffer.
+    pub(crate) fn distance(&self, start: &Self) -> usize {
+        self.offset - start.offset
+    }
+
     /// True if no other handle shares the numbers: then they may be changed in place.
     pub(crate) fn is_sole_owner(&self) -> bool {
         match &self.storage {
