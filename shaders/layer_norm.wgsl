@@ -5,6 +5,8 @@
 //   backward_sums   per chunk of rows: sum of gy * xhat and of gy, for each channel; sum_chunks.wgsl adds the chunks up,
 //                   which makes gw[c] and gb[c]
 //
+//   backward        both of them in one pass over x and gy
+//
 // The variance is the mean of (x - mean)^2 in a second pass over the row, which is still in the cache.
 //
 // _v1  one invocation computes one row; backward_sums: a chunk of rows of one channel.
@@ -14,8 +16,8 @@
 //        | v4 | v4 | v4 | v4 |          column, column + columns, ... of its row;
 //        +----+----+----+----+   row 1  then the columns are added up.
 //        | v4 | v4 | v4 | v4 |
-//        +----+----+----+----+   backward_sums: the rows of the table walk down a chunk and are added up
-//                                (lib/columns); blocks of `columns` vectors stand side by side.
+//        +----+----+----+----+   backward: the rows of the table walk down a chunk. Each invocation keeps the sums of its
+//                                channels; in the end those of the rows are added up (lib/columns).
 // @include flat
 // @include columns
 
@@ -26,7 +28,7 @@ struct Params {
     channels: u32,
     chunk: u32,       // rows of a chunk
     first_chunk: u32, // of this launch
-    columns: u32,     // v2: a power of two up to WG
+    columns: u32,     // v2: a power of two up to WG, at least channels / 4 / VECTORS
     accumulate: u32,  // 1 if gx is added to what stands there
     eps: f32,
 }
@@ -145,40 +147,6 @@ fn backward_input_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num
     }
 }
 
-@group(0) @binding(2) var<storage, read> gy4: array<vec4<f32>>;
-@group(0) @binding(4) var<storage, read> input_weight4: array<vec4<f32>>;
-@group(0) @binding(5) var<storage, read_write> gx4: array<vec4<f32>>;
-
-@compute @workgroup_size(WG)
-fn backward_input_v2(
-    @builtin(workgroup_id) wid: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lid: u32,
-) {
-    let quads = params.channels / 4u;
-    let column = lid % params.columns;
-    let row = flat_group(wid, groups) * (WG / params.columns) + lid / params.columns;
-    let end = select(0u, quads, row < params.rows);
-    let start = min(row, params.rows - 1u) * quads;
-    let mean = vec4(statistics[min(row, params.rows - 1u)].x);
-    let rstd = statistics[min(row, params.rows - 1u)].y;
-    var sum = vec4(0.0);
-    var product = vec4(0.0);
-    for (var q = column; q < end; q += params.columns) {
-        let g = gy4[start + q] * input_weight4[q];
-        sum += g;
-        product += g * (x4[start + q] - mean);
-    }
-    let totals = row_sum(vec2(components(sum), components(product)), 0u, lid) / f32(params.channels);
-    let slope = totals.y * rstd * rstd;
-    for (var q = column; q < end; q += params.columns) {
-        let g = gy4[start + q] * input_weight4[q];
-        var result = rstd * (g - vec4(totals.x) - (x4[start + q] - mean) * slope);
-        if params.accumulate == 1u { result += gx4[start + q]; }
-        gx4[start + q] = result;
-    }
-}
-
 @group(0) @binding(4) var<storage, read_write> partials: array<f32>; // [chunk][gy * xhat, gy][c]
 
 @compute @workgroup_size(WG)
@@ -199,35 +167,71 @@ fn backward_sums_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_
     partials[to + params.channels] = sum;
 }
 
-@group(0) @binding(4) var<storage, read_write> partials4: array<vec4<f32>>;
+/// Vectors of a row that one invocation takes in `backward_v2`, at most.
+const VECTORS: u32 = 8u;
+
+@group(0) @binding(2) var<storage, read> gy4: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read> input_weight4: array<vec4<f32>>;
+@group(0) @binding(5) var<storage, read_write> gx4: array<vec4<f32>>;
+@group(0) @binding(6) var<storage, read_write> partials4: array<vec4<f32>>;
 
 @compute @workgroup_size(WG)
-fn backward_sums_v2(
+fn backward_v2(
     @builtin(workgroup_id) wid: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) lid: u32,
 ) {
     let quads = params.channels / 4u;
-    let blocks = (quads + params.columns - 1u) / params.columns; // of columns, side by side
-    let group = flat_group(wid, groups);
-    let chunk = group / blocks;
+    let column = lid % params.columns;
+    let chunk = flat_group(wid, groups);
     let first = chunk * params.chunk;
     if first >= params.rows { return; }
-    let quad = (group % blocks) * params.columns + lid % params.columns;
-    let inside = quad < quads; // the last block may be too wide; its idle columns still reach the barriers
-    let end = select(0u, min(first + params.chunk, params.rows), inside);
-    var product = vec4(0.0);
-    var sum = vec4(0.0);
-    for (var r = first + lid / params.columns; r < end; r += WG / params.columns) {
-        let g = gy4[r * quads + quad];
-        product += g * ((x4[r * quads + quad] - vec4(statistics[r].x)) * statistics[r].y);
-        sum += g;
+    let end = min(first + params.chunk, params.rows);
+    var product: array<vec4<f32>, VECTORS>; // sums over rows of gy * xhat, and of gy
+    var sum: array<vec4<f32>, VECTORS>;
+    for (var top = first; top < end; top += WG / params.columns) {
+        let row = min(top + lid / params.columns, end - 1u);
+        let inside = top + lid / params.columns < end; // idle rows of the last step still reach the barriers
+        let start = row * quads;
+        let mean = vec4(statistics[row].x);
+        let rstd = statistics[row].y;
+        var row_g = vec4(0.0);
+        var row_product = vec4(0.0);
+        for (var k = 0u; k < VECTORS; k++) {
+            let q = column + k * params.columns;
+            if inside && q < quads {
+                let grad = gy4[start + q];
+                let g = grad * input_weight4[q];
+                let xhat = (x4[start + q] - mean) * rstd;
+                product[k] += grad * xhat;
+                sum[k] += grad;
+                row_g += g;
+                row_product += g * xhat;
+            }
+        }
+        let means = row_sum(vec2(components(row_g), components(row_product)), 0u, lid) / f32(params.channels);
+        for (var k = 0u; k < VECTORS; k++) {
+            let q = column + k * params.columns;
+            if inside && q < quads {
+                let xhat = (x4[start + q] - mean) * rstd;
+                let g = gy4[start + q] * input_weight4[q];
+                var result = rstd * (g - vec4(means.x) - xhat * means.y);
+                if params.accumulate == 1u { result += gx4[start + q]; }
+                gx4[start + q] = result;
+            }
+        }
+        workgroupBarrier(); // everyone has read the sums of these rows before those of the next ones come
     }
-    product = column_sum(product, 0u, params.columns, lid);
-    sum = column_sum(sum, 1u, params.columns, lid);
-    if inside && lid < params.columns {
-        let to = (params.first_chunk + chunk) * 2u * quads + quad;
-        partials4[to] = product;
-        partials4[to + quads] = sum;
+    let to = (params.first_chunk + chunk) * 2u * quads;
+    for (var k = 0u; k < VECTORS; k++) {
+        if k * params.columns < quads {
+            let q = column + k * params.columns;
+            let all_products = column_sum(product[k], 0u, params.columns, lid);
+            let all_sums = column_sum(sum[k], 1u, params.columns, lid);
+            if lid < params.columns && q < quads {
+                partials4[to + q] = all_products;
+                partials4[to + quads + q] = all_sums;
+            }
+        }
     }
 }

@@ -51,11 +51,11 @@ fn transpose(
     let tap = block / (across * down);
     if tap >= part.taps { return; }
     let matrix = part.inputs * part.outputs;
-    let from = part.source + (part.taps - 1u - tap) * matrix;
+    let source = part.source + (part.taps - 1u - tap) * matrix;
     let to = part.to + tap * matrix;
     var numbers: array<vec4<f32>, BLOCK>; // all are read before the first is written; beyond an edge the last one again
     for (var row = 0u; row < BLOCK; row++) {
-        let start = from + min(i + row, part.inputs - 1u) * part.outputs;
+        let start = source + min(i + row, part.inputs - 1u) * part.outputs;
         for (var column = 0u; column < BLOCK; column++) {
             numbers[row][column] = weights[start + min(o + column, part.outputs - 1u)];
         }

@@ -1,6 +1,6 @@
-//! Layer normalisation over channels: forward, the gradient of x, and the sums that are the gradients of the parameters.
+//! Layer normalisation over channels: forward, and the gradients of x and of the parameters, in version 2 together.
 
-use shadegrad::ops::layer_norm;
+use shadegrad::ops::{Version, layer_norm};
 use shadegrad::{Result, Tape, Tensor};
 
 use super::{BenchCase, Cost, IMAGES, Layer, Work, versions};
@@ -10,7 +10,7 @@ pub const FORM: &str = IMAGES;
 pub fn cases(layer: &Layer) -> Result<Vec<BenchCase>> {
     let (x, elements) = (layer.x, layer.elements());
     let mut cases = Vec::new();
-    for &version in versions(x.last().is_multiple_of(4)) {
+    for &version in versions(layer_norm::takes_v2(x.last())) {
         let cost = Cost::of(7.0 * elements, 2.0 * elements);
         cases.push(BenchCase::new(layer, FORM, "forward", version.name(), cost, move |device| {
             let (x, weight) = (device.zeros("bench", x)?, device.zeros("bench", [x.last()])?);
@@ -26,8 +26,16 @@ pub fn cases(layer: &Layer) -> Result<Vec<BenchCase>> {
             }));
         };
         let (input, sums) = (Cost::of(11.0 * elements, 3.0 * elements), Cost::of(6.0 * elements, 2.0 * elements));
-        gradient("backward_input", input, |tape, x, weight| [tape.watch_input(&x), weight]);
-        gradient("backward_sums", sums, |tape, x, weight| [x, tape.watch_input(&weight)]);
+        match version {
+            Version::V1 => {
+                gradient("backward_input", input, |tape, x, weight| [tape.watch_input(&x), weight]);
+                gradient("backward_sums", sums, |tape, x, weight| [x, tape.watch_input(&weight)]);
+            }
+            Version::V2 => {
+                let cost = Cost::of(17.0 * elements, 3.0 * elements);
+                gradient("backward", cost, |tape, x, weight| [tape.watch_input(&x), tape.watch_input(&weight)]);
+            }
+        }
     }
     Ok(cases)
 }

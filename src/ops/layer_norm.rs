@@ -18,14 +18,14 @@
 //!     +----+----+----+----+   ..     then the columns are added up through workgroup memory
 //! ```
 //!
-//! In v2 `columns` invocations share a row, a workgroup takes 64 / columns rows. For gw and gb the rows of the table
-//! walk down a chunk of rows and are added up; a second launch adds the chunks.
+//! In v2 `columns` invocations share a row, a workgroup takes 64 / columns rows. In the gradient the rows of the table walk
+//! down a chunk of rows, so that one pass over x and gy makes gx and the partial sums of gw and gb.
 //!
 //! Shapes: x, y `[.., C]`, weight and bias `[C]`.
 //!
 //! Versions: v1 (a row per invocation), v2 (invocations share a row).
 //!
-//! Launches: 1 forward; backward 1 for x, 1 for weight and bias, and a share in those of
+//! Launches: 1 forward; backward 1 (v1: 1 for x, 1 for weight and bias), and a share in those of
 //! [`sum_chunks`](mod@super::sum_chunks).
 //!
 //! # Files
@@ -45,12 +45,12 @@
 use std::ops::Range;
 
 use super::plan::Plan;
-use super::{Version, choice};
+use super::{Version, choice, filling_invocations};
 use crate::autograd::{Backward, Setting, Wanted, record};
 use crate::cpu::layer_norm::{self as plain, LayerNormParams};
 use crate::debug::observed;
 use crate::gpu::shader::shader;
-use crate::gpu::{Shader, Sizes};
+use crate::gpu::{Shader, Sizes, WORKGROUP};
 use crate::tensor::{Device, Shape, Tensor};
 use crate::{Error, Result};
 
@@ -58,7 +58,7 @@ const OP: &str = "layer_norm";
 pub(super) const SHADER: Shader = shader!("layer_norm");
 pub(super) const PLAN: Plan = Plan {
     op: OP,
-    rules: &[("_v2", "the channels divide by 4")],
+    rules: &[("_v2", "the channels divide by 4 and are 2048 at most")],
     run: |on| {
         let c = on.sizes.shape.last();
         layer_norm(&on.x()?, &on.input([c])?, &on.input([c])?, 1e-5).map(Some)
@@ -90,15 +90,22 @@ fn select(x: &Tensor) -> Version {
     choice::version(x.device(), OP, || Sizes::of(x.shape()), usual(x.shape().last()))
 }
 
-/// Four channels at a time wherever they divide.
+/// Vectors of a row that an invocation keeps, as in the shader.
+const VECTORS: usize = 8;
+
+/// Whether the channels divide into vectors, and a workgroup holds those of a row.
+pub fn takes_v2(channels: usize) -> bool {
+    channels.is_multiple_of(4) && channels <= 4 * VECTORS * WORKGROUP
+}
+
 fn usual(channels: usize) -> Version {
-    if channels.is_multiple_of(4) { Version::V2 } else { Version::V1 }
+    if takes_v2(channels) { Version::V2 } else { Version::V1 }
 }
 
 /// As [`layer_norm`], with a given version of the kernels (also for the gradient). The CPU has only one.
 ///
 /// # Errors
-/// As [`layer_norm`]; [`Error::Shape`] for [`Version::V2`] if the channels do not divide by 4.
+/// As [`layer_norm`]; [`Error::Shape`] for [`Version::V2`] with channels that it does not [take](takes_v2).
 pub fn forward(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f32, version: Version) -> Result<Tensor> {
     let (rows, c) = x.shape().rows(OP)?;
     for (name, tensor) in [("weight", weight), ("bias", bias)] {
@@ -106,10 +113,11 @@ pub fn forward(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f32, version: Ve
             return Err(Error::shape(OP, format!("{name} must be [{c}] for x {}, got {}", x.shape(), tensor.shape())));
         }
     }
-    if version == Version::V2 && !c.is_multiple_of(4) {
-        return Err(Error::shape(OP, format!("v2 needs channels that divide by 4, got x {}", x.shape())));
+    if version == Version::V2 && !takes_v2(c) {
+        let message = format!("v2 needs channels that divide by 4 and are 2048 at most, got x {}", x.shape());
+        return Err(Error::shape(OP, message));
     }
-    let params = sizes(rows, c, eps, version);
+    let params = sizes(x.device(), [rows, c], eps, version);
     // As a table, so that a tensor larger than one binding is cut between any two rows.
     let table = x.reshape([rows, c])?;
     let y = x.device().empty(OP, x.shape())?;
@@ -155,17 +163,23 @@ fn entry(version: Version, v1: &'static str, v2: &'static str) -> &'static str {
     }
 }
 
-/// Sizes for all rows. About 128 chunks of rows keep a GPU busy in `backward_sums`, where blocks of channels stand
-/// side by side; no chain of additions is longer than 64 terms.
-fn sizes(rows: usize, channels: usize, eps: f32, version: Version) -> LayerNormParams {
+/// Sizes for all rows. In the gradient there are enough chunks of rows to fill the device; no chain of additions is longer
+/// than 64 terms.
+fn sizes(device: &Device, [rows, channels]: [usize; 2], eps: f32, version: Version) -> LayerNormParams {
     let (columns, height) = match version {
         Version::V1 => (1, 1),
         Version::V2 => {
-            let columns = (channels / 4).next_power_of_two().min(8); // 128 bytes side by side
-            (columns, 64 / columns)
+            let quads = channels / 4;
+            let least = quads.div_ceil(VECTORS).next_power_of_two();
+            let columns = quads.next_power_of_two().min(8).max(least); // 8: 128 bytes side by side
+            (columns, WORKGROUP / columns)
         }
     };
-    let chunk = (rows / 128).clamp(4 * height, 64 * height);
+    let chunks = match device {
+        Device::Gpu(context) => filling_invocations(context) / WORKGROUP,
+        Device::Cpu(_) => 1,
+    };
+    let chunk = rows.div_ceil(chunks).clamp(height.max(4), 64 * height).next_multiple_of(height);
     LayerNormParams {
         rows: rows as u32,
         channels: channels as u32,
@@ -179,20 +193,15 @@ fn sizes(rows: usize, channels: usize, eps: f32, version: Version) -> LayerNormP
 
 /// Workgroups of the kernels that compute whole rows.
 fn row_groups(p: &LayerNormParams, version: Version) -> usize {
-    let workgroup = crate::gpu::WORKGROUP;
     match version {
-        Version::V1 => (p.rows as usize).div_ceil(workgroup),
-        Version::V2 => (p.rows as usize).div_ceil(workgroup / p.columns as usize),
+        Version::V1 => (p.rows as usize).div_ceil(WORKGROUP),
+        Version::V2 => (p.rows as usize).div_ceil(WORKGROUP / p.columns as usize),
     }
 }
 
-/// Workgroups of the kernels that sum over chunks of rows.
-fn chunk_groups(p: &LayerNormParams, version: Version) -> usize {
-    let chunks = p.rows.div_ceil(p.chunk) as usize;
-    match version {
-        Version::V1 => (chunks * p.channels as usize).div_ceil(crate::gpu::WORKGROUP),
-        Version::V2 => chunks * (p.channels / 4).div_ceil(p.columns) as usize,
-    }
+/// Chunks of so many rows.
+fn chunks(p: &LayerNormParams, rows: usize) -> usize {
+    rows.div_ceil(p.chunk as usize)
 }
 
 /// What the gradient needs: x as a table, mean and rstd of each row.
@@ -207,18 +216,18 @@ struct LayerNormBackward {
 }
 
 impl LayerNormBackward {
+    /// gx alone: version 1, and the CPU.
     fn input(&self, gy: &Tensor, gx: &Tensor, accumulate: bool) -> Result<()> {
         let Self { x, weight, statistics, params, version, .. } = self;
         match gy.device() {
             Device::Gpu(_) => {
-                let entry = entry(*version, "backward_input_v1", "backward_input_v2");
                 for range in gy.device().image_ranges(OP, &[x, gy, statistics, gx])? {
                     let (x, gy) = (x.images(&range), gy.images(&range));
                     let (statistics, gx) = (statistics.images(&range), gx.images(&range));
                     let (rows, accumulate) = (range.len() as u32, accumulate.into());
                     let p = LayerNormParams { rows, accumulate, ..*params };
                     SHADER
-                        .entry(entry)
+                        .entry("backward_input_v1")
                         .params(&p)
                         .reads([&x, &gy, &statistics, weight])
                         .writes([&gx])
@@ -237,30 +246,20 @@ impl LayerNormBackward {
         Ok(())
     }
 
-    fn sums(&self, gy: &Tensor, gw: &Tensor, gb: &Tensor, wanted: &Wanted<'_>) -> Result<()> {
-        let Self { x, statistics, params, version, .. } = self;
+    /// gw and gb alone: version 1, and the CPU.
+    fn sums(&self, gy: &Tensor, [gw, gb]: [&Tensor; 2], wanted: &Wanted<'_>) -> Result<()> {
+        let Self { x, statistics, params, .. } = self;
         match gy.device() {
             Device::Gpu(_) => {
-                let channels = params.channels as usize;
                 let ranges = gy.device().image_ranges(OP, &[x, gy, statistics])?;
-                // Each range begins a chunk of its own.
-                let chunks_of = |range: &Range<usize>| (range.len() as u32).div_ceil(params.chunk);
-                let chunks: u32 = ranges.iter().map(chunks_of).sum();
-                let partials = wanted.chunk_table(OP, [chunks as usize, 2 * channels], &[gw, gb])?;
-                let entry = entry(*version, "backward_sums_v1", "backward_sums_v2");
-                let mut first_chunk = 0;
-                for range in &ranges {
-                    let (x, gy, statistics) = (x.images(range), gy.images(range), statistics.images(range));
-                    let p = LayerNormParams { rows: range.len() as u32, first_chunk, ..*params };
+                self.over_chunks(&ranges, [gw, gb], wanted, |range, p, partials| {
                     SHADER
-                        .entry(entry)
-                        .params(&p)
-                        .reads([&x, &gy, &statistics])
-                        .writes([&partials])
-                        .groups(chunk_groups(&p, *version))?;
-                    first_chunk += chunks_of(range);
-                }
-                wanted.sum_chunks(&partials, &[gw, gb])
+                        .entry("backward_sums_v1")
+                        .params(p)
+                        .reads([&x.images(range), &gy.images(range), &statistics.images(range)])
+                        .writes([partials])
+                        .over(chunks(p, range.len()) * p.channels as usize)
+                })
             }
             Device::Cpu(_) => {
                 plain::backward_sums(
@@ -275,6 +274,48 @@ impl LayerNormBackward {
             }
         }
     }
+
+    /// All three in one pass: version 2.
+    fn all(
+        &self,
+        gy: &Tensor,
+        gx: &Tensor,
+        accumulate: bool,
+        gradients: [&Tensor; 2],
+        wanted: &Wanted<'_>,
+    ) -> Result<()> {
+        let Self { x, weight, statistics, .. } = self;
+        let ranges = gy.device().image_ranges(OP, &[x, gy, statistics, gx])?;
+        self.over_chunks(&ranges, gradients, wanted, |range, p, partials| {
+            SHADER
+                .entry("backward_v2")
+                .params(&LayerNormParams { accumulate: accumulate.into(), ..*p })
+                .reads([&x.images(range), &gy.images(range), &statistics.images(range), weight])
+                .writes([&gx.images(range), partials])
+                .groups(chunks(p, range.len()))
+        })
+    }
+
+    /// Calls `launch` for each range of rows, with its sizes and the table of partial sums, which becomes gw and gb.
+    fn over_chunks(
+        &self,
+        ranges: &[Range<usize>],
+        [gw, gb]: [&Tensor; 2],
+        wanted: &Wanted<'_>,
+        launch: impl Fn(&Range<usize>, &LayerNormParams, &Tensor) -> Result<()>,
+    ) -> Result<()> {
+        let params = &self.params;
+        // Each range begins a chunk of its own.
+        let total: usize = ranges.iter().map(|range| chunks(params, range.len())).sum();
+        let partials = wanted.chunk_table(OP, [total, 2 * params.channels as usize], &[gw, gb])?;
+        let mut first_chunk = 0;
+        for range in ranges {
+            let p = LayerNormParams { rows: range.len() as u32, first_chunk: first_chunk as u32, ..*params };
+            launch(range, &p, &partials)?;
+            first_chunk += chunks(params, range.len());
+        }
+        wanted.sum_chunks(&partials, &[gw, gb])
+    }
 }
 
 impl Backward for LayerNormBackward {
@@ -284,24 +325,31 @@ impl Backward for LayerNormBackward {
 
     fn backward(&self, gy: &Tensor, wanted: &mut Wanted<'_>) -> Result<Vec<Option<Tensor>>> {
         let gy = gy.reshape(self.x.shape())?;
-        let gx = if wanted.needs(0) {
-            let (gx, accumulate) = wanted.place_to_add(OP, 0, self.shape)?;
-            self.input(&gy, &gx.reshape(self.x.shape())?, accumulate)?;
-            Some(gx)
-        } else {
-            None
+        let device = gy.device();
+        let one_pass = self.version == Version::V2 && matches!(device, Device::Gpu(_));
+        // One kernel computes several; what nobody wants goes to a place of its own.
+        let (gx, accumulate) = match wanted.needs(0) {
+            true => wanted.place_to_add(OP, 0, self.shape)?,
+            false => (device.empty(OP, self.shape)?, false),
         };
-        if !wanted.needs(1) && !wanted.needs(2) {
-            return Ok(vec![gx, None, None]);
-        }
-        // One kernel computes both; the one that nobody wants goes to a place of its own.
-        let shape = Shape::from([self.params.channels as usize]);
         let mut place = |index: usize| {
-            if wanted.needs(index) { wanted.empty(OP, index, shape) } else { gy.device().empty(OP, shape) }
+            let shape = Shape::from([self.params.channels as usize]);
+            if wanted.needs(index) { wanted.empty(OP, index, shape) } else { device.empty(OP, shape) }
         };
         let (gw, gb) = (place(1)?, place(2)?);
-        self.sums(&gy, &gw, &gb, wanted)?;
-        Ok(vec![gx, wanted.needs(1).then_some(gw), wanted.needs(2).then_some(gb)])
+        let rows = gx.reshape(self.x.shape())?;
+        if one_pass {
+            self.all(&gy, &rows, accumulate, [&gw, &gb], wanted)?;
+        } else {
+            if wanted.needs(0) {
+                self.input(&gy, &rows, accumulate)?;
+            }
+            if wanted.needs(1) || wanted.needs(2) {
+                self.sums(&gy, [&gw, &gb], wanted)?;
+            }
+        }
+        let of = |index: usize, gradient: Tensor| wanted.needs(index).then_some(gradient);
+        Ok(vec![of(0, gx), of(1, gw), of(2, gb)])
     }
 
     fn accumulates(&self) -> bool {

@@ -9,9 +9,9 @@
 //!
 //! # Data flow
 //! ```text
-//! conv2d backward_weight   --> table [chunks, weights + biases] --+
-//! linear backward_weight   --> table [chunks, weights + biases] --+--> sums --> the tensor of all gradients
-//! layer_norm backward_sums --> table [chunks, weights + biases] --+
+//! conv2d backward_weight --> table [chunks, weights + biases] --+
+//! linear backward_weight --> table [chunks, weights + biases] --+--> sums --> the tensor of all gradients
+//! layer_norm backward    --> table [chunks, weights + biases] --+
 //! ```
 //!
 //! A gradient that only the optimizer will read can wait: [`ChunkSums`] collects tables, in one piece of memory, until
