@@ -182,16 +182,18 @@ fn backward_v2(
     @builtin(local_invocation_index) lid: u32,
 ) {
     let quads = params.channels / 4u;
-    let column = lid % params.columns;
+    let column = lid & (params.columns - 1u);
+    let lane = lid / params.columns;
+    let height = max(WG / params.columns, 1u);
     let chunk = flat_group(wid, groups);
     let first = chunk * params.chunk;
     if first >= params.rows { return; }
     let end = min(first + params.chunk, params.rows);
     var product: array<vec4<f32>, VECTORS>; // sums over rows of gy * xhat, and of gy
     var sum: array<vec4<f32>, VECTORS>;
-    for (var top = first; top < end; top += WG / params.columns) {
-        let row = min(top + lid / params.columns, end - 1u);
-        let inside = top + lid / params.columns < end; // idle rows of the last step still reach the barriers
+    for (var top = first; top < end; top += height) {
+        let row = min(top + lane, end - 1u);
+        let inside = top + lane < end; // idle rows of the last step still reach the barriers
         let start = row * quads;
         let mean = vec4(statistics[row].x);
         let rstd = statistics[row].y;

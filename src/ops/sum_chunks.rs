@@ -66,9 +66,9 @@ const PARTS: usize = 64;
 const COLUMNS: usize = 4;
 /// A binding may begin at any multiple of so many numbers (256 bytes).
 const ALIGNMENT: usize = 64;
-/// Bytes of the first piece of memory for tables, and of the largest one. A backward pass begins where most memory is in
-/// use, so it starts with a small piece, and each is four times the one before.
-const ARENA_BYTES: [usize; 2] = [256 << 10, 32 << 20];
+/// Bytes of the smallest and of the largest piece of memory for tables. A backward pass begins where most memory is in use,
+/// so it starts with a small piece; the next ones are larger, up to a quarter of what is free below the peak.
+const ARENA_BYTES: [usize; 2] = [256 << 10, 64 << 20];
 
 /// Adds up the rows of a table `[chunks, width]`. Its columns are dealt out to `gradients`, in their order; a table may be
 /// wider than they are together.
@@ -135,17 +135,18 @@ impl ChunkSums {
     /// As [`Device::empty`] and [`launch`](Self::launch).
     pub fn table(&mut self, device: &Device, shape: [usize; 2]) -> Result<Tensor> {
         let shape = Shape::from(shape);
-        let arena = match self.arena.take() {
-            Some(arena) if self.taken + shape.len() <= arena.len() => arena,
-            _ => {
+        let with_room = self.arena.take().filter(|arena| self.taken + shape.len() <= arena.len());
+        let arena = match with_room {
+            Some(arena) => arena,
+            None => {
                 self.launch()?;
                 let [least, most] = ARENA_BYTES;
-                let usual = (4 * self.arena_bytes).clamp(least, most);
-                let room = match device {
-                    Device::Gpu(context) => usual.min(context.max_binding_bytes() as usize),
-                    Device::Cpu(_) => usual,
+                let spare = match device {
+                    Device::Gpu(context) => (context.memory().peak - context.memory().live) as usize,
+                    Device::Cpu(_) => most,
                 };
-                self.arena_bytes = room.max(4 * shape.len());
+                let usual = (16 * self.arena_bytes).min(spare / 16 * 4).clamp(least, most);
+                self.arena_bytes = usual.max(4 * shape.len());
                 device.empty(OP, [self.arena_bytes / 4])?
             }
         };
