@@ -66,8 +66,8 @@ const PARTS: usize = 64;
 const COLUMNS: usize = 4;
 /// A binding may begin at any multiple of so many numbers (256 bytes).
 const ALIGNMENT: usize = 64;
-/// Bytes of the smallest and of the largest piece of memory for tables. A backward pass begins where most memory is in use,
-/// so it starts with a small piece; the next ones are larger, up to a quarter of what is free below the peak.
+/// Bytes of the smallest and of the largest piece of memory for tables. Between them it takes a quarter of what is free
+/// below the peak: a backward pass begins where most memory is in use, and tables shall not add to that.
 const ARENA_BYTES: [usize; 2] = [256 << 10, 64 << 20];
 
 /// Adds up the rows of a table `[chunks, width]`. Its columns are dealt out to `gradients`, in their order; a table may be
@@ -115,8 +115,6 @@ pub struct ChunkSums {
     arena: Option<Tensor>,
     /// Numbers of the arena that are taken.
     taken: usize,
-    /// Bytes of the last arena.
-    arena_bytes: usize,
 }
 
 /// Columns of a table, and the gradient that is their sum.
@@ -145,9 +143,8 @@ impl ChunkSums {
                     Device::Gpu(context) => (context.memory().peak - context.memory().live) as usize,
                     Device::Cpu(_) => most,
                 };
-                let usual = (16 * self.arena_bytes).min(spare / 16 * 4).clamp(least, most);
-                self.arena_bytes = usual.max(4 * shape.len());
-                device.empty(OP, [self.arena_bytes / 4])?
+                let usual = (spare / 4).clamp(least, most) / 4; // numbers
+                device.empty(OP, [usual.max(shape.len())])?
             }
         };
         let table = arena.view(self.taken, shape);
