@@ -286,14 +286,14 @@ fn backward_finalize(
     let c = flat_group(wid, groups);
     if c >= params.channels { return; }
     let begin = c * params.chunks;
-    var sum = 0.0;
-    var product = 0.0;
+    var pair = vec4(0.0); // of which two are used
     for (var k = begin + lid; k < begin + params.chunks; k += WG) {
-        sum += partials_in[k];
-        product += partials_in[k + params.channels * params.chunks];
+        pair.x += partials_in[k];
+        pair.y += partials_in[k + params.channels * params.chunks];
     }
-    sum = workgroup_sum(sum, lid);
-    product = workgroup_sum(product, lid);
+    pair = column_sum(pair, 0u, 1u, lid);
+    let sum = pair.x;
+    let product = pair.y;
     if lid == 0u {
         gw_out[c] = product;
         gb_out[c] = sum;
