@@ -1,6 +1,6 @@
 //! Batch normalisation, bilinear upsampling by 2, a ReLU and the sum with a skip connection in one. The twin of
 //! `shaders/batch_norm_upsample_bilinear.wgsl`: one after the other, by the plain functions of
-//! [`batch_norm`](super::batch_norm) and [`upsample_bilinear`](super::upsample_bilinear).
+//! [`batch_norm`](super::batch_norm) and [`upsample_bilinear`].
 
 use super::upsample_bilinear::{self, UpsampleBilinearParams};
 use super::{Real, uniform};
