@@ -32,16 +32,18 @@ pub struct Layer {
     pub align_corners: bool,
     /// Whether a ReLU is part of it.
     pub relu: bool,
-    /// Whether the sum with a skip connection is part of it.
+    /// Whether the sum with a skip connection or a residual is part of it.
     pub skip: bool,
+    /// Whether GELU is part of it.
+    pub gelu: bool,
 }
 
 impl Layer {
     /// An op that has only an input.
     fn plain(op: &'static str, name: &str, x: Shape) -> Self {
         let (name, out) = (name.to_owned(), x.last());
-        let (align_corners, relu, skip) = (false, false, false);
-        Self { op, name, x, out, kernel: 3, stride: 1, padding: 1, align_corners, relu, skip }
+        let (align_corners, relu, skip, gelu) = (false, false, false, false);
+        Self { op, name, x, out, kernel: 3, stride: 1, padding: 1, align_corners, relu, skip, gelu }
     }
 
     /// The extents of the images.
@@ -204,11 +206,12 @@ fn layer_of(operation: &Operation, all: &[Operation], images: Shape, name: Strin
     let x = input.unwrap_or(images);
     let setting = |wanted: &str| operation.settings.iter().find(|(name, _)| *name == wanted).map(|(_, value)| *value);
     let count = |name: &str| setting(name).map(|value| value as usize);
-    let relu = count("relu") == Some(1);
+    let (relu, gelu, residual) = (count("relu") == Some(1), count("gelu") == Some(1), count("residual") == Some(1));
     // The ops that add a skip connection take it as their second value.
     let values = operation.inputs.iter().filter(|input| matches!(input, Source::Value(_))).count();
-    let skip = operation.op.ends_with("upsample_bilinear") && values == 2;
-    let name = name + if relu { " relu" } else { "" } + if skip { " skip" } else { "" };
+    let skip = residual || operation.op.ends_with("upsample_bilinear") && values == 2;
+    let parts = [(relu, " relu"), (gelu, " gelu"), (skip, if residual { " residual" } else { " skip" })];
+    let name = parts.into_iter().filter(|(is_part, _)| *is_part).fold(name, |name, (_, part)| name + part);
     let plain = Layer::plain(operation.op, &name, x);
     Layer {
         out: operation.output.last() - if operation.op == "concat" { x.last() } else { 0 },
@@ -219,6 +222,7 @@ fn layer_of(operation: &Operation, all: &[Operation], images: Shape, name: Strin
         align_corners: count("align_corners") == Some(1),
         relu,
         skip,
+        gelu,
         ..plain
     }
 }

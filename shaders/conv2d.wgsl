@@ -96,7 +96,7 @@ fn forward_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgr
 fn gemm_rows() -> u32 { return params.batch * params.out_h * params.out_w; }
 fn gemm_cols() -> u32 { return params.out_c; }
 fn gemm_taps() -> u32 { return params.kernel_h * params.kernel_w; }
-fn gemm_depth() -> u32 { return params.in_c; }
+fn gemm_depth(tap: u32) -> u32 { return params.in_c; }
 
 fn origin(pixel: u32) -> vec3<i32> {
     let row = pixel / params.out_w;

@@ -94,7 +94,7 @@ fn transpose_weight(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_
 fn gemm_rows() -> u32 { return params.batch * params.in_h * params.in_w; }
 fn gemm_cols() -> u32 { return params.kernel_h * params.kernel_w * params.out_c; }
 fn gemm_taps() -> u32 { return 1u; }
-fn gemm_depth() -> u32 { return params.in_c; }
+fn gemm_depth(tap: u32) -> u32 { return params.in_c; }
 fn origin(pixel: u32) -> vec3<i32> { return vec3<i32>(i32(pixel), 0, 0); }
 fn locate(at: vec3<i32>, tap: u32) -> u32 { return u32(at.x) * params.in_c; }
 fn load_a(at: u32, ci: u32) -> f32 { return x[at + ci]; }

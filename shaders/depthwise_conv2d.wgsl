@@ -6,9 +6,14 @@
 //                    as partial sums over chunks of image rows (n, oy); gb counts as one more kernel position.
 //                    sum_chunks.wgsl adds the chunks up in a fixed order: no atomics, the same bits in every run.
 //
+// Where GELU follows (lib/gelu), forward_gelu also stores y = gelu(z), and the gradients above are those of z: gz = gy * slope(z).
+//
 // _v1  one invocation computes one element, or one partial sum.   _v2  four channels of it.
+// backward_weight_gelu_v2 computes the sums of all positions of a kernel up to 3x3, so that it needs each gz once, and stores
+// it for backward_input.
 // Positions are u32: left of the image they wrap to huge values, so one comparison checks both sides.
 // @include flat
+// @include gelu
 
 override WG: u32 = 64u;
 
@@ -37,10 +42,7 @@ struct Params {
 @group(0) @binding(3) var<storage, read> bias: array<f32>; // the weight again where there is none
 @group(0) @binding(4) var<storage, read_write> y: array<f32>;
 
-@compute @workgroup_size(WG)
-fn forward_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
-    let at = flat_index(gid, groups);
-    if at >= arrayLength(&y) { return; }
+fn convolved(at: u32) -> f32 {
     let c = at % params.channels;
     let pixel = at / params.channels; // (n, oy, ox)
     let ox = pixel % params.out_w;
@@ -59,7 +61,26 @@ fn forward_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgr
         }
     }
     if params.has_bias == 1u { sum += bias[c]; }
-    y[at] = sum;
+    return sum;
+}
+
+@compute @workgroup_size(WG)
+fn forward_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    let at = flat_index(gid, groups);
+    if at >= arrayLength(&y) { return; }
+    y[at] = convolved(at);
+}
+
+@group(0) @binding(4) var<storage, read_write> z: array<f32>; // before GELU
+@group(0) @binding(5) var<storage, read_write> activated: array<f32>;
+
+@compute @workgroup_size(WG)
+fn forward_gelu_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    let at = flat_index(gid, groups);
+    if at >= arrayLength(&z) { return; }
+    let sum = convolved(at);
+    z[at] = sum;
+    activated[at] = gelu(sum);
 }
 
 @group(0) @binding(1) var<storage, read> x4: array<vec4<f32>>;
@@ -67,10 +88,7 @@ fn forward_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgr
 @group(0) @binding(3) var<storage, read> bias4: array<vec4<f32>>;
 @group(0) @binding(4) var<storage, read_write> y4: array<vec4<f32>>;
 
-@compute @workgroup_size(WG)
-fn forward_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
-    let at = flat_index(gid, groups);
-    if at >= arrayLength(&y4) { return; }
+fn convolved4(at: u32) -> vec4<f32> {
     let quads = params.channels / 4u;
     let c = at % quads;
     let pixel = at / quads; // (n, oy, ox)
@@ -90,7 +108,26 @@ fn forward_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgr
         }
     }
     if params.has_bias == 1u { sum += bias4[c]; }
-    y4[at] = sum;
+    return sum;
+}
+
+@compute @workgroup_size(WG)
+fn forward_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    let at = flat_index(gid, groups);
+    if at >= arrayLength(&y4) { return; }
+    y4[at] = convolved4(at);
+}
+
+@group(0) @binding(4) var<storage, read_write> z4: array<vec4<f32>>;
+@group(0) @binding(5) var<storage, read_write> activated4: array<vec4<f32>>;
+
+@compute @workgroup_size(WG)
+fn forward_gelu_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    let at = flat_index(gid, groups);
+    if at >= arrayLength(&z4) { return; }
+    let sum = convolved4(at);
+    z4[at] = sum;
+    activated4[at] = gelu4(sum);
 }
 
 // ---- backward_input -------------------------------------------------------------------------------------------
@@ -227,4 +264,56 @@ fn backward_weight_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(nu
         total += sum;
     }
     partials4[at + params.first_chunk * (kernel + 1u) * quads] = total;
+}
+
+@group(0) @binding(4) var<storage, read> kept4: array<vec4<f32>>; // z of the forward pass
+@group(0) @binding(5) var<storage, read_write> gz4: array<vec4<f32>>;
+
+/// Rows and columns of the largest kernel that backward_weight_gelu_v2 takes.
+const SIDE: u32 = 3u;
+
+@compute @workgroup_size(WG)
+fn backward_weight_gelu_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    let at = flat_index(gid, groups); // (chunk, four channels)
+    let quads = params.channels / 4u;
+    let c = at % quads;
+    let chunk = at / quads;
+    let rows = params.batch * params.out_h;
+    let first = chunk * params.chunk_rows;
+    if first >= rows { return; }
+    var totals: array<vec4<f32>, SIDE * SIDE>;
+    var bias_total = vec4(0.0);
+    for (var row = first; row < min(first + params.chunk_rows, rows); row++) {
+        // One image row at a time: a blocked sum.
+        var sums: array<vec4<f32>, SIDE * SIDE>;
+        var bias_sum = vec4(0.0);
+        for (var ox = 0u; ox < params.out_w; ox++) {
+            let g_at = (row * params.out_w + ox) * quads + c;
+            let g = gy_of_x4[g_at] * slope4(kept4[g_at]);
+            gz4[g_at] = g;
+            bias_sum += g;
+            for (var ky = 0u; ky < SIDE; ky++) {
+                let iy = row % params.out_h + ky - params.padding;
+                for (var kx = 0u; kx < SIDE; kx++) {
+                    let ix = ox + kx - params.padding;
+                    if ky < params.kernel_h && kx < params.kernel_w && iy < params.in_h && ix < params.in_w {
+                        let x_at = (((row / params.out_h) * params.in_h + iy) * params.in_w + ix) * quads + c;
+                        sums[ky * SIDE + kx] += x4[x_at] * g;
+                    }
+                }
+            }
+        }
+        bias_total += bias_sum;
+        for (var k = 0u; k < SIDE * SIDE; k++) { totals[k] += sums[k]; }
+    }
+    let kernel = params.kernel_h * params.kernel_w;
+    let to = (params.first_chunk + chunk) * (kernel + 1u) * quads + c;
+    for (var ky = 0u; ky < SIDE; ky++) {
+        for (var kx = 0u; kx < SIDE; kx++) {
+            if ky < params.kernel_h && kx < params.kernel_w {
+                partials4[to + (ky * params.kernel_w + kx) * quads] = totals[ky * SIDE + kx];
+            }
+        }
+    }
+    partials4[to + kernel * quads] = bias_total;
 }

@@ -47,7 +47,7 @@ fn forward_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgr
 fn gemm_rows() -> u32 { return params.rows; }
 fn gemm_cols() -> u32 { return params.outputs; }
 fn gemm_taps() -> u32 { return 1u; }
-fn gemm_depth() -> u32 { return params.inputs; }
+fn gemm_depth(tap: u32) -> u32 { return params.inputs; }
 fn origin(row: u32) -> vec3<i32> { return vec3<i32>(i32(row), 0, 0); }
 fn locate(at: vec3<i32>, tap: u32) -> u32 { return u32(at.x) * params.inputs; }
 fn load_a(at: u32, i: u32) -> f32 { return x[at + i]; }

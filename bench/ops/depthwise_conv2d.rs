@@ -1,4 +1,4 @@
-//! Depthwise convolutions that keep the size: forward and both gradients.
+//! Depthwise convolutions that keep the size: forward and both gradients; with GELU where it is a part of the layer.
 
 use shadegrad::{Result, ops};
 
@@ -9,15 +9,16 @@ pub const FORM: &str = "NxHxWxC KxK";
 pub fn cases(layer: &Layer) -> Result<Vec<BenchCase>> {
     let (shape, elements, kernel) = (layer.nhwc()?, layer.elements(), layer.kernel);
     let (c, padding) = (shape[3], kernel / 2);
-    // Each of the three passes over two images; the weight is small.
-    let cost = Cost::of(2.0 * elements * (kernel * kernel) as f64, 2.0 * elements);
+    let run = if layer.gelu { ops::depthwise_conv2d::forward_gelu } else { ops::depthwise_conv2d::forward };
+    // Each of the three passes over two images; the weight is small. GELU writes or reads one more.
+    let images = if layer.gelu { 3.0 } else { 2.0 };
+    let cost = Cost::of(2.0 * elements * (kernel * kernel) as f64, images * elements);
     let mut cases = Vec::new();
     for &version in versions(c.is_multiple_of(4)) {
         for entry in ["forward", "backward_input", "backward_weight"] {
             cases.push(BenchCase::new(layer, FORM, entry, version.name(), cost, move |device| {
                 let (x, weight) = (device.zeros("bench", shape)?, device.zeros("bench", [kernel, kernel, c])?);
                 let bias = device.zeros("bench", [c])?;
-                let run = ops::depthwise_conv2d::forward;
                 if entry == "forward" {
                     return Work::launch(move || run(&x, &weight, Some(&bias), padding, version).map(drop));
                 }

@@ -22,6 +22,7 @@ mod metric_counts;
 mod relu;
 mod sgd;
 mod shift;
+mod shifted_linear;
 mod sigmoid;
 mod softmax;
 mod sum_chunks;
@@ -70,6 +71,7 @@ pub const OPS: &[BenchOp] = &[
     BenchOp { name: "relu", form: relu::FORM, cases: relu::cases },
     BenchOp { name: "sgd", form: sgd::FORM, cases: sgd::cases },
     BenchOp { name: "shift", form: shift::FORM, cases: shift::cases },
+    BenchOp { name: "shifted_linear", form: shifted_linear::FORM, cases: shifted_linear::cases },
     BenchOp { name: "sigmoid", form: sigmoid::FORM, cases: sigmoid::cases },
     BenchOp { name: "softmax", form: softmax::FORM, cases: softmax::cases },
     BenchOp { name: "sum_chunks", form: sum_chunks::FORM, cases: sum_chunks::cases },

@@ -2,6 +2,7 @@
 //! smaller than the kernel, with and without bias, channels that do not divide by 4, several chunks of the sums.
 
 use shadegrad::cpu::depthwise_conv2d::{DepthwiseConv2dParams, backward_input, backward_weight, forward};
+use shadegrad::cpu::gelu;
 use shadegrad::ops::Version;
 use shadegrad::{Tape, ops};
 
@@ -63,6 +64,16 @@ fn case(shape: [usize; 4], kernel: [usize; 2], padding: usize, with_bias: bool) 
         backward_input(&p, &doubles(&gy), &doubles(&w), &mut want_gx);
         backward_weight(&p, &doubles(&x), &doubles(&gy), &mut want_gw, &mut want_gb);
 
+        // The same with GELU behind it.
+        let mut want_activated = vec![0.0; gy.len()];
+        let mut gz = vec![0.0; gy.len()];
+        gelu::forward(&want_y, &mut want_activated);
+        gelu::backward_input(&doubles(&gy), &want_y, &mut gz);
+        let mut gelu_gx = vec![0.0; x.len()];
+        let (mut gelu_gw, mut gelu_gb) = (vec![0.0; w.len()], vec![0.0; c]);
+        backward_input(&p, &gz, &doubles(&w), &mut gelu_gx);
+        backward_weight(&p, &doubles(&x), &gz, &mut gelu_gw, &mut gelu_gb);
+
         let versions: &[Version] = if c.is_multiple_of(4) { &[Version::V1, Version::V2] } else { &[Version::V1] };
         for &version in versions {
             let tape = Tape::new();
@@ -77,6 +88,26 @@ fn case(shape: [usize; 4], kernel: [usize; 2], padding: usize, with_bias: bool) 
             checks.compare("backward_weight", version.name(), of(&weight), &want_gw, SUMS)?;
             if with_bias {
                 checks.compare("backward_weight bias", version.name(), of(&bias), &want_gb, SUMS)?;
+            }
+
+            // With all gradients wanted, and with that of x alone: GELU's is made by different kernels.
+            for of_weight in [true, false] {
+                let tape = Tape::new();
+                let (input, weight) = (tape.watch_input(&input.detach()), tape.watch_input(&weight.detach()));
+                let bias = tape.watch_input(&bias.detach());
+                let (weight, bias) = if of_weight { (weight, bias) } else { (weight.detach(), bias.detach()) };
+                let bias_if = with_bias.then_some(&bias);
+                let y = ops::depthwise_conv2d::forward_gelu(&input, &weight, bias_if, padding, version)?;
+                let grads = tape.backward_from(&y, &device.tensor(OP, out_shape, &gy)?)?;
+                let of = |tensor| grads.of(tensor).expect("watched");
+                checks.compare("forward gelu", version.name(), &y, &want_activated, SUMS)?;
+                checks.compare("backward_input gelu", version.name(), of(&input), &gelu_gx, SUMS)?;
+                if of_weight {
+                    checks.compare("backward_weight gelu", version.name(), of(&weight), &gelu_gw, SUMS)?;
+                    if with_bias {
+                        checks.compare("backward_weight gelu bias", version.name(), of(&bias), &gelu_gb, SUMS)?;
+                    }
+                }
             }
         }
         Ok(())

@@ -24,6 +24,7 @@ mod metric_counts;
 mod relu;
 mod sgd;
 mod shift;
+mod shifted_linear;
 mod sigmoid;
 mod softmax;
 mod sum_chunks;
@@ -221,6 +222,7 @@ pub fn cases() -> Vec<Case> {
     all.extend(relu::cases());
     all.extend(sgd::cases());
     all.extend(shift::cases());
+    all.extend(shifted_linear::cases());
     all.extend(sigmoid::cases());
     all.extend(softmax::cases());
     all.extend(sum_chunks::cases());
@@ -248,6 +250,7 @@ pub fn gradients() -> Vec<GradientCase> {
     all.extend(max_pool2d::gradients());
     all.extend(relu::gradients());
     all.extend(shift::gradients());
+    all.extend(shifted_linear::gradients());
     all.extend(sigmoid::gradients());
     all.extend(softmax::gradients());
     all.extend(upsample_bilinear::gradients());

@@ -10,7 +10,7 @@
 //           +----+----+
 //
 // The including file says what a and b are, and where the result goes:
-//   gemm_rows(), gemm_cols(), gemm_taps(), gemm_depth()     extents; columns divide by 4 * TILE_N
+//   gemm_rows(), gemm_cols(), gemm_taps(), gemm_depth(tap)  extents; columns divide by 4 * TILE_N
 //   origin(row) -> vec3<i32>                                whatever of the row does not depend on the tap
 //   locate(origin, tap) -> u32                              where a's k = 0 stands, or OUTSIDE: a is 0 there
 //   load_a(at, k) -> f32,  load_b(tap, k, col4) -> vec4     col4 counts vectors of four columns
@@ -38,10 +38,10 @@ fn gemm_tile(tile: u32) {
         origins[m] = origin(min(row + m, gemm_rows() - 1u));
     }
     let taps = gemm_taps();
-    let depth = gemm_depth();
     for (var tap = 0u; tap < taps; tap++) {
         var at: array<u32, TILE_M>;
         for (var m = 0u; m < TILE_M; m++) { at[m] = locate(origins[m], tap); }
+        let depth = gemm_depth(tap);
         for (var first = 0u; first < depth; first += SUM_TERMS) {
             var part: array<array<vec4<f32>, TILE_N>, TILE_M>;
             for (var k = first; k < min(first + SUM_TERMS, depth); k++) {

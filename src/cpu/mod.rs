@@ -26,6 +26,7 @@ pub mod metric_counts;
 pub mod relu;
 pub mod sgd;
 pub mod shift;
+pub mod shifted_linear;
 pub mod sigmoid;
 pub mod softmax;
 pub mod sum_chunks;

@@ -40,6 +40,7 @@ const PIECES: &[(&str, &str)] = &[
     ("columns", include_str!("../../shaders/lib/columns.wgsl")),
     ("epilogue", include_str!("../../shaders/lib/epilogue.wgsl")),
     ("flat", include_str!("../../shaders/lib/flat.wgsl")),
+    ("gelu", include_str!("../../shaders/lib/gelu.wgsl")),
     ("gemm_tile", include_str!("../../shaders/lib/gemm_tile.wgsl")),
     ("parts", include_str!("../../shaders/lib/parts.wgsl")),
     ("reduce", include_str!("../../shaders/lib/reduce.wgsl")),

@@ -10,6 +10,7 @@
 //! | --- | --- |
 //! | conv2d, depthwise_conv2d | Conv |
 //! | linear (over channels) | Unsqueeze of the weight, Conv 1x1 |
+//! | shifted_linear | those of shift and linear, Add |
 //! | batch_norm, batch_norm_max_pool2d, batch_norm_upsample_bilinear | BatchNormalization, and what else is part of it |
 //! | layer_norm | Transpose, LayerNormalization, Transpose |
 //! | max_pool2d, upsample_bilinear | MaxPool, Resize |
@@ -185,14 +186,30 @@ impl Builder {
             }
             "depthwise_conv2d" => {
                 let weight = shape(self, &inputs[1])?;
-                self.conv(inputs, y, &weight, weight[0], 1, number("padding")? as i64);
+                let gelu = number("gelu")? != 0.0;
+                let conv = if gelu { format!("{y}_conv") } else { y.clone() };
+                self.conv(inputs, conv.clone(), &weight, weight[0], 1, number("padding")? as i64);
+                if gelu {
+                    self.gelu(conv, y);
+                }
             }
             "linear" => {
-                let [output, input] = shape(self, &inputs[1])?[..] else { return Err(no_form(op)) };
-                let axes = self.integers("axes_2_3", &[2, 3]);
-                let kernel = format!("{}_1x1", inputs[1]);
-                self.add("Unsqueeze", vec![std::mem::replace(&mut inputs[1], kernel.clone()), axes], kernel, vec![]);
-                self.conv(inputs, y, &[output, input, 1, 1], 1, 1, 0);
+                let weight = shape(self, &inputs[1])?;
+                self.linear(inputs, y, &weight)?;
+            }
+            "shifted_linear" => {
+                let weight = shape(self, &inputs[1])?;
+                let residual = if number("residual")? != 0.0 { inputs.pop() } else { None };
+                let (shifted, product) = (format!("{y}_shifted"), format!("{y}_product"));
+                let x = std::mem::replace(&mut inputs[0], shifted.clone());
+                self.shift(&x, shifted, number("axis")? as usize, weight[1]);
+                match residual {
+                    Some(residual) => {
+                        self.linear(inputs, product.clone(), &weight)?;
+                        self.add("Add", vec![residual, product], y, vec![]);
+                    }
+                    None => self.linear(inputs, y, &weight)?,
+                }
             }
             "batch_norm" | "batch_norm_max_pool2d" | "batch_norm_upsample_bilinear" => {
                 let skip = inputs.split_off(3);
@@ -240,18 +257,7 @@ impl Builder {
                 self.chain(x, steps, y);
             }
             "shift" => self.shift(&inputs[0], y, number("axis")? as usize, node.channels() as i64),
-            "gelu" => {
-                let x = inputs[0].clone();
-                let [scaled, erf, sum, half] = ["scaled", "erf", "sum", "half"].map(|part| format!("{y}_{part}"));
-                let root = self.constant(floats("sqrt_2", &[], &[std::f32::consts::SQRT_2]));
-                let one = self.constant(floats("one", &[], &[1.0]));
-                let point_five = self.constant(floats("one_half", &[], &[0.5]));
-                self.add("Div", vec![x.clone(), root], scaled.clone(), vec![]);
-                self.add("Erf", vec![scaled], erf.clone(), vec![]);
-                self.add("Add", vec![erf, one], sum.clone(), vec![]);
-                self.add("Mul", vec![x, point_five], half.clone(), vec![]);
-                self.add("Mul", vec![half, sum], y, vec![]);
-            }
+            "gelu" => self.gelu(inputs.remove(0), y),
             "conv_transpose2d" => {
                 let weight = shape(self, &inputs[1])?;
                 let [stride, padding, output_padding] =
@@ -308,6 +314,29 @@ impl Builder {
             int("group", group),
         ];
         self.add("Conv", inputs, y, attributes);
+    }
+
+    /// GELU by the error function.
+    fn gelu(&mut self, x: String, y: String) {
+        let [scaled, erf, sum, half] = ["scaled", "erf", "sum", "half"].map(|part| format!("{y}_{part}"));
+        let root = self.constant(floats("sqrt_2", &[], &[std::f32::consts::SQRT_2]));
+        let one = self.constant(floats("one", &[], &[1.0]));
+        let point_five = self.constant(floats("one_half", &[], &[0.5]));
+        self.add("Div", vec![x.clone(), root], scaled.clone(), vec![]);
+        self.add("Erf", vec![scaled], erf.clone(), vec![]);
+        self.add("Add", vec![erf, one], sum.clone(), vec![]);
+        self.add("Mul", vec![x, point_five], half.clone(), vec![]);
+        self.add("Mul", vec![half, sum], y, vec![]);
+    }
+
+    /// A linear layer over the channels, with PyTorch's weight `[out, in]`.
+    fn linear(&mut self, mut inputs: Vec<String>, y: String, weight: &[i64]) -> Result<()> {
+        let &[output, input] = weight else { return Err(no_form("linear")) };
+        let axes = self.integers("axes_2_3", &[2, 3]);
+        let kernel = format!("{}_1x1", inputs[1]);
+        self.add("Unsqueeze", vec![std::mem::replace(&mut inputs[1], kernel.clone()), axes], kernel, vec![]);
+        self.conv(inputs, y, &[output, input, 1, 1], 1, 1, 0);
+        Ok(())
     }
 
     /// `out[c, i] = in[c, i - s]`, s = -2..2 by the channel's group, zeros from outside; axis 0 is H, 1 is W.

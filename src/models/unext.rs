@@ -27,7 +27,7 @@
 use super::{ModelConfig, Network, Stage, check_images};
 use crate::Result;
 use crate::nn::{BatchNorm2d, Conv2d, DepthwiseConv2d, LayerNorm, Linear, Mode, Module, Parameters, Visitor};
-use crate::ops::{Axis, add, gelu, shift, upsample_bilinear_relu};
+use crate::ops::{Axis, upsample_bilinear_relu};
 use crate::tensor::random::Stream;
 use crate::tensor::{Device, Tensor};
 
@@ -105,10 +105,9 @@ impl ShiftedBlock {
     }
 
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let u = shift(&self.norm2.forward(x)?, Axis::Height)?;
-        let u = gelu(&self.dwconv.forward(&self.fc1.forward(&u)?)?)?;
-        let u = self.fc2.forward(&shift(&u, Axis::Width)?)?;
-        add(x, &u)
+        let u = self.fc1.forward_shifted(&self.norm2.forward(x)?, Axis::Height, None)?;
+        let u = self.dwconv.forward_gelu(&u)?;
+        self.fc2.forward_shifted(&u, Axis::Width, Some(x))
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::visit::{Layout, Module, Parameter, Visitor, join};
 use crate::Result;
-use crate::ops::{self, BatchNormSettings, Mode, RunningStats};
+use crate::ops::{self, Axis, BatchNormSettings, Mode, RunningStats};
 use crate::tensor::{Device, Tensor};
 
 /// A function of x, weight, bias, stride and padding.
@@ -140,6 +140,14 @@ impl DepthwiseConv2d {
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         ops::depthwise_conv2d(x, &self.weight.tensor, Some(&self.bias.tensor), 1)
     }
+
+    /// As [`forward`](Self::forward), then GELU, in one op.
+    ///
+    /// # Errors
+    /// As [`ops::depthwise_conv2d()`].
+    pub fn forward_gelu(&self, x: &Tensor) -> Result<Tensor> {
+        ops::depthwise_conv2d_gelu(x, &self.weight.tensor, Some(&self.bias.tensor), 1)
+    }
 }
 
 impl Module for DepthwiseConv2d {
@@ -175,6 +183,14 @@ impl Linear {
     /// As [`ops::linear()`].
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         ops::linear(x, &self.weight.tensor, Some(&self.bias.tensor))
+    }
+
+    /// Over shifted tokens: x `[N, H, W, in]` -> `[N, H, W, out]`, plus a residual of the result's shape.
+    ///
+    /// # Errors
+    /// As [`ops::shifted_linear()`].
+    pub fn forward_shifted(&self, x: &Tensor, axis: Axis, residual: Option<&Tensor>) -> Result<Tensor> {
+        ops::shifted_linear(x, &self.weight.tensor, Some(&self.bias.tensor), axis, residual)
     }
 }
 

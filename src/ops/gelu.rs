@@ -104,6 +104,25 @@ pub fn forward(x: &Tensor, version: Version) -> Result<Tensor> {
     record(y, &[Some(x)], || GeluBackward { kept, version })
 }
 
+/// gx = gy times the slope at `kept`, x of the forward pass.
+pub(super) fn input_gradient(gy: &Tensor, kept: &Tensor, gx: &Tensor, version: Version) -> Result<()> {
+    match gy.device() {
+        Device::Gpu(_) => {
+            let (entry, lanes) = match version {
+                Version::V1 => ("backward_input_v1", 1),
+                Version::V2 => ("backward_input_v2", 4),
+            };
+            for part in gy.device().image_ranges(OP, &[gy, kept, gx])? {
+                let (gy, kept, gx) = (gy.images(&part), kept.images(&part), gx.images(&part));
+                let invocations = gx.len() / lanes;
+                SHADER.entry(entry).reads([gy, kept]).writes([gx]).over(invocations)?;
+            }
+        }
+        Device::Cpu(_) => plain::backward_input(&gy.f32s(), &kept.f32s(), &mut gx.f32s_mut()),
+    }
+    Ok(())
+}
+
 /// What the gradient needs: x.
 #[derive(Debug)]
 struct GeluBackward {
@@ -118,20 +137,7 @@ impl Backward for GeluBackward {
 
     fn backward(&self, gy: &Tensor, wanted: &mut Wanted<'_>) -> Result<Vec<Option<Tensor>>> {
         let gx = wanted.empty(OP, 0, gy.shape())?;
-        match gy.device() {
-            Device::Gpu(_) => {
-                let (entry, lanes) = match self.version {
-                    Version::V1 => ("backward_input_v1", 1),
-                    Version::V2 => ("backward_input_v2", 4),
-                };
-                for part in gy.device().image_ranges(OP, &[gy, &self.kept, &gx])? {
-                    let (gy, kept, gx) = (gy.images(&part), self.kept.images(&part), gx.images(&part));
-                    let invocations = gx.len() / lanes;
-                    SHADER.entry(entry).reads([gy, kept]).writes([gx]).over(invocations)?;
-                }
-            }
-            Device::Cpu(_) => plain::backward_input(&gy.f32s(), &self.kept.f32s(), &mut gx.f32s_mut()),
-        }
+        input_gradient(gy, &self.kept, &gx, self.version)?;
         Ok(vec![Some(gx)])
     }
 

@@ -37,6 +37,7 @@ pub mod plan;
 pub mod relu;
 pub mod sgd;
 pub mod shift;
+pub mod shifted_linear;
 pub mod sigmoid;
 pub mod softmax;
 pub mod sum_chunks;
@@ -55,7 +56,7 @@ pub use clip_norm::clip_norm;
 pub use concat::concat;
 pub use conv_transpose2d::conv_transpose2d;
 pub use conv2d::{conv2d, conv2d_with_statistics};
-pub use depthwise_conv2d::depthwise_conv2d;
+pub use depthwise_conv2d::{depthwise_conv2d, depthwise_conv2d_gelu};
 pub use ema::ema;
 pub use gelu::gelu;
 pub use layer_norm::layer_norm;
@@ -66,6 +67,7 @@ pub use metric_counts::metric_counts;
 pub use relu::relu;
 pub use sgd::{Sgd, sgd};
 pub use shift::{Axis, shift};
+pub use shifted_linear::shifted_linear;
 pub use sigmoid::sigmoid;
 pub use softmax::softmax;
 pub use sum_chunks::sum_chunks;
@@ -111,6 +113,7 @@ pub const SHADERS: &[Shader] = &[
     relu::SHADER,
     sgd::SHADER,
     shift::SHADER,
+    shifted_linear::SHADER,
     sigmoid::SHADER,
     softmax::SHADER,
     sum_chunks::SHADER,
@@ -154,6 +157,7 @@ pub const PLANS: &[plan::Plan] = &[
     relu::PLAN,
     sgd::PLAN,
     shift::PLAN,
+    shifted_linear::PLAN,
     sigmoid::PLAN,
     softmax::PLAN,
     sum_chunks::PLAN,
@@ -190,6 +194,7 @@ pub const UNIFORMS: &[(&str, &str, Fields)] = &[
     ("metric_counts", "Params", crate::cpu::metric_counts::MetricCountsParams::FIELDS),
     ("sgd", "Params", crate::cpu::sgd::SgdParams::FIELDS),
     ("shift", "Params", crate::cpu::shift::ShiftParams::FIELDS),
+    ("shifted_linear", "Params", crate::cpu::shifted_linear::ShiftedLinearParams::FIELDS),
     ("softmax", "Params", crate::cpu::softmax::SoftmaxParams::FIELDS),
     ("sum_chunks", "Part", crate::cpu::sum_chunks::Part::FIELDS),
     ("transpose_weights", "Part", crate::cpu::transpose_weights::Part::FIELDS),
@@ -259,7 +264,7 @@ mod tests {
     /// The host counts tiles with the numbers that the shaders have.
     #[test]
     fn usual_tiles_are_those_of_the_file() {
-        for shader in [conv2d::SHADER, linear::SHADER, conv_transpose2d::SHADER] {
+        for shader in [conv2d::SHADER, linear::SHADER, shifted_linear::SHADER, conv_transpose2d::SHADER] {
             let usual: Vec<_> = shader.tunables().iter().map(|tunable| (tunable.name, tunable.usual)).collect();
             let tile = Tile::of(Version::V2.into());
             assert_eq!(usual, [("TILE_M", tile.rows as u32), ("TILE_N", tile.columns as u32 / 4)], "{}", shader.name);
