@@ -84,6 +84,8 @@ fn forward_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgr
     y[at] = sum;
 }
 
+@group(0) @binding(3) var<storage, read_write> gx: array<f32>;
+
 @compute @workgroup_size(WG)
 fn backward_input_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
     let at = flat_index(gid, groups);
@@ -96,7 +98,7 @@ fn backward_input_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num
         let start = neighbour(row, s) * params.inputs;
         for (var o = 0u; o < params.inputs; o++) { sum += x[start + o] * weight[o * params.outputs + i]; }
     }
-    y[at] = sum;
+    gx[at] = sum;
 }
 
 // ---- forward_v2, backward_input_v2 ------------------------------------------------------------------------------
@@ -130,11 +132,11 @@ fn store(row: u32, col4: u32, value: vec4<f32>) {
     for (var lane = 0u; lane < 4u; lane++) {
         let column = col4 * 4u + lane;
         if params.scatter == 1u {
-            let from = position(row) - shift_of(column);
+            let origin = position(row) - shift_of(column);
             let length = i32(params.length);
-            let wrapped = (from + 2 * length) % length; // -2 and more: never negative
+            let wrapped = (origin + 2 * length) % length; // -2 and more: never negative
             let to = neighbour(row, wrapped - position(row)) * params.outputs + column;
-            y[to] = select(0.0, result[lane], wrapped == from);
+            y[to] = select(0.0, result[lane], wrapped == origin);
         } else {
             let to = row * params.outputs + column;
             if params.has_residual == 1u { result[lane] += residual[to]; }
@@ -145,6 +147,11 @@ fn store(row: u32, col4: u32, value: vec4<f32>) {
 
 @compute @workgroup_size(WG)
 fn forward_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    gemm_tile(flat_index(gid, groups));
+}
+
+@compute @workgroup_size(WG)
+fn backward_input_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
     gemm_tile(flat_index(gid, groups));
 }
 

@@ -210,13 +210,10 @@ fn multiply(
             (Version::V2, 0) => ("forward_v2", tile.tiles(rows, outputs)),
             (Version::V2, _) => ("backward_input_v2", tile.tiles(rows, outputs)),
         };
-        SHADER
-            .entry(entry)
-            .constants(kernel.constants)
-            .params(&params)
-            .reads([x, weight.detach(), bias.clone(), residual])
-            .writes([y])
-            .over(invocations)?;
+        let launch = SHADER.entry(entry).constants(kernel.constants).params(&params).reads([x, weight.detach()]);
+        // The tile's kernels are one, and have all bindings.
+        let launch = if entry == "backward_input_v1" { launch } else { launch.reads([bias.clone(), residual]) };
+        launch.writes([y]).over(invocations)?;
     }
     Ok(())
 }
