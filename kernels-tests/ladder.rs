@@ -128,8 +128,8 @@ fn planted(folder: &Path, file: &str, right: &str, wrong: &str) {
 const FAULTS: &[(&str, &str, &str, &str, &str)] = &[
     (
         "depthwise_conv2d.wgsl",
-        "sum += x4[(x_start + ox) * quads + c] * gy_of_x4[(start + ox) * quads + c];",
-        "sum += x4[(x_start + ox) * quads + c] * gy_of_x4[(start + ox + 1u) * quads + c];",
+        "sums[ky * SIDE + kx] += x4[x_at] * g;",
+        "sums[ky * SIDE + kx] += x4[x_at] * gy_of_x4[g_at];",
         "depthwise_conv2d backward",
         "gradient of input 1",
     ),

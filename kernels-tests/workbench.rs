@@ -456,9 +456,13 @@ fn tuned_kernels_are_right_and_repeat_their_bits() {
     let Some(checked) = opened(Switches { checks: Some(checks.clone()), ..Switches::default() }) else { return };
     let tuned = others(&checked);
     let changes = tuned.changes();
-    for part in
-        ["conv2d forward", "conv2d backward_input", "conv2d backward_weight", "linear forward", "batch_norm both"]
-    {
+    for part in [
+        "conv2d forward",
+        "conv2d backward_input",
+        "conv2d backward_weight",
+        "shifted_linear forward",
+        "batch_norm both",
+    ] {
         assert!(changes.keys().any(|question| question.starts_with(part)), "nobody asks for {part}");
     }
     for kernel in ["v1", "v2", "v2 TILE_M=4", "v2 TILE_N=1", "v2 TILE_M=4 TILE_N=1", "v2 PIXELS=1", "v2 PIXELS=8"] {
@@ -475,7 +479,7 @@ fn tuned_kernels_are_right_and_repeat_their_bits() {
     };
     let ((first, kernels), (second, _)) = (run(&tuned), run(&tuned));
     assert!(first == second, "the same kernels give other bits");
-    assert!(kernels.is_empty() || kernels.contains("gelu.forward_v1"), "{kernels:?}");
+    assert!(kernels.is_empty() || kernels.contains("depthwise_conv2d.forward_gelu_v1"), "{kernels:?}");
 }
 
 /// A text that stands in for ours has none of our constants.
@@ -485,13 +489,21 @@ fn answers_do_not_hold_for_a_replaced_text() {
     context.use_tuned(others(&context));
     let (_, before) = launched(&context);
     let folder = tempfile::tempdir().unwrap();
-    let own = Replacement::of_user(shader("gelu"), &edited(folder.path(), "gelu", &[]), None, None).unwrap();
-    context.replace("gelu", Some(Arc::new(own)));
+    let own =
+        Replacement::of_user(shader("depthwise_conv2d"), &edited(folder.path(), "depthwise_conv2d", &[]), None, None)
+            .unwrap();
+    context.replace("depthwise_conv2d", Some(Arc::new(own)));
     let (_, after) = launched(&context);
     if context.has_timestamps() {
-        assert!(before.contains("gelu.forward_v1") && !before.contains("gelu.forward_v2"), "{before:?}");
-        assert!(after.contains("gelu.forward_v2") && !after.contains("gelu.forward_v1"), "{after:?}");
-        assert!(after.contains("shift.forward_v1"), "the answers of other ops hold: {after:?}");
+        assert!(
+            before.contains("depthwise_conv2d.forward_gelu_v1") && !before.contains("depthwise_conv2d.forward_gelu_v2"),
+            "{before:?}"
+        );
+        assert!(
+            after.contains("depthwise_conv2d.forward_gelu_v2") && !after.contains("depthwise_conv2d.forward_gelu_v1"),
+            "{after:?}"
+        );
+        assert!(after.contains("layer_norm.forward_v1"), "the answers of other ops hold: {after:?}");
     }
 }
 
@@ -535,7 +547,7 @@ fn what_tune_finds_is_kept_and_used() {
         said(&command.output().unwrap())
     };
     let tune = |more: &[&str]| {
-        let (code, out, err) = run(&[&["tune", "gelu", "--runs", "2", "--json"], more].concat(), &[]);
+        let (code, out, err) = run(&[&["tune", "depthwise_conv2d", "--runs", "2", "--json"], more].concat(), &[]);
         assert_eq!(code, Some(0), "{out}{err}");
         let lines: Vec<serde_json::Value> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         lines
@@ -562,13 +574,17 @@ fn what_tune_finds_is_kept_and_used() {
     std::fs::write(&file, cache.to_string()).unwrap();
     let network = ["bench", "unext", "--train", "--runs", "1"];
     let (code, _, err) = run(&network, &[("SHADEGRAD_DEBUG", "3"), ("SHADEGRAD_CHECK", "1")]);
-    let tuned =
-        |err: &str| err.lines().filter(|line| line.contains("gelu both ") && line.contains(": v1, tuned;")).count();
+    let tuned = |err: &str| {
+        err.lines().filter(|line| line.contains("depthwise_conv2d both ") && line.contains(": v1, tuned;")).count()
+    };
     assert_eq!((code, tuned(&err)), (Some(0), answers.len()), "{err}");
-    assert!(err.contains(" gelu.forward_v1 ") && !err.contains(" gelu.forward_v2 "), "{err}");
+    assert!(
+        err.contains(" depthwise_conv2d.forward_gelu_v1 ") && !err.contains(" depthwise_conv2d.forward_gelu_v2 "),
+        "{err}"
+    );
     let (code, _, err) = run(&network, &[("SHADEGRAD_DEBUG", "3"), ("SHADEGRAD_TUNE", "0")]);
     assert_eq!((code, tuned(&err)), (Some(0), 0), "{err}");
-    assert!(err.contains(" gelu.forward_v2 "), "{err}");
+    assert!(err.contains(" depthwise_conv2d.forward_gelu_v2 "), "{err}");
 
     // A damaged file is said in a line and not used; tune writes it anew.
     std::fs::write(&file, &text[..text.len() / 2]).unwrap();
@@ -583,21 +599,36 @@ fn what_tune_finds_is_kept_and_used() {
 #[test]
 fn tune_times_no_wrong_kernel() {
     let Some((device, folder)) = workplace() else { return };
-    let gelu = shader("gelu").source;
-    let right = "y[at] = gelu(x[at]);";
-    let everywhere = "y[at] = gelu(x[at]) + 0.5;";
-    let far_out = "y[at] = gelu(x[at]) + select(0.0, 1.0, at == 130000u);";
-    assert!(gelu.matches(right).count() == 1, "gelu.wgsl has other text now");
-    for (wrong, said_of) in [(everywhere, "WRONG gelu: forward / v1 "), (far_out, "WRONG gelu both 1x32x32x128 v1: ")] {
+    let kernels = shader("depthwise_conv2d").source;
+    let right = "y[at] = convolved(at);";
+    let everywhere = "y[at] = convolved(at) + 0.5;";
+    let far_out = "y[at] = convolved(at) + select(0.0, 1.0, at % params.channels == 100u);";
+    assert!(kernels.matches(right).count() == 1, "depthwise_conv2d.wgsl has other text now");
+    for (wrong, said_of) in [
+        (everywhere, "WRONG depthwise_conv2d: forward / v1 "),
+        (far_out, "WRONG depthwise_conv2d both 1x32x32x128 3x3 128 s1 p1 v1: "),
+    ] {
         shaders(folder.path());
-        std::fs::write(folder.path().join("gelu.wgsl"), gelu.replace(right, wrong)).unwrap();
+        std::fs::write(folder.path().join("depthwise_conv2d.wgsl"), kernels.replace(right, wrong)).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_shadegrad"));
-        command.args(["tune", "gelu", "--batch", "1", "--size", "256", "--runs", "1", "--json", "--device", &device]);
+        command.args([
+            "tune",
+            "depthwise_conv2d",
+            "--batch",
+            "1",
+            "--size",
+            "256",
+            "--runs",
+            "1",
+            "--json",
+            "--device",
+            &device,
+        ]);
         command.env("SHADEGRAD_CACHE", folder.path().join("cache")).env("SHADEGRAD_SHADERS", folder.path());
         let (code, out, err) = said(&command.output().unwrap());
         assert!(code == Some(0) && err.contains(said_of), "{out}{err}");
         let lines: Vec<serde_json::Value> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-        let large = lines.iter().find(|line| line["sizes"] == "1x32x32x128").unwrap();
+        let large = lines.iter().find(|line| line["sizes"] == "1x32x32x128 3x3 128 s1 p1").unwrap();
         assert_eq!(large["kernel"], "v2", "{large}");
         assert!(large["times"].as_array().unwrap().iter().all(|time| time["kernel"] == "v2"), "{large}");
     }

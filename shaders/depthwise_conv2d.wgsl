@@ -266,7 +266,8 @@ fn backward_weight_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(nu
     partials4[at + params.first_chunk * (kernel + 1u) * quads] = total;
 }
 
-@group(0) @binding(4) var<storage, read> kept4: array<vec4<f32>>; // z of the forward pass
+@group(0) @binding(3) var<storage, read> kept4: array<vec4<f32>>; // z of the forward pass
+@group(0) @binding(4) var<storage, read_write> gelu_partials4: array<vec4<f32>>; // as partials4
 @group(0) @binding(5) var<storage, read_write> gz4: array<vec4<f32>>;
 
 /// Rows and columns of the largest kernel that backward_weight_gelu_v2 takes.
@@ -311,9 +312,9 @@ fn backward_weight_gelu_v2(@builtin(global_invocation_id) gid: vec3<u32>, @built
     for (var ky = 0u; ky < SIDE; ky++) {
         for (var kx = 0u; kx < SIDE; kx++) {
             if ky < params.kernel_h && kx < params.kernel_w {
-                partials4[to + (ky * params.kernel_w + kx) * quads] = totals[ky * SIDE + kx];
+                gelu_partials4[to + (ky * params.kernel_w + kx) * quads] = totals[ky * SIDE + kx];
             }
         }
     }
-    partials4[to + kernel * quads] = bias_total;
+    gelu_partials4[to + kernel * quads] = bias_total;
 }

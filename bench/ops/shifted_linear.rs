@@ -1,7 +1,9 @@
 //! Linear layers over shifted tokens, along rows and columns: forward and both gradients.
 
-use shadegrad::ops::{Axis, shifted_linear};
-use shadegrad::{Result, Tape};
+use shadegrad::Result;
+use shadegrad::cpu::shifted_linear::ShiftedLinearParams;
+use shadegrad::ops::Axis;
+use shadegrad::ops::shifted_linear::{backward_input, backward_weight, forward, weight_versions};
 
 use super::{BenchCase, Cost, Layer, Work, versions};
 
@@ -23,28 +25,27 @@ pub fn cases(layer: &Layer) -> Result<Vec<BenchCase>> {
             cases.push(BenchCase::new(&layer, FORM, "forward", version.name(), cost, move |device| {
                 let (x, weight) = (device.zeros("bench", x)?, device.zeros("bench", [c, out])?);
                 let (bias, residual) = (device.zeros("bench", [out])?, device.zeros("bench", y)?);
-                let forward = shadegrad::ops::shifted_linear::forward;
                 Work::launch(move || {
                     forward(&x, &weight, Some(&bias), axis, with_residual.then_some(&residual), version).map(drop)
                 })
             }));
         }
-        // The gradients choose their own version.
-        for (entry, divides) in
-            [("backward_input", c.is_multiple_of(8)), ("backward_weight", (c | out).is_multiple_of(8))]
-        {
-            let version = versions(divides)[usize::from(divides)];
-            let cost = Cost::of(flops, numbers);
-            cases.push(BenchCase::new(&layer, FORM, entry, version.name(), cost, move |device| {
-                let (x, weight) = (device.zeros("bench", x)?, device.zeros("bench", [c, out])?);
-                let bias = device.zeros("bench", [out])?;
-                Work::gradient(device.zeros("bench", y)?, move |tape: &Tape| {
-                    let watched =
-                        |wanted: bool, tensor| if wanted { tape.watch_input(tensor) } else { tensor.detach() };
-                    let of_x = entry == "backward_input";
-                    let (x, weight, bias) = (watched(of_x, &x), watched(!of_x, &weight), watched(!of_x, &bias));
-                    shifted_linear(&x, &weight, Some(&bias), axis, None)
-                })
+        let cost = Cost::of(flops, numbers);
+        for &version in versions(c.is_multiple_of(8)) {
+            cases.push(BenchCase::new(&layer, FORM, "backward_input", version.name(), cost, move |device| {
+                let (gy, weight) = (device.zeros("bench", y)?, device.zeros("bench", [c, out])?);
+                let (gx, p) =
+                    (device.zeros("bench", x)?, ShiftedLinearParams::forward(x, out, axis.steps(x), true, false));
+                Work::launch(move || backward_input(&p, &gy, &weight, &gx, version))
+            }));
+        }
+        for &version in weight_versions(c, out) {
+            cases.push(BenchCase::new(&layer, FORM, "backward_weight", version.name(), cost, move |device| {
+                let (gy, p) =
+                    (device.zeros("bench", y)?, ShiftedLinearParams::forward(x, out, axis.steps(x), true, false));
+                let (x, gw, gb) =
+                    (device.zeros("bench", x)?, device.zeros("bench", [c, out])?, device.zeros("bench", [out])?);
+                Work::launch(move || backward_weight(&p, &x, &gy, &gw, Some(&gb), version))
             }));
         }
     }

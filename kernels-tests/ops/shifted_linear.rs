@@ -35,21 +35,8 @@ pub fn cases() -> Vec<Case> {
     cases
 }
 
-fn params([n, h, w, c]: [usize; 4], outputs: usize, axis: Axis, bias: bool, residual: bool) -> ShiftedLinearParams {
-    let (length, step) = if axis == Axis::Height { (h, w) } else { (w, 1) };
-    ShiftedLinearParams {
-        rows: (n * h * w) as u32,
-        inputs: c as u32,
-        outputs: outputs as u32,
-        chunk: c.div_ceil(5) as u32,
-        length: length as u32,
-        step: step as u32,
-        has_bias: u32::from(bias),
-        has_residual: u32::from(residual),
-        scatter: 0,
-        chunk_rows: 0,
-        first_chunk: 0,
-    }
+fn params(shape: [usize; 4], outputs: usize, axis: Axis, bias: bool, residual: bool) -> ShiftedLinearParams {
+    ShiftedLinearParams::forward(shape, outputs, axis.steps(shape), bias, residual)
 }
 
 fn case(shape: [usize; 4], outputs: usize, axis: Axis, with_bias: bool, with_residual: bool) -> Case {
@@ -124,7 +111,7 @@ fn case(shape: [usize; 4], outputs: usize, axis: Axis, with_bias: bool, with_res
             checks.compare("backward_weight bias", "selected", of(&b_in), &want_gb, SUMS)?;
         }
         if with_residual {
-            checks.compare("backward residual", "selected", of(&r_in), &gy64, SUMS)?;
+            checks.compare("backward_input residual", "selected", of(&r_in), &gy64, SUMS)?;
         }
         if matches!(device, Device::Cpu(_)) {
             return Ok(()); // one version

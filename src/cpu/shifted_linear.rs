@@ -37,6 +37,29 @@ uniform! {
 }
 
 impl ShiftedLinearParams {
+    /// For images `[N, H, W, inputs]` and an axis of `length` pixels that are `step` apart.
+    pub fn forward(
+        [n, h, w, inputs]: [usize; 4],
+        outputs: usize,
+        (length, step): (usize, usize),
+        has_bias: bool,
+        has_residual: bool,
+    ) -> Self {
+        Self {
+            rows: (n * h * w) as u32,
+            inputs: inputs as u32,
+            outputs: outputs as u32,
+            chunk: inputs.div_ceil(5) as u32,
+            length: length as u32,
+            step: step as u32,
+            has_bias: has_bias.into(),
+            has_residual: has_residual.into(),
+            scatter: 0,
+            chunk_rows: 0,
+            first_chunk: 0,
+        }
+    }
+
     fn linear(&self) -> LinearParams {
         let Self { rows, inputs, outputs, has_bias, .. } = *self;
         LinearParams { rows, inputs, outputs, has_bias, chunk_rows: 0, first_chunk: 0 }

@@ -318,8 +318,8 @@ impl DepthwiseConv2dBackward {
                         .entry(entry)
                         .params(&p)
                         .reads([&x, &gy])
-                        .writes([&partials])
                         .reads(&z)
+                        .writes([&partials])
                         .writes(&gz)
                         .over(chunks as usize * width / sums)?;
                     first_chunk += chunks;

@@ -66,6 +66,16 @@ pub enum Axis {
     Width,
 }
 
+impl Axis {
+    /// The extent of the axis in `[N, H, W, C]`, and how many pixels neighbours on it are apart.
+    pub fn steps(self, [_, h, w, _]: [usize; 4]) -> (usize, usize) {
+        match self {
+            Self::Height => (h, w),
+            Self::Width => (w, 1),
+        }
+    }
+}
+
 /// Moves each fifth of the channels by its own number of pixels, from -2 to 2, so that a linear layer sees neighbours.
 ///
 /// ```
@@ -99,17 +109,15 @@ fn usual(channels: usize) -> Version {
 /// # Errors
 /// As [`shift`]; [`Error::Shape`] for [`Version::V2`] if the channels do not divide by 4 or are fewer than 12.
 pub fn forward(x: &Tensor, axis: Axis, version: Version) -> Result<Tensor> {
-    let [_, h, w, c] = x.shape().nhwc(OP)?;
+    let image = x.shape().nhwc(OP)?;
+    let c = image[3];
     if version == Version::V2 && usual(c) != Version::V2 {
         return Err(Error::shape(OP, format!("v2 needs 4n channels, at least 12, got {}", x.shape())));
     }
-    let (length, inner) = match axis {
-        Axis::Height => (h, w * c),
-        Axis::Width => (w, c),
-    };
+    let (length, step) = axis.steps(image);
     let params = ShiftParams {
         length: length as u32,
-        inner: inner as u32,
+        inner: (step * c) as u32,
         channels: c as u32,
         chunk: c.div_ceil(5) as u32,
         direction: 1,

@@ -170,20 +170,8 @@ fn sizes(
             return Err(Error::shape(OP, format!("the {name} must be {shape}, got {}", other.shape())));
         }
     }
-    let (length, step) = if axis == Axis::Height { (h, w) } else { (w, 1) };
-    Ok(ShiftedLinearParams {
-        rows: (n * h * w) as u32,
-        inputs: inputs as u32,
-        outputs: outputs as u32,
-        chunk: inputs.div_ceil(5) as u32,
-        length: length as u32,
-        step: step as u32,
-        has_bias: u32::from(bias.is_some()),
-        has_residual: u32::from(residual.is_some()),
-        scatter: 0,
-        chunk_rows: 0,
-        first_chunk: 0,
-    })
+    let steps = axis.steps([n, h, w, inputs]);
+    Ok(ShiftedLinearParams::forward([n, h, w, inputs], outputs, steps, bias.is_some(), residual.is_some()))
 }
 
 /// Launches the product of forward and of the input gradient. `p` are the sizes of this product.
