@@ -275,8 +275,9 @@ fn weight_gradient(
     version: Version,
     wanted: &Wanted<'_>,
 ) -> Result<()> {
-    match partial_sums(p, x, gy, version)? {
-        Some(table) => wanted.sum_chunks(&table, &[Some(gw), gb].into_iter().flatten().collect::<Vec<_>>()),
+    let gradients: Vec<&Tensor> = [Some(gw), gb].into_iter().flatten().collect();
+    match partial_sums(p, [x, gy], &gradients, version, wanted)? {
+        Some(table) => wanted.sum_chunks(&table, &gradients),
         None => {
             let mut gb = gb.map(Tensor::f32s_mut);
             plain::backward_weight(p, &x.f32s(), &gy.f32s(), &mut gw.f32s_mut(), gb.as_deref_mut());
@@ -287,7 +288,13 @@ fn weight_gradient(
 
 /// The first stage of the weight gradient: a table `[chunks, weights and biases]`; `None` on the CPU, which needs no
 /// stages.
-fn partial_sums(p: &ShiftedLinearParams, x: &Tensor, gy: &Tensor, version: Version) -> Result<Option<Tensor>> {
+fn partial_sums(
+    p: &ShiftedLinearParams,
+    [x, gy]: [&Tensor; 2],
+    gradients: &[&Tensor],
+    version: Version,
+    wanted: &Wanted<'_>,
+) -> Result<Option<Tensor>> {
     let device = x.device();
     let Device::Gpu(context) = device else { return Ok(None) };
     let (inputs, outputs) = (p.inputs as usize, p.outputs as usize);
@@ -299,7 +306,7 @@ fn partial_sums(p: &ShiftedLinearParams, x: &Tensor, gy: &Tensor, version: Versi
     let chunk_rows = CHUNK_ROWS.max(longest.div_ceil(most));
     let chunks: Vec<usize> = ranges.iter().map(|images| (images.len() * per_image).div_ceil(chunk_rows)).collect();
     let total: usize = chunks.iter().sum();
-    let partial = device.empty(OP, [total, (inputs + 1) * outputs])?;
+    let partial = wanted.chunk_table(OP, [total, (inputs + 1) * outputs], gradients)?;
     let mut first = 0;
     for (images, chunks) in ranges.iter().zip(chunks) {
         let rows = (images.len() * per_image) as u32;
