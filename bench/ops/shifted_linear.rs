@@ -3,7 +3,7 @@
 use shadegrad::Result;
 use shadegrad::cpu::shifted_linear::ShiftedLinearParams;
 use shadegrad::ops::Axis;
-use shadegrad::ops::shifted_linear::{backward_input, backward_weight, forward, weight_versions};
+use shadegrad::ops::shifted_linear::{Gradients, backward, forward};
 
 use super::{BenchCase, Cost, Layer, Work, versions};
 
@@ -31,22 +31,23 @@ pub fn cases(layer: &Layer) -> Result<Vec<BenchCase>> {
             }));
         }
         let cost = Cost::of(flops, numbers);
-        for &version in versions(c.is_multiple_of(8)) {
-            cases.push(BenchCase::new(&layer, FORM, "backward_input", version.name(), cost, move |device| {
-                let (gy, weight) = (device.zeros("bench", y)?, device.zeros("bench", [c, out])?);
-                let (gx, p) =
-                    (device.zeros("bench", x)?, ShiftedLinearParams::forward(x, out, axis.steps(x), true, false));
-                Work::launch(move || backward_input(&p, &gy, &weight, &gx, version))
-            }));
-        }
-        for &version in weight_versions(c, out) {
-            cases.push(BenchCase::new(&layer, FORM, "backward_weight", version.name(), cost, move |device| {
-                let (gy, p) =
-                    (device.zeros("bench", y)?, ShiftedLinearParams::forward(x, out, axis.steps(x), true, false));
-                let (x, gw, gb) =
-                    (device.zeros("bench", x)?, device.zeros("bench", [c, out])?, device.zeros("bench", [out])?);
-                Work::launch(move || backward_weight(&p, &x, &gy, &gw, Some(&gb), version))
-            }));
+        for &version in versions((c | out).is_multiple_of(8)) {
+            for entry in ["backward_input", "backward_weight"] {
+                cases.push(BenchCase::new(&layer, FORM, entry, version.name(), cost, move |device| {
+                    let (gy, p) =
+                        (device.zeros("bench", y)?, ShiftedLinearParams::forward(x, out, axis.steps(x), true, false));
+                    let (x, weight) = (device.zeros("bench", x)?, device.zeros("bench", [c, out])?);
+                    let (gx, gw) = (device.zeros("bench", x.shape())?, device.zeros("bench", [c, out])?);
+                    let gb = device.zeros("bench", [out])?;
+                    Work::launch(move || {
+                        let places = match entry {
+                            "backward_input" => Gradients { gx: Some(&gx), ..Gradients::default() },
+                            _ => Gradients { gx: None, gw: Some(&gw), gb: Some(&gb) },
+                        };
+                        backward(&p, [&x, &weight, &gy], places, version)
+                    })
+                }));
+            }
         }
     }
     Ok(cases)

@@ -6,7 +6,8 @@
 
 use shadegrad::cpu::shifted_linear::{ShiftedLinearParams, backward_input, backward_weight, forward};
 use shadegrad::ops::Axis;
-use shadegrad::{Device, Tape, ops};
+use shadegrad::ops::shifted_linear::Gradients;
+use shadegrad::{Device, Shape, Tape, ops};
 
 use super::{Case, GradientCase, SUMS, Tolerance, doubles, numbers};
 
@@ -121,18 +122,27 @@ fn case(shape: [usize; 4], outputs: usize, axis: Axis, with_bias: bool, with_res
             let y = ops::shifted_linear::forward(&x, &weight, bias, axis, residual, kernel)?;
             checks.compare("forward", &kernel.to_string(), &y, &want_y, SUMS)?;
         }
-        for kernel in ops::shifted_linear::kernels(inputs) {
-            let gx = device.tensor(OP, x.shape(), &vec![f32::NAN; x.len()])?;
-            ops::shifted_linear::backward_input(&p, &gy, &weight, &gx, kernel)?;
-            checks.compare("backward_input", &kernel.to_string(), &gx, &want_gx, SUMS)?;
-        }
-        for version in ops::shifted_linear::weight_versions(inputs, outputs) {
-            let gw = device.tensor(OP, weight.shape(), &vec![f32::NAN; weight.len()])?;
-            let gb = device.tensor(OP, [outputs], &vec![f32::NAN; outputs])?;
-            ops::shifted_linear::backward_weight(&p, &x, &gy, &gw, with_bias.then_some(&gb), *version)?;
-            checks.compare("backward_weight", version.name(), &gw, &want_gw, SUMS)?;
-            if with_bias {
-                checks.compare("backward_weight bias", version.name(), &gb, &want_gb, SUMS)?;
+        // Both gradients, and each alone.
+        for kernel in ops::shifted_linear::gradient_kernels(inputs, outputs) {
+            for [of_x, of_weight] in [[true, true], [true, false], [false, true]] {
+                let nothing = |shape: Shape| device.tensor(OP, shape, &vec![f32::NAN; shape.len()]);
+                let (gx, gw, gb) = (nothing(x.shape())?, nothing(weight.shape())?, nothing([outputs].into())?);
+                let places = Gradients {
+                    gx: of_x.then_some(&gx),
+                    gw: of_weight.then_some(&gw),
+                    gb: (of_weight && with_bias).then_some(&gb),
+                };
+                ops::shifted_linear::backward(&p, [&x, &weight, &gy], places, kernel)?;
+                let name = kernel.to_string();
+                if of_x {
+                    checks.compare("backward_input", &name, &gx, &want_gx, SUMS)?;
+                }
+                if of_weight {
+                    checks.compare("backward_weight", &name, &gw, &want_gw, SUMS)?;
+                }
+                if of_weight && with_bias {
+                    checks.compare("backward_weight bias", &name, &gb, &want_gb, SUMS)?;
+                }
             }
         }
         Ok(())

@@ -27,12 +27,12 @@ uniform! {
         has_bias: u32,
         /// 1 if a residual is added.
         has_residual: u32,
-        /// Kernels of the GPU: 1 if results are moved when they are stored.
-        scatter: u32,
         /// Weight gradient: rows of a chunk.
         chunk_rows: u32,
         /// Weight gradient: chunks before this launch's.
         first_chunk: u32,
+        /// Both gradients: workgroups for gx.
+        input_groups: u32,
     }
 }
 
@@ -54,9 +54,9 @@ impl ShiftedLinearParams {
             step: step as u32,
             has_bias: has_bias.into(),
             has_residual: has_residual.into(),
-            scatter: 0,
             chunk_rows: 0,
             first_chunk: 0,
+            input_groups: 0,
         }
     }
 

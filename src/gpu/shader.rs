@@ -44,6 +44,7 @@ const PIECES: &[(&str, &str)] = &[
     ("gemm_tile", include_str!("../../shaders/lib/gemm_tile.wgsl")),
     ("parts", include_str!("../../shaders/lib/parts.wgsl")),
     ("reduce", include_str!("../../shaders/lib/reduce.wgsl")),
+    ("shifted", include_str!("../../shaders/lib/shifted.wgsl")),
 ];
 
 /// One entry point of a shader with the constants that a version asks for.

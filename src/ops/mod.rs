@@ -121,8 +121,9 @@ pub const SHADERS: &[Shader] = &[
     upsample_bilinear::SHADER,
 ];
 
-/// Shaders with further versions of an op's kernels: the op, and the shader.
-pub const MORE_SHADERS: &[(&str, Shader)] = &[("conv2d", winograd::SHADER)];
+/// Shaders with further kernels of an op: the op, and the shader.
+pub const MORE_SHADERS: &[(&str, Shader)] =
+    &[("conv2d", winograd::SHADER), ("shifted_linear", shifted_linear::BACKWARD)];
 
 /// Every shader.
 pub fn shaders() -> impl Iterator<Item = &'static Shader> {
@@ -195,6 +196,7 @@ pub const UNIFORMS: &[(&str, &str, Fields)] = &[
     ("sgd", "Params", crate::cpu::sgd::SgdParams::FIELDS),
     ("shift", "Params", crate::cpu::shift::ShiftParams::FIELDS),
     ("shifted_linear", "Params", crate::cpu::shifted_linear::ShiftedLinearParams::FIELDS),
+    ("shifted_linear_backward", "Params", crate::cpu::shifted_linear::ShiftedLinearParams::FIELDS),
     ("softmax", "Params", crate::cpu::softmax::SoftmaxParams::FIELDS),
     ("sum_chunks", "Part", crate::cpu::sum_chunks::Part::FIELDS),
     ("transpose_weights", "Part", crate::cpu::transpose_weights::Part::FIELDS),

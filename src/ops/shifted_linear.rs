@@ -29,8 +29,12 @@
 //!
 //! Versions: `v1` one element per invocation; `v2` register tiles, channels that divide by 8.
 //!
+//! Launches: 1 forward; backward 1 for x, weight and bias (2 in v1), and a share in those of
+//! [`sum_chunks`](mod@super::sum_chunks).
+//!
 //! # Files
-//! - [`shaders/shifted_linear.wgsl`](../../../../../shaders/shifted_linear.wgsl), below
+//! - [`shaders/shifted_linear.wgsl`](../../../../../shaders/shifted_linear.wgsl) and
+//!   [`shaders/shifted_linear_backward.wgsl`](../../../../../shaders/shifted_linear_backward.wgsl), below
 //! - [`src/ops/shifted_linear.rs`](../../../src/shadegrad/ops/shifted_linear.rs.html)
 //! - [`src/cpu/shifted_linear.rs`](../../../src/shadegrad/cpu/shifted_linear.rs.html)
 //! - [`kernels-tests/ops/shifted_linear.rs`](../../../../../kernels-tests/ops/shifted_linear.rs)
@@ -42,6 +46,15 @@
 #![doc = include_str!("../../shaders/shifted_linear.wgsl")]
 //! ```
 //! </details>
+//!
+//! <details><summary>shaders/shifted_linear_backward.wgsl</summary>
+//!
+//! ```wgsl
+#![doc = include_str!("../../shaders/shifted_linear_backward.wgsl")]
+//! ```
+//! </details>
+
+use std::ops::Range;
 
 use super::choice::{Kernel, choose};
 use super::plan::Plan;
@@ -50,18 +63,18 @@ use crate::autograd::{Backward, Setting, Wanted, record};
 use crate::cpu::shifted_linear::{self as plain, ShiftedLinearParams};
 use crate::debug::observed;
 use crate::gpu::shader::shader;
-use crate::gpu::{Part, Question, Shader, Sizes};
+use crate::gpu::{Part, Question, Shader, Sizes, WORKGROUP};
 use crate::tensor::{Device, Shape, Tensor};
 use crate::{Error, Result};
 
 const OP: &str = "shifted_linear";
 pub(super) const SHADER: Shader = shader!("shifted_linear");
+pub(super) const BACKWARD: Shader = shader!("shifted_linear_backward");
 pub(super) const PLAN: Plan = Plan {
     op: OP,
     rules: &[
         ("forward_v2", "the channels of the result divide by 8"),
-        ("backward_input_v2", "the channels of x divide by 8"),
-        ("backward_weight_v2", "the channels of x and of the result divide by 8"),
+        ("backward_v2", "the channels of x and of the result divide by 8"),
     ],
     run: |on| {
         let Sizes { shape, out, .. } = on.sizes;
@@ -101,16 +114,24 @@ pub fn shifted_linear(
     })
 }
 
-/// The kernel of the product for the result of a layer or for its input gradient.
+/// The kernel for the result of a layer, or for its gradients ([`Part::BackwardInput`]).
 fn select(x: &Tensor, outputs: usize, part: Part) -> Kernel {
-    let channels = if part == Part::BackwardInput { x.shape().last() } else { outputs };
-    let usual = if channels.is_multiple_of(8) { Version::V2 } else { Version::V1 };
-    choose(x.device(), || Some(question(x, outputs, part)), usual.into(), || kernels(channels))
+    let candidates = match part {
+        Part::Forward => kernels(outputs),
+        _ => gradient_kernels(x.shape().last(), outputs),
+    };
+    let usual = if candidates.len() > 1 { Version::V2 } else { Version::V1 };
+    choose(x.device(), || Some(question(x, outputs, part)), usual.into(), || candidates)
 }
 
-/// All kernels of the product that make a result of so many channels.
-pub fn kernels(channels: usize) -> Vec<Kernel> {
-    Kernel::all(&SHADER, |kernel| channels.is_multiple_of(Tile::of(kernel).columns))
+/// All kernels that make a result of so many channels.
+pub fn kernels(outputs: usize) -> Vec<Kernel> {
+    Kernel::all(&SHADER, |kernel| outputs.is_multiple_of(8) && outputs.is_multiple_of(Tile::of(kernel).columns))
+}
+
+/// All kernels that make the gradients of a layer with these channels.
+pub fn gradient_kernels(inputs: usize, outputs: usize) -> Vec<Kernel> {
+    if outputs.is_multiple_of(8) { kernels(inputs) } else { vec![Version::V1.into()] }
 }
 
 fn question(x: &Tensor, outputs: usize, part: Part) -> Question {
@@ -174,7 +195,7 @@ fn sizes(
     Ok(ShiftedLinearParams::forward([n, h, w, inputs], outputs, steps, bias.is_some(), residual.is_some()))
 }
 
-/// Launches the product of forward and of the input gradient. `p` are the sizes of this product.
+/// Launches the forward kernel.
 fn multiply(
     p: &ShiftedLinearParams,
     [x, weight]: [&Tensor; 2],
@@ -187,143 +208,129 @@ fn multiply(
     let tile = Tile::of(kernel);
     tile.check(OP, kernel, outputs)?;
     // What there is not is not read.
-    let (bias, residual) = (bias.unwrap_or(weight).detach(), residual.unwrap_or(x).detach());
-    for images in x.device().image_ranges(OP, &[x, &residual, y])? {
+    let (bias, residual) = (bias.unwrap_or(weight).detach(), residual.unwrap_or(x));
+    for images in x.device().image_ranges(OP, &[x, residual, y])? {
         let (x, residual, y) = (x.images(&images), residual.images(&images), y.images(&images));
         let rows = y.len() / outputs;
         let params = ShiftedLinearParams { rows: rows as u32, ..*p };
-        let (entry, invocations) = match (kernel.version, p.scatter) {
-            (Version::V1, 0) => ("forward_v1", y.len()),
-            (Version::V1, _) => ("backward_input_v1", y.len()),
-            (Version::V2, 0) => ("forward_v2", tile.tiles(rows, outputs)),
-            (Version::V2, _) => ("backward_input_v2", tile.tiles(rows, outputs)),
+        let (entry, invocations) = match kernel.version {
+            Version::V1 => ("forward_v1", y.len()),
+            Version::V2 => ("forward_v2", tile.tiles(rows, outputs)),
         };
-        let launch = SHADER.entry(entry).constants(kernel.constants).params(&params).reads([x, weight.detach()]);
-        // The tile's kernels are one, and have all bindings.
-        let launch = if entry == "backward_input_v1" { launch } else { launch.reads([bias.clone(), residual]) };
-        launch.writes([y]).over(invocations)?;
+        SHADER
+            .entry(entry)
+            .constants(kernel.constants)
+            .params(&params)
+            .reads([x, weight.detach(), bias.clone(), residual])
+            .writes([y])
+            .over(invocations)?;
     }
     Ok(())
-}
-
-/// gx: the product with the transposed weight, moved back. `p` are forward's sizes.
-///
-/// # Errors
-/// As [`forward`].
-pub fn backward_input(
-    p: &ShiftedLinearParams,
-    gy: &Tensor,
-    weight: &Tensor,
-    gx: &Tensor,
-    kernel: impl Into<Kernel>,
-) -> Result<()> {
-    input_gradient(p, gy, weight, gx, kernel.into(), &Wanted::alone(gy.device()))
-}
-
-/// As [`backward_input`] within a backward pass, which transposes weights ahead of their use.
-fn input_gradient(
-    p: &ShiftedLinearParams,
-    gy: &Tensor,
-    weight: &Tensor,
-    gx: &Tensor,
-    kernel: Kernel,
-    wanted: &Wanted<'_>,
-) -> Result<()> {
-    match gy.device() {
-        Device::Gpu(_) => {
-            let (inputs, outputs) = (p.outputs, p.inputs);
-            let swapped = ShiftedLinearParams { inputs, outputs, has_bias: 0, has_residual: 0, scatter: 1, ..*p };
-            multiply(&swapped, [gy, &wanted.turned(weight)?], None, None, gx, kernel)
-        }
-        Device::Cpu(_) => {
-            plain::backward_input(p, &gy.f32s(), &weight.f32s(), &mut gx.f32s_mut());
-            Ok(())
-        }
-    }
 }
 
 /// Rows summed by one invocation: short chains, and enough chunks to fill a GPU.
 const CHUNK_ROWS: usize = 128;
 
-/// The versions of the weight gradient's kernel for these channels.
-pub fn weight_versions(inputs: usize, outputs: usize) -> &'static [Version] {
-    let tiles = inputs.is_multiple_of(8) && outputs.is_multiple_of(8);
-    if tiles { &[Version::V1, Version::V2] } else { &[Version::V1] }
+/// The gradients that are wanted: of x, and of weight and bias.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Gradients<'a> {
+    /// Shape of x.
+    pub gx: Option<&'a Tensor>,
+    /// Shape of the weight.
+    pub gw: Option<&'a Tensor>,
+    /// Shape of the bias; only with that of the weight.
+    pub gb: Option<&'a Tensor>,
 }
 
-/// gw, and gb if there is a bias. `p` are forward's sizes; `v2` needs both channels to divide by 8.
+/// The gradients. `p` are forward's sizes; `v2` needs channels of x and of the result that divide by 8.
 ///
 /// # Errors
 /// As the launches.
-pub fn backward_weight(
+pub fn backward(
     p: &ShiftedLinearParams,
-    x: &Tensor,
-    gy: &Tensor,
-    gw: &Tensor,
-    gb: Option<&Tensor>,
-    version: Version,
+    [x, weight, gy]: [&Tensor; 3],
+    gradients: Gradients<'_>,
+    kernel: impl Into<Kernel>,
 ) -> Result<()> {
-    weight_gradient(p, [x, gy], gw, gb, version, &Wanted::alone(x.device()))
+    make(p, [x, weight, gy], gradients, kernel.into(), &Wanted::alone(x.device()))
 }
 
-/// As [`backward_weight`] within a backward pass, which may add up the chunks later.
-fn weight_gradient(
+/// As [`backward`] within a backward pass, which turns weights ahead of their use and may add up the chunks later.
+fn make(
     p: &ShiftedLinearParams,
-    [x, gy]: [&Tensor; 2],
-    gw: &Tensor,
-    gb: Option<&Tensor>,
-    version: Version,
+    [x, weight, gy]: [&Tensor; 3],
+    Gradients { gx, gw, gb }: Gradients<'_>,
+    kernel: Kernel,
     wanted: &Wanted<'_>,
 ) -> Result<()> {
-    let gradients: Vec<&Tensor> = [Some(gw), gb].into_iter().flatten().collect();
-    match partial_sums(p, [x, gy], &gradients, version, wanted)? {
-        Some(table) => wanted.sum_chunks(&table, &gradients),
-        None => {
+    let device = x.device();
+    let Device::Gpu(context) = device else {
+        if let Some(gx) = gx {
+            plain::backward_input(p, &gy.f32s(), &weight.f32s(), &mut gx.f32s_mut());
+        }
+        if let Some(gw) = gw {
             let mut gb = gb.map(Tensor::f32s_mut);
             plain::backward_weight(p, &x.f32s(), &gy.f32s(), &mut gw.f32s_mut(), gb.as_deref_mut());
-            Ok(())
+        }
+        return Ok(());
+    };
+    let (inputs, outputs) = (p.inputs as usize, p.outputs as usize);
+    let tile = Tile::of(kernel);
+    tile.check(OP, kernel, inputs)?;
+    let width = (inputs + 1) * outputs;
+    let ranges = device.image_ranges(OP, &[x, gy])?;
+    let rows = |images: &Range<usize>| images.len() * (p.rows as usize / x.shape().dims()[0]);
+    // Longer chunks where the partial sums would not fit.
+    let most = chunks_with_room(context, width, ranges.len());
+    let longest = ranges.iter().map(rows).max().unwrap_or(1);
+    let chunk_rows = CHUNK_ROWS.max(longest.div_ceil(most));
+    let chunks = |images: &Range<usize>| rows(images).div_ceil(chunk_rows);
+    let sums: Vec<&Tensor> = [gw, gb].into_iter().flatten().collect();
+    let table = match gw {
+        Some(_) => Some(wanted.chunk_table(OP, [ranges.iter().map(chunks).sum(), width], &sums)?),
+        None => None,
+    };
+    let turned = if gx.is_some() { wanted.turned(weight)? } else { weight.detach() };
+    // A binding of what is not wanted needs a tensor, which is not written.
+    let unwritten = if gx.is_none() || gw.is_none() { Some(device.empty(OP, [4])?) } else { None };
+    let mut first_chunk = 0;
+    for images in &ranges {
+        let params =
+            ShiftedLinearParams { rows: rows(images) as u32, chunk_rows: chunk_rows as u32, first_chunk, ..*p };
+        let (x, gy, gx) = (x.images(images), gy.images(images), gx.map(|gx| gx.images(images)));
+        let chunks = if gw.is_some() { chunks(images) } else { 0 };
+        first_chunk += chunks as u32;
+        match kernel.version {
+            Version::V1 => {
+                if let Some(gx) = &gx {
+                    let launch = BACKWARD.entry("backward_input_v1").params(&params);
+                    launch.reads([&gy, &turned]).writes([gx]).over(gx.len())?;
+                }
+                if let Some(table) = &table {
+                    let launch = BACKWARD.entry("backward_weight_v1").params(&params);
+                    launch.reads([&gy, &x]).writes([table]).over(chunks * width)?;
+                }
+            }
+            Version::V2 => {
+                let input_tiles = if gx.is_some() { tile.tiles(rows(images), inputs) } else { 0 };
+                let input_groups = input_tiles.div_ceil(WORKGROUP);
+                let weight_tiles = chunks * (inputs / 8 + 1) * (outputs / 8);
+                let params = ShiftedLinearParams { input_groups: input_groups as u32, ..params };
+                BACKWARD
+                    .entry("backward_v2")
+                    .constants(kernel.constants)
+                    .params(&params)
+                    .reads([&gy, &x, &gy, &turned])
+                    .writes(gx.as_ref().or(unwritten.as_ref()))
+                    .writes(table.as_ref().or(unwritten.as_ref()))
+                    .groups(input_groups + weight_tiles.div_ceil(WORKGROUP))?;
+            }
         }
     }
-}
-
-/// The first stage of the weight gradient: a table `[chunks, weights and biases]`; `None` on the CPU, which needs no
-/// stages.
-fn partial_sums(
-    p: &ShiftedLinearParams,
-    [x, gy]: [&Tensor; 2],
-    gradients: &[&Tensor],
-    version: Version,
-    wanted: &Wanted<'_>,
-) -> Result<Option<Tensor>> {
-    let device = x.device();
-    let Device::Gpu(context) = device else { return Ok(None) };
-    let (inputs, outputs) = (p.inputs as usize, p.outputs as usize);
-    let ranges = device.image_ranges(OP, &[x, gy])?;
-    let per_image = p.rows as usize / x.shape().dims()[0];
-    // Longer chunks where the partial sums would not fit.
-    let most = chunks_with_room(context, (inputs + 1) * outputs, ranges.len());
-    let longest = ranges.iter().map(|images| images.len() * per_image).max().unwrap_or(1);
-    let chunk_rows = CHUNK_ROWS.max(longest.div_ceil(most));
-    let chunks: Vec<usize> = ranges.iter().map(|images| (images.len() * per_image).div_ceil(chunk_rows)).collect();
-    let total: usize = chunks.iter().sum();
-    let partial = wanted.chunk_table(OP, [total, (inputs + 1) * outputs], gradients)?;
-    let mut first = 0;
-    for (images, chunks) in ranges.iter().zip(chunks) {
-        let rows = (images.len() * per_image) as u32;
-        let params = ShiftedLinearParams { rows, chunk_rows: chunk_rows as u32, first_chunk: first as u32, ..*p };
-        first += chunks;
-        let (entry, invocations) = match version {
-            Version::V1 => ("backward_weight_v1", chunks * (inputs + 1) * outputs),
-            Version::V2 => ("backward_weight_v2", chunks * (inputs / 8 + 1) * (outputs / 8)),
-        };
-        SHADER
-            .entry(entry)
-            .params(&params)
-            .reads([x.images(images), gy.images(images)])
-            .writes([&partial])
-            .over(invocations)?;
+    match table {
+        Some(table) => wanted.sum_chunks(&table, &sums),
+        None => Ok(()),
     }
-    Ok(Some(partial))
 }
 
 /// What the gradient needs: x for the weight's, the weight for x's.
@@ -342,26 +349,18 @@ impl Backward for ShiftedLinearBackward {
 
     fn backward(&self, gy: &Tensor, wanted: &mut Wanted<'_>) -> Result<Vec<Option<Tensor>>> {
         let p = &self.params;
-        let mut gradients = vec![None, None, None, wanted.needs(3).then(|| gy.clone())];
-        if wanted.needs(0) {
-            let gx = wanted.empty(OP, 0, self.x.shape())?;
-            let kernel = select(&self.x, p.outputs as usize, Part::BackwardInput);
-            input_gradient(p, gy, &self.weight, &gx, kernel, wanted)?;
-            gradients[0] = Some(gx);
-        }
+        let gx = if wanted.needs(0) { Some(wanted.empty(OP, 0, self.x.shape())?) } else { None };
+        let (mut gw, mut gb) = (None, None);
         if wanted.needs(1) || wanted.needs(2) {
-            let gw = wanted.empty(OP, 1, self.weight.shape())?;
+            gw = Some(wanted.empty(OP, 1, self.weight.shape())?);
             if p.has_bias == 1 {
-                gradients[2] = Some(wanted.empty(OP, 2, [p.outputs as usize].into())?);
+                gb = Some(wanted.empty(OP, 2, [p.outputs as usize].into())?);
             }
-            let (inputs, outputs) = (p.inputs as usize, p.outputs as usize);
-            let versions = weight_versions(inputs, outputs);
-            let question = || Some(question(&self.x, outputs, Part::BackwardWeight));
-            let version = choose(gy.device(), question, versions[versions.len() - 1], || versions.to_vec());
-            weight_gradient(p, [&self.x, gy], &gw, gradients[2].as_ref(), version, wanted)?;
-            gradients[1] = Some(gw);
         }
-        Ok(gradients)
+        let kernel = select(&self.x, p.outputs as usize, Part::BackwardInput);
+        let places = Gradients { gx: gx.as_ref(), gw: gw.as_ref(), gb: gb.as_ref() };
+        make(p, [&self.x, &self.weight, gy], places, kernel, wanted)?;
+        Ok(vec![gx, gw, gb, wanted.needs(3).then(|| gy.clone())])
     }
 
     fn turns(&self) -> Option<&Tensor> {
