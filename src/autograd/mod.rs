@@ -174,7 +174,8 @@ impl<'a> Wanted<'a> {
         gradients.iter().all(|gradient| self.placed.iter().any(|place| place.same_place(gradient)))
     }
 
-    /// Adds up a [table](Self::chunk_table) of partial sums into gradients, as [`sum_chunks`](sum_chunks::sum_chunks). Gradients that only the
+    /// Adds up a [table](Self::chunk_table) of partial sums into gradients, as [`sum_chunks`](sum_chunks::sum_chunks).
+    /// Gradients that only the
     /// optimizer reads are summed later, together with those of other ops.
     ///
     /// # Errors

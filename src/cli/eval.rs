@@ -37,7 +37,8 @@ pub(crate) struct EvalArgs {
     /// Predict where the probability is above this, e.g. 0.4
     #[arg(long, default_value_t = 0.5, value_name = "P")]
     threshold: f64,
-    /// Keep only the largest connected component of each patient's prediction (26 neighbours)
+    /// Keep only the largest connected component of each patient's prediction (26 neighbours), as is always done for
+    /// weights that were trained with largest_component = true
     #[arg(long)]
     largest_component: bool,
     /// Average the logits over the four flips (test-time augmentation; four times the work)
@@ -75,7 +76,8 @@ pub(crate) fn run(args: &EvalArgs) -> Result<()> {
     };
     let mut trainer = Trainer::new(&device, &dataset, &config)?;
     load_dict(&mut trainer.net, &dict)?;
-    let options = JudgeOptions { largest_component: args.largest_component, threshold: args.threshold, ..options };
+    let largest_component = args.largest_component || config.largest_component;
+    let options = JudgeOptions { largest_component, threshold: args.threshold, ..options };
     let (judgement, loss) = trainer.judge(judged, &part, options, args.tta)?;
     if let Some(folder) = &args.overlays {
         draw_overlays(judged, &part, &judgement.masks, folder)?;

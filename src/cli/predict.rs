@@ -59,7 +59,8 @@ pub(crate) struct PredictArgs {
     /// The mask is where the probability is above this
     #[arg(long, default_value_t = 0.5, value_name = "P")]
     threshold: f64,
-    /// Keep only the largest connected piece of a patient's or volume's mask (3D, 26 neighbours)
+    /// Keep only the largest connected piece of a patient's or volume's mask (3D, 26 neighbours), as is always done for
+    /// weights that were trained with largest_component = true
     #[arg(long)]
     largest_component: bool,
     /// Average the logits over the four flips (test-time augmentation; four times the work)
@@ -110,7 +111,7 @@ pub(crate) fn run(args: &PredictArgs) -> Result<()> {
     let folders = output_folders(args, &sources)?;
     let options = PredictOptions {
         threshold: args.threshold,
-        largest_component: args.largest_component,
+        largest_component: args.largest_component || config.largest_component,
         flips: args.tta,
         batch: args.batch,
         size: config.size,

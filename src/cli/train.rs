@@ -314,7 +314,8 @@ pub(crate) fn session(
     if best_file.exists() {
         weights::load(&mut trainer.net, &best_file)?;
     }
-    let (judgement, loss) = trainer.judge(dataset, &split.val, JudgeOptions::new(config.batch), false)?;
+    let options = JudgeOptions { largest_component: config.largest_component, ..JudgeOptions::new(config.batch) };
+    let (judgement, loss) = trainer.judge(dataset, &split.val, options, false)?;
     eval::draw_overlays(dataset, &split.val, &judgement.masks, &out.join("overlays"))?;
     let page = report::write(out, dataset, split, &judgement, loss)?;
     if !json {

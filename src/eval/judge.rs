@@ -194,7 +194,7 @@ impl<'a> Judge<'a> {
                 let patient = &self.dataset.patients[self.part[volume[0]].0].name;
                 return Err(Error::Config(format!(
                     "the largest component needs whole volumes, but slices of {patient} are missing; \
-                     leave out --largest-component or judge whole patients with --val"
+                     leave out --largest-component (in settings largest_component) or judge whole patients with --val"
                 )));
             }
             let mut stack: Vec<u8> = volume.iter().flat_map(|&position| &self.masks[position]).copied().collect();

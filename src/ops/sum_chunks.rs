@@ -18,7 +18,7 @@
 //! that is full. It saves a launch, a few microseconds of an idle GPU, for most layers.
 //!
 //! A table of a single chunk needs no sum, if the gradients stand one after the other as its columns do: then the first
-//! stage writes them itself ([`as_table`]).
+//! stage writes them itself.
 //!
 //! Shapes: table `[chunks, width]`; gradients one after the other in its columns.
 //!

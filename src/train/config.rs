@@ -85,6 +85,9 @@ pub struct TrainConfig {
     pub tversky_beta: f64,
     /// By what the best weights are chosen: `val_dice` (mean volume Dice), `val_iou` (UNeXt's batch IoU) or `val_loss`.
     pub monitor: Monitor,
+    /// Volumes are judged, in training and by `eval` and `predict` afterwards, by the largest connected component of what is
+    /// predicted. Needs whole volumes.
+    pub largest_component: bool,
     /// Stop after so many epochs without a better one; 0: never.
     pub patience: usize,
     /// Also log UNeXt's batch IoU of the training batches (`train_iou`), in training mode and before each update.
@@ -190,6 +193,7 @@ impl Default for TrainConfig {
             tversky_alpha: 0.3,
             tversky_beta: 0.7,
             monitor: Monitor::ValDice,
+            largest_component: false,
             patience: 0,
             train_iou: false,
             size: 0,
@@ -287,6 +291,9 @@ impl TrainConfig {
         }
         if !(self.lr_factor > 0.0 && self.lr_factor <= 1.0) {
             return refuse(format!("lr_factor must lie between 0 and 1, got {}", self.lr_factor));
+        }
+        if self.largest_component && self.split == "slice" {
+            return refuse("largest_component needs whole volumes: set split = \"patient\"".to_owned());
         }
         if self.schedule == Schedule::MultiStep && self.milestones.is_empty() {
             return refuse("schedule = \"multi_step\" needs milestones, e.g. milestones = [10, 15]".to_owned());

@@ -10,7 +10,7 @@ use super::optimizer::Optimizer;
 use super::{Monitor, TrainConfig};
 use crate::data::{Dataset, Split};
 use crate::eval::metrics::batch_scores;
-use crate::eval::{Metrics, SliceCounts};
+use crate::eval::{JudgeOptions, Metrics, SliceCounts};
 use crate::models::{self, ModelConfig, Network, Summary};
 use crate::ops::{Mode, Sample, SliceBytes, Slices, bce_dice, load_batch, metric_counts};
 use crate::tensor::{Device, Pending, Tensor};
@@ -267,7 +267,7 @@ impl Trainer {
         let train_loss = self.progress.mean_loss();
         let train_iou = self.config.train_iou.then(|| self.progress.mean_iou());
         self.swap_average()?;
-        let evaluation = self.evaluate(dataset, &split.val, false);
+        let evaluation = self.evaluate_epoch(dataset, &split.val);
         self.swap_average()?;
         let evaluation = evaluation?;
         let (value, better) = self.better(&evaluation);
@@ -345,6 +345,16 @@ impl Trainer {
             }
         }
         Ok(self.progress.last_loss)
+    }
+
+    /// The evaluation after an epoch: on the device, or of the largest components if the settings want that.
+    fn evaluate_epoch(&self, dataset: &Dataset, part: &[(usize, usize)]) -> Result<Evaluation> {
+        if !self.config.largest_component {
+            return self.evaluate(dataset, part, false);
+        }
+        let options = JudgeOptions { largest_component: true, ..JudgeOptions::new(self.config.batch) };
+        let (judgement, loss) = self.judge(dataset, part, options, false)?;
+        Ok(Evaluation { loss, metrics: judgement.metrics, masks: judgement.masks })
     }
 
     /// Loss and metrics of slices in their given order, in evaluation mode; the predicted masks too if asked for.
