@@ -11,7 +11,7 @@
 //! `gx[r,i] = sum over o of gy[r + step * s(i), o] * w[i,o]`, 0 where that row lies outside;  the residual's gradient is gy.
 //!
 //! `gw[i,o] = sum over r of x[r - step * s(i), i] * gy[r,o]`;  `gb[o] = sum over r of gy[r,o]`: partial sums over chunks of
-//! rows, which a second stage adds up in order.
+//! rows, which a second stage adds up in order. The gradients have a shader of their own, below too.
 //!
 //! # Data flow
 //! ```text
@@ -33,8 +33,7 @@
 //! [`sum_chunks`](mod@super::sum_chunks).
 //!
 //! # Files
-//! - [`shaders/shifted_linear.wgsl`](../../../../../shaders/shifted_linear.wgsl) and
-//!   [`shaders/shifted_linear_backward.wgsl`](../../../../../shaders/shifted_linear_backward.wgsl), below
+//! - [`shaders/shifted_linear.wgsl`](../../../../../shaders/shifted_linear.wgsl), below
 //! - [`src/ops/shifted_linear.rs`](../../../src/shadegrad/ops/shifted_linear.rs.html)
 //! - [`src/cpu/shifted_linear.rs`](../../../src/shadegrad/cpu/shifted_linear.rs.html)
 //! - [`kernels-tests/ops/shifted_linear.rs`](../../../../../kernels-tests/ops/shifted_linear.rs)
