@@ -67,8 +67,9 @@ const COLUMNS: usize = 4;
 /// A binding may begin at any multiple of so many numbers (256 bytes).
 const ALIGNMENT: usize = 64;
 /// Bytes of the smallest and of the largest piece of memory for tables. Between them it takes a quarter of what is free
-/// below the peak: a backward pass begins where most memory is in use, and tables shall not add to that.
-const ARENA_BYTES: [usize; 2] = [256 << 10, 64 << 20];
+/// below the peak: a backward pass begins where most memory is in use, and tables shall not add much to that. The smallest
+/// holds all tables of UNeXt but a few.
+const ARENA_BYTES: [usize; 2] = [16 << 20, 64 << 20];
 
 /// Adds up the rows of a table `[chunks, width]`. Its columns are dealt out to `gradients`, in their order; a table may be
 /// wider than they are together.
