@@ -115,12 +115,18 @@ pub fn shifted_linear(
 
 /// The kernel for the result of a layer, or for its gradients ([`Part::BackwardInput`]).
 fn select(x: &Tensor, outputs: usize, part: Part) -> Kernel {
-    let candidates = match part {
-        Part::Forward => kernels(outputs),
-        _ => gradient_kernels(x.shape().last(), outputs),
-    };
-    let usual = if candidates.len() > 1 { Version::V2 } else { Version::V1 };
-    choose(x.device(), || Some(question(x, outputs, part)), usual.into(), || candidates)
+    let (inputs, forward) = (x.shape().last(), part == Part::Forward);
+    let tiled = outputs.is_multiple_of(8) && (forward || inputs.is_multiple_of(8));
+    let usual = if tiled { Version::V2 } else { Version::V1 };
+    choose(
+        x.device(),
+        || Some(question(x, outputs, part)),
+        usual.into(),
+        || match forward {
+            true => kernels(outputs),
+            false => gradient_kernels(inputs, outputs),
+        },
+    )
 }
 
 /// All kernels that make a result of so many channels.
