@@ -82,6 +82,7 @@ fn backward_weight_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(nu
 
 // ---- backward_v2 ------------------------------------------------------------------------------------------------
 
+@group(0) @binding(2) var<storage, read> x4: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read> gy4: array<vec4<f32>>; // gy again, as vectors
 @group(0) @binding(4) var<storage, read> weight4: array<vec4<f32>>;
 @group(0) @binding(5) var<storage, read_write> gx: array<f32>;
@@ -109,6 +110,32 @@ fn store(row: u32, col4: u32, value: vec4<f32>) {
 
 const TILE_I: u32 = 8u;
 
+/// Four channels of x. They lie in one group or two: `border` of them in the first.
+struct Quad {
+    channel4: u32, // in vectors
+    shifts: vec2<i32>,
+    border: u32,
+}
+
+fn quad_of(channel: u32) -> Quad {
+    let last = (channel + 3u) / params.chunk;
+    let border = select(4u, last * params.chunk - channel, last != channel / params.chunk);
+    return Quad(channel / 4u, vec2(shift_of(channel), shift_of(channel + 3u)), border);
+}
+
+/// The quad where it was before its groups moved to this row; `here` is the row's position.
+fn moved4(row: u32, here: i32, quad: Quad) -> vec4<f32> {
+    let inputs4 = params.inputs / 4u;
+    var result = vec4(0.0);
+    if inside(here - quad.shifts.x) { result = x4[neighbour(row, -quad.shifts.x) * inputs4 + quad.channel4]; }
+    if quad.border < 4u {
+        var others = vec4(0.0);
+        if inside(here - quad.shifts.y) { others = x4[neighbour(row, -quad.shifts.y) * inputs4 + quad.channel4]; }
+        result = select(result, others, vec4(0u, 1u, 2u, 3u) >= vec4(quad.border));
+    }
+    return result;
+}
+
 fn weight_tile(tile: u32) {
     let outputs4 = params.outputs / 4u;
     let col_tiles = outputs4 / 2u; // tile = (chunk, input tile, output tile)
@@ -118,16 +145,28 @@ fn weight_tile(tile: u32) {
     let chunk = tile / (col_tiles * row_tiles);
     let first = chunk * params.chunk_rows;
     if first >= params.rows { return; }
-    var shifts: array<i32, TILE_I>;
-    for (var i = 0u; i < TILE_I; i++) { shifts[i] = shift_of(i0 + i); }
+    let is_bias = i0 == params.inputs;
+    let left = quad_of(select(i0, 0u, is_bias));
+    let right = quad_of(select(i0 + 4u, 0u, is_bias));
+    var here = position(first);
+    var beside = first % params.step; // rows since the position changed
     var acc: array<array<vec4<f32>, 2>, TILE_I>;
     for (var row = first; row < min(first + params.chunk_rows, params.rows); row++) {
         let g0 = gy4[row * outputs4 + o4];
         let g1 = gy4[row * outputs4 + o4 + 1u];
-        for (var i = 0u; i < TILE_I; i++) {
-            let a = moved(row, i0 + i, shifts[i]);
-            acc[i][0] += a * g0;
-            acc[i][1] += a * g1;
+        let a0 = select(moved4(row, here, left), vec4(1.0), is_bias);
+        let a1 = moved4(row, here, right);
+        for (var i = 0u; i < 4u; i++) {
+            acc[i][0] += a0[i] * g0;
+            acc[i][1] += a0[i] * g1;
+            acc[i + 4u][0] += a1[i] * g0;
+            acc[i + 4u][1] += a1[i] * g1;
+        }
+        // The next row's position, without a division.
+        beside++;
+        if beside == params.step {
+            beside = 0u;
+            here = select(here + 1, 0, here + 1 == i32(params.length));
         }
     }
     for (var i = 0u; i < TILE_I; i++) {
