@@ -73,7 +73,7 @@ pub(super) const PLAN: Plan = Plan {
     op: OP,
     rules: &[
         ("forward_v2", "the channels of the result divide by 8"),
-        ("backward_v2", "the channels of x and of the result divide by 8"),
+        ("_v2", "the channels of x and of the result divide by 8"),
     ],
     run: |on| {
         let Sizes { shape, out, .. } = on.sizes;
