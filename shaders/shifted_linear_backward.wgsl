@@ -19,22 +19,6 @@
 
 override WG: u32 = 64u;
 
-struct Params {
-    rows: u32,
-    inputs: u32,
-    outputs: u32,
-    chunk: u32,        // channels of a group
-    length: u32,       // extent of the axis
-    step: u32,         // rows between neighbours on the axis
-    has_bias: u32,
-    has_residual: u32,
-    chunk_rows: u32,   // weight gradient: rows of a chunk
-    first_chunk: u32,  // weight gradient: chunks before this launch's
-    input_groups: u32, // backward_v2: workgroups for gx; the others make the partial sums
-}
-
-@group(0) @binding(0) var<uniform> params: Params;
-
 @group(0) @binding(1) var<storage, read> gy: array<f32>;
 @group(0) @binding(2) var<storage, read> weight: array<f32>; // v
 @group(0) @binding(3) var<storage, read_write> gx_out: array<f32>;

@@ -175,8 +175,7 @@ impl<'a> Wanted<'a> {
     }
 
     /// Adds up a [table](Self::chunk_table) of partial sums into gradients, as [`sum_chunks`](sum_chunks::sum_chunks).
-    /// Gradients that only the
-    /// optimizer reads are summed later, together with those of other ops.
+    /// Gradients that only the optimizer reads are summed later, together with those of other ops.
     ///
     /// # Errors
     /// As [`sum_chunks`](sum_chunks::sum_chunks).

@@ -44,7 +44,7 @@
 
 use super::choice::{Kernel, choose};
 use super::plan::Plan;
-use super::{Tile, Version, chunks_with_room};
+use super::{RowChunks, Tile, Version};
 use crate::autograd::{Backward, Wanted, record};
 use crate::cpu::linear::{self as plain, LinearParams};
 use crate::debug::observed;
@@ -212,9 +212,6 @@ fn input_gradient(
     }
 }
 
-/// Rows summed by one invocation: short chains, and enough chunks to fill a GPU.
-const CHUNK_ROWS: usize = 128;
-
 /// gw, and gb if there is a bias. `p` are forward's sizes; `v2` needs both channels to divide by 8.
 ///
 /// # Errors
@@ -262,22 +259,16 @@ fn partial_sums(
     let device = x.device();
     let Device::Gpu(context) = device else { return Ok(None) };
     let (inputs, outputs) = (p.inputs as usize, p.outputs as usize);
-    let ranges = device.image_ranges(OP, &[x, gy])?;
-    let per_image = p.rows as usize / x.shape().dims()[0];
-    // Longer chunks where the partial sums would not fit.
-    let most = chunks_with_room(context, (inputs + 1) * outputs, ranges.len());
-    let longest = ranges.iter().map(|images| images.len() * per_image).max().unwrap_or(1);
-    let chunk_rows = CHUNK_ROWS.max(longest.div_ceil(most));
-    let chunks: Vec<usize> = ranges.iter().map(|images| (images.len() * per_image).div_ceil(chunk_rows)).collect();
-    let total: usize = chunks.iter().sum();
-    let partial = wanted.chunk_table(OP, [total, (inputs + 1) * outputs], gradients)?;
-    let mut first = 0;
-    for (images, chunks) in ranges.iter().zip(chunks) {
-        let rows = (images.len() * per_image) as u32;
-        let params = LinearParams { rows, chunk_rows: chunk_rows as u32, first_chunk: first as u32, ..*p };
-        first += chunks;
+    let width = (inputs + 1) * outputs;
+    let cut = RowChunks::new(OP, context, [x, gy], p.rows as usize, width)?;
+    let partial = wanted.chunk_table(OP, [cut.total(), width], gradients)?;
+    let mut first_chunk = 0;
+    for images in &cut.ranges {
+        let (rows, chunks) = (cut.rows_of(images) as u32, cut.of(images));
+        let params = LinearParams { rows, chunk_rows: cut.rows as u32, first_chunk, ..*p };
+        first_chunk += chunks as u32;
         let (entry, invocations) = match version {
-            Version::V1 => ("backward_weight_v1", chunks * (inputs + 1) * outputs),
+            Version::V1 => ("backward_weight_v1", chunks * width),
             Version::V2 => ("backward_weight_v2", chunks * (inputs / 8 + 1) * (outputs / 8)),
         };
         SHADER

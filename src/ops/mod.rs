@@ -74,7 +74,11 @@ pub use sum_chunks::sum_chunks;
 pub use transpose_weights::transpose_weights;
 pub use upsample_bilinear::{UpsampleSettings, upsample_bilinear, upsample_bilinear_relu};
 
+use std::ops::Range;
+
+use crate::Result;
 use crate::gpu::{Context, Shader};
+use crate::tensor::Tensor;
 
 /// Invocations that keep all of a device busy: a large GPU, or the few cores that software runs on. Weight gradients are
 /// summed in no more chunks than that takes, since the partial sums of each are written and read again.
@@ -88,6 +92,46 @@ fn chunks_with_room(context: &Context, partial_len: usize, ranges: usize) -> usi
     const MAX_PARTIAL_BYTES: usize = 16 << 20;
     let room = MAX_PARTIAL_BYTES.min(context.max_binding_bytes() as usize);
     (room / (partial_len * 4) / ranges).max(1)
+}
+
+/// How the weight gradient of a linear layer cuts its rows into chunks. A range of images that is launched on its own begins
+/// a chunk of its own.
+struct RowChunks {
+    /// Images of each launch.
+    ranges: Vec<Range<usize>>,
+    /// Rows of an image.
+    per_image: usize,
+    /// Rows of a chunk.
+    rows: usize,
+}
+
+impl RowChunks {
+    /// Rows summed by one invocation: short chains, and enough chunks to fill a GPU.
+    const ROWS: usize = 128;
+
+    /// For x and gy of `rows` rows, when a chunk's partial sums are `width` numbers: longer chunks where they would not fit.
+    fn new(op: &'static str, context: &Context, [x, gy]: [&Tensor; 2], rows: usize, width: usize) -> Result<Self> {
+        let ranges = x.device().image_ranges(op, &[x, gy])?;
+        let per_image = rows / x.shape().dims()[0];
+        let longest = ranges.iter().map(|images| images.len() * per_image).max().unwrap_or(1);
+        let most = chunks_with_room(context, width, ranges.len());
+        Ok(Self { ranges, per_image, rows: Self::ROWS.max(longest.div_ceil(most)) })
+    }
+
+    /// Rows of these images.
+    fn rows_of(&self, images: &Range<usize>) -> usize {
+        images.len() * self.per_image
+    }
+
+    /// Chunks of these images.
+    fn of(&self, images: &Range<usize>) -> usize {
+        self.rows_of(images).div_ceil(self.rows)
+    }
+
+    /// All chunks.
+    fn total(&self) -> usize {
+        self.ranges.iter().map(|images| self.of(images)).sum()
+    }
 }
 
 /// The shader of each op, for the checks that need no device; [`shaders`] has those of [`MORE_SHADERS`] too.

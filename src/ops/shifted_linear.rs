@@ -53,11 +53,9 @@
 //! ```
 //! </details>
 
-use std::ops::Range;
-
 use super::choice::{Kernel, choose};
 use super::plan::Plan;
-use super::{Axis, Tile, Version, chunks_with_room};
+use super::{Axis, RowChunks, Tile, Version};
 use crate::autograd::{Backward, Setting, Wanted, record};
 use crate::cpu::shifted_linear::{self as plain, ShiftedLinearParams};
 use crate::debug::observed;
@@ -233,9 +231,6 @@ fn multiply(
     Ok(())
 }
 
-/// Rows summed by one invocation: short chains, and enough chunks to fill a GPU.
-const CHUNK_ROWS: usize = 128;
-
 /// The gradients that are wanted: of x, and of weight and bias.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Gradients<'a> {
@@ -283,27 +278,21 @@ fn make(
     let tile = Tile::of(kernel);
     tile.check(OP, kernel, inputs)?;
     let width = (inputs + 1) * outputs;
-    let ranges = device.image_ranges(OP, &[x, gy])?;
-    let rows = |images: &Range<usize>| images.len() * (p.rows as usize / x.shape().dims()[0]);
-    // Longer chunks where the partial sums would not fit.
-    let most = chunks_with_room(context, width, ranges.len());
-    let longest = ranges.iter().map(rows).max().unwrap_or(1);
-    let chunk_rows = CHUNK_ROWS.max(longest.div_ceil(most));
-    let chunks = |images: &Range<usize>| rows(images).div_ceil(chunk_rows);
+    let cut = RowChunks::new(OP, context, [x, gy], p.rows as usize, width)?;
     let sums: Vec<&Tensor> = [gw, gb].into_iter().flatten().collect();
     let table = match gw {
-        Some(_) => Some(wanted.chunk_table(OP, [ranges.iter().map(chunks).sum(), width], &sums)?),
+        Some(_) => Some(wanted.chunk_table(OP, [cut.total(), width], &sums)?),
         None => None,
     };
     let turned = if gx.is_some() { wanted.turned(weight)? } else { weight.detach() };
     // A binding of what is not wanted needs a tensor, which is not written.
     let unwritten = if gx.is_none() || gw.is_none() { Some(device.empty(OP, [4])?) } else { None };
     let mut first_chunk = 0;
-    for images in &ranges {
-        let params =
-            ShiftedLinearParams { rows: rows(images) as u32, chunk_rows: chunk_rows as u32, first_chunk, ..*p };
+    for images in &cut.ranges {
+        let rows = cut.rows_of(images);
+        let params = ShiftedLinearParams { rows: rows as u32, chunk_rows: cut.rows as u32, first_chunk, ..*p };
         let (x, gy, gx) = (x.images(images), gy.images(images), gx.map(|gx| gx.images(images)));
-        let chunks = if gw.is_some() { chunks(images) } else { 0 };
+        let chunks = if gw.is_some() { cut.of(images) } else { 0 };
         first_chunk += chunks as u32;
         match kernel.version {
             Version::V1 => {
@@ -317,7 +306,7 @@ fn make(
                 }
             }
             Version::V2 => {
-                let input_tiles = if gx.is_some() { tile.tiles(rows(images), inputs) } else { 0 };
+                let input_tiles = if gx.is_some() { tile.tiles(rows, inputs) } else { 0 };
                 let input_groups = input_tiles.div_ceil(WORKGROUP);
                 let weight_tiles = chunks * (inputs / 8 + 1) * (outputs / 8);
                 let params = ShiftedLinearParams { input_groups: input_groups as u32, ..params };
