@@ -18,29 +18,11 @@
 // @include flat
 // @include gemm_tile
 // @include epilogue
+// @include conv2d_sizes
+// @include conv2d_gather
+// @include conv2d_weight
 
 override WG: u32 = 64u;
-
-struct Params {
-    batch: u32,
-    in_h: u32,
-    in_w: u32,
-    in_c: u32,
-    out_h: u32,
-    out_w: u32,
-    out_c: u32,
-    kernel_h: u32,
-    kernel_w: u32,
-    multiply: u32,   // the stride in forward, 1 in backward_input
-    divide: u32,     // 1 in forward, the stride in backward_input
-    pad_h: i32,
-    pad_w: i32,
-    has_bias: u32,
-    accumulate: u32, // 1 if the result is added to what stands in y
-    chunk_rows: u32, // backward_weight: image rows (n, oy) of a chunk
-    block_rows: u32, // backward_weight: image rows between two additions to the partial sum
-    first_chunk: u32, // backward_weight: chunks before this launch's
-}
 
 @group(0) @binding(0) var<uniform> params: Params;
 
@@ -50,14 +32,6 @@ struct Params {
 @group(0) @binding(2) var<storage, read> weight: array<f32>;
 @group(0) @binding(3) var<storage, read> bias: array<f32>;
 @group(0) @binding(4) var<storage, read_write> y: array<f32>;
-
-/// The source row or column of output position o and kernel position k, or -1.
-fn source(o: u32, k: u32, pad: i32, extent: u32) -> i32 {
-    let scaled = i32(o * params.multiply + k) - pad;
-    let divided = scaled / i32(params.divide);
-    let inside = scaled >= 0 && divided * i32(params.divide) == scaled && divided < i32(extent);
-    return select(-1, divided, inside);
-}
 
 @compute @workgroup_size(WG)
 fn forward_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
@@ -92,33 +66,6 @@ fn forward_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgr
 @group(0) @binding(2) var<storage, read> weight4: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read> bias4: array<vec4<f32>>;
 @group(0) @binding(4) var<storage, read_write> y4: array<vec4<f32>>;
-
-fn gemm_rows() -> u32 { return params.batch * params.out_h * params.out_w; }
-fn gemm_cols() -> u32 { return params.out_c; }
-fn gemm_taps() -> u32 { return params.kernel_h * params.kernel_w; }
-fn gemm_depth(tap: u32) -> u32 { return params.in_c; }
-
-fn origin(pixel: u32) -> vec3<i32> {
-    let row = pixel / params.out_w;
-    return vec3<i32>(i32(row / params.out_h), i32(row % params.out_h), i32(pixel % params.out_w));
-}
-
-fn locate(at: vec3<i32>, tap: u32) -> u32 {
-    let iy = source(u32(at.y), tap / params.kernel_w, params.pad_h, params.in_h);
-    let ix = source(u32(at.z), tap % params.kernel_w, params.pad_w, params.in_w);
-    let inside = ((u32(at.x) * params.in_h + u32(iy)) * params.in_w + u32(ix)) * params.in_c;
-    return select(OUTSIDE, inside, iy >= 0 && ix >= 0);
-}
-
-fn load_a(at: u32, ci: u32) -> f32 { return select(x[at + ci], 0.0, at == OUTSIDE); }
-
-fn load_b(tap: u32, ci: u32, col4: u32) -> vec4<f32> {
-    return weight4[(tap * params.in_c + ci) * (params.out_c / 4u) + col4];
-}
-
-fn store(pixel: u32, col4: u32, value: vec4<f32>) {
-    store_at(pixel * (params.out_c / 4u) + col4, col4, value);
-}
 
 @compute @workgroup_size(WG)
 fn forward_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
@@ -238,9 +185,6 @@ fn backward_weight_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(nu
 @group(0) @binding(2) var<storage, read> gy4: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read_write> partial4: array<vec4<f32>>;
 
-/// Rows of weights per invocation; columns are two vectors of four.
-const TILE_R: u32 = 8u;
-
 @compute @workgroup_size(WG)
 fn backward_weight_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
     let tile = flat_index(gid, groups); // (chunk, row tile, column tile)
@@ -305,72 +249,5 @@ fn backward_weight_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(nu
 
 @compute @workgroup_size(WG)
 fn backward_weight_v3(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
-    let tile = flat_index(gid, groups); // (chunk, row tile, column tile)
-    let out_c4 = params.out_c / 4u;
-    let in_c4 = params.in_c / 4u;
-    let col_tiles = out_c4 / 2u;
-    let row_tiles = weight_rows() / TILE_R + 1u; // the last one is the bias alone
-    let co4 = (tile % col_tiles) * 2u;
-    let row_tile = (tile / col_tiles) % row_tiles;
-    let chunk = tile / (col_tiles * row_tiles);
-    let image_rows = params.batch * params.out_h;
-    let first = chunk * params.chunk_rows;
-    let last = min(first + params.chunk_rows, image_rows);
-    if first >= image_rows { return; }
-    let is_bias = row_tile == row_tiles - 1u;
-    let r0 = row_tile * TILE_R;
-    let ci4 = (r0 % params.in_c) / 4u;
-    let kx = select((r0 / params.in_c) % params.kernel_w, 0u, is_bias);
-    let ky = select(r0 / (params.in_c * params.kernel_w), 0u, is_bias);
-    // The columns ox whose source lies inside: lo <= ox < hi.
-    let offset = i32(kx) - params.pad_w;
-    let s = i32(params.multiply);
-    let lo = select(u32(max((s - 1 - offset) / s, 0)), 0u, is_bias || offset >= 0);
-    let past = (i32(params.in_w) - offset + s - 1) / s;
-    let hi = select(u32(clamp(past, 0, i32(params.out_w))), params.out_w, is_bias);
-
-    let at_sum = ((params.first_chunk + chunk) * (weight_rows() + 1u) + r0) * out_c4 + co4;
-    for (var block = first; block < last; block += max(params.block_rows, 1u)) {
-        var acc: array<array<vec4<f32>, 2>, TILE_R>;
-        for (var row = block; row < min(block + params.block_rows, last); row++) {
-            let n = row / params.out_h;
-            let iy = source(row % params.out_h, ky, params.pad_h, params.in_h);
-            if is_bias {
-                for (var ox = 0u; ox < params.out_w; ox++) {
-                    let g_at = (row * params.out_w + ox) * out_c4 + co4;
-                    acc[0][0] += gy4[g_at];
-                    acc[0][1] += gy4[g_at + 1u];
-                }
-            } else if iy >= 0 {
-                let x_row = (n * params.in_h + u32(iy)) * params.in_w;
-                for (var ox = lo; ox < hi; ox++) {
-                    let g_at = (row * params.out_w + ox) * out_c4 + co4;
-                    let x_at = (x_row + u32(i32(ox) * s + offset)) * in_c4 + ci4;
-                    let g0 = gy4[g_at];
-                    let g1 = gy4[g_at + 1u];
-                    let a0 = x4[x_at];
-                    let a1 = x4[x_at + 1u];
-                    for (var i = 0u; i < 4u; i++) {
-                        acc[i][0] += a0[i] * g0;
-                        acc[i][1] += a0[i] * g1;
-                        acc[i + 4u][0] += a1[i] * g0;
-                        acc[i + 4u][1] += a1[i] * g1;
-                    }
-                }
-            }
-        }
-        // A block's sum is complete before it is added: no long chain. Nobody else touches these numbers.
-        for (var i = 0u; i < TILE_R; i++) {
-            if r0 + i <= weight_rows() {
-                let at = at_sum + i * out_c4;
-                if block == first {
-                    partial4[at] = acc[i][0];
-                    partial4[at + 1u] = acc[i][1];
-                } else {
-                    partial4[at] += acc[i][0];
-                    partial4[at + 1u] += acc[i][1];
-                }
-            }
-        }
-    }
+    weight_tile(flat_index(gid, groups), params);
 }

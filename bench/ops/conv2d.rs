@@ -3,7 +3,7 @@
 use shadegrad::cpu::conv2d::Conv2dParams;
 use shadegrad::ops::Version;
 use shadegrad::ops::conv2d::{
-    GatherKernel, WeightKernel, backward_input, backward_weight, forward, forward_with_statistics,
+    GatherKernel, WeightKernel, backward, backward_input, backward_weight, forward, forward_with_statistics,
 };
 use shadegrad::ops::winograd;
 use shadegrad::{Error, Result};
@@ -49,6 +49,14 @@ pub fn cases(layer: &Layer) -> Result<Vec<BenchCase>> {
             let (x, gy) = (device.zeros("bench", x)?, device.zeros("bench", y)?);
             let (gw, gb) = (device.zeros("bench", weight)?, device.zeros("bench", [out])?);
             Work::launch(move || backward_weight(&p, &x, &gy, &gw, Some(&gb), kernel))
+        }));
+    }
+    if WeightKernel::usual(x[3], out) == WeightKernel::V3 {
+        cases.push(BenchCase::new(layer, FORM, "backward", Version::V2.name(), cost.and(cost), move |device| {
+            let (x_in, gy) = (device.zeros("bench", x)?, device.zeros("bench", y)?);
+            let (w, gx) = (device.zeros("bench", weight)?, device.zeros("bench", x)?);
+            let (gw, gb) = (device.zeros("bench", weight)?, device.zeros("bench", [out])?);
+            Work::launch(move || backward(&p, [&x_in, &gy, &w], &gx, &gw, Some(&gb)))
         }));
     }
     Ok(cases)

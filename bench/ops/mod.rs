@@ -98,6 +98,11 @@ impl Cost {
     fn of(flops: f64, numbers: f64) -> Self {
         Self { flops, bytes: 4.0 * numbers }
     }
+
+    /// That of both, one after the other.
+    fn and(self, other: Self) -> Self {
+        Self { flops: self.flops + other.flops, bytes: self.bytes + other.bytes }
+    }
 }
 
 /// One timed launch.

@@ -169,6 +169,19 @@ fn case((shape, kernel, out, stride, padding, with_bias): Sizes) -> Case {
             ops::conv2d::backward_input(&Conv2dParams { accumulate: 1, ..p }, &gy, &w, &gx, kernel)?;
             checks.compare("backward_input", &kernel.to_string(), &gx, &twice, SUMS)?;
         }
+        if WeightKernel::usual(shape[3], out) == WeightKernel::V3 {
+            let gx = device.tensor(OP, shape, &vec![1.0; x.len()])?;
+            let gw = device.tensor(OP, weight_shape, &vec![f32::NAN; w.len()])?;
+            let gb = device.tensor(OP, [out], &vec![f32::NAN; out])?;
+            let more: Vec<f64> = want.gx.iter().map(|g| g + 1.0).collect();
+            let p = Conv2dParams { accumulate: 1, ..p };
+            ops::conv2d::backward(&p, [&x, &gy, &w], &gx, &gw, with_bias.then_some(&gb))?;
+            checks.compare("backward x", "v2", &gx, &more, SUMS)?;
+            checks.compare("backward weight", "v2", &gw, &want.gw, SUMS)?;
+            if with_bias {
+                checks.compare("backward bias", "v2", &gb, &want.gb, SUMS)?;
+            }
+        }
         for kernel in WeightKernel::all(shape[3], out) {
             let gw = device.tensor(OP, weight_shape, &vec![f32::NAN; w.len()])?;
             let gb = device.tensor(OP, [out], &vec![f32::NAN; out])?;

@@ -41,6 +41,14 @@ impl Kept {
         }
     }
 
+    /// The numbers, if they were kept.
+    pub(crate) fn numbers(&self) -> Option<&Tensor> {
+        match self {
+            Self::Numbers(tensor) => Some(tensor),
+            Self::Recipe(..) => None,
+        }
+    }
+
     /// The numbers, computed again if need be.
     ///
     /// # Errors

@@ -46,6 +46,8 @@ uniform! {
         block_rows: u32,
         /// Weight gradient: chunks before this launch's.
         first_chunk: u32,
+        /// Both gradients in one launch: 1 if these are the sizes of the input gradient.
+        turned: u32,
     }
 }
 
@@ -72,6 +74,7 @@ impl Conv2dParams {
             chunk_rows: 0,
             block_rows: 0,
             first_chunk: 0,
+            turned: 0,
         }
     }
 

@@ -32,8 +32,15 @@
 //! gradient `v3`, input channels that divide by 8 too. Forward and input gradient `v3`: 3x3 with stride 1 in Winograd's
 //! form, 16 products for 2x2 pixels instead of 36 ([`winograd`]). [`conv2d_with_statistics`] launches `v2` with an epilogue.
 //!
+//! Launches: 1 forward, 1 for both gradients where their kernels are `v2` and `v3` (else 2, 3 more in Winograd's form), and
+//! a share in those of [`transpose_weights`](mod@super::transpose_weights) and [`sum_chunks`](mod@super::sum_chunks).
+//!
 //! # Files
-//! - [`shaders/conv2d.wgsl`](../../../../../shaders/conv2d.wgsl), below
+//! - [`shaders/conv2d.wgsl`](../../../../../shaders/conv2d.wgsl) and
+//!   [`conv2d_backward.wgsl`](../../../../../shaders/conv2d_backward.wgsl), below, with their pieces
+//!   [`conv2d_sizes`](../../../../../shaders/lib/conv2d_sizes.wgsl),
+//!   [`conv2d_gather`](../../../../../shaders/lib/conv2d_gather.wgsl) and
+//!   [`conv2d_weight`](../../../../../shaders/lib/conv2d_weight.wgsl)
 //! - [`src/ops/conv2d.rs`](../../../src/shadegrad/ops/conv2d.rs.html)
 //! - [`src/cpu/conv2d.rs`](../../../src/shadegrad/cpu/conv2d.rs.html)
 //! - [`kernels-tests/ops/conv2d.rs`](../../../../../kernels-tests/ops/conv2d.rs)
@@ -43,6 +50,12 @@
 //!
 //! ```wgsl
 #![doc = include_str!("../../shaders/conv2d.wgsl")]
+//! ```
+//! </details>
+//! <details><summary>shaders/conv2d_backward.wgsl</summary>
+//!
+//! ```wgsl
+#![doc = include_str!("../../shaders/conv2d_backward.wgsl")]
 //! ```
 //! </details>
 
@@ -57,12 +70,13 @@ use crate::autograd::{Backward, Kept, Setting, Wanted, record};
 use crate::cpu::conv2d::{self as plain, Conv2dParams};
 use crate::debug::observed;
 use crate::gpu::shader::shader;
-use crate::gpu::{Part, Question, Shader, Sizes, WORKGROUP};
+use crate::gpu::{Context, Part, Question, Shader, Sizes, WORKGROUP};
 use crate::tensor::{Device, Shape, Statistics, Tensor};
 use crate::{Error, Result};
 
 const OP: &str = "conv2d";
 pub(super) const SHADER: Shader = shader!("conv2d");
+pub(super) const BACKWARD: Shader = shader!("conv2d_backward");
 pub(super) const PLAN: Plan = Plan {
     op: OP,
     rules: &[
@@ -74,6 +88,7 @@ pub(super) const PLAN: Plan = Plan {
         ("forward_statistics_v2", "a batch norm follows, and the channels of the result are 8, 16, 32 .. 512"),
         ("backward_weight_v3", "the channels of x and of the result divide by 8"),
         ("backward_weight_v2", "the channels of the result divide by 8, those of x do not"),
+        ("backward_v2", "both gradients are wanted, by v2 and v3"),
     ],
     run: |on| {
         let Sizes { shape, out, kernel, stride, padding } = on.sizes;
@@ -406,6 +421,27 @@ pub fn backward_weight(
     weight_gradient(p, [x, gy], gw, gb, kernel, &Wanted::alone(x.device()))
 }
 
+/// Both gradients in one launch, by the kernels `v2` and `v3`. gx is added to what stands there if `p` says so.
+///
+/// # Errors
+/// As the launch; [`Error::Shape`] on the CPU, or if the channels do not divide by 8.
+pub fn backward(
+    p: &Conv2dParams,
+    [x, gy, weight]: [&Tensor; 3],
+    gx: &Tensor,
+    gw: &Tensor,
+    gb: Option<&Tensor>,
+) -> Result<()> {
+    if WeightKernel::usual(p.in_c as usize, p.out_c as usize) != WeightKernel::V3 {
+        return Err(Error::shape(OP, format!("both gradients at once need channels that divide by 8, got {p:?}")));
+    }
+    let wanted = Wanted::alone(x.device());
+    let gradients: Vec<&Tensor> = [Some(gw), gb].into_iter().flatten().collect();
+    let gather = Conv2dParams { turned: 1, ..p.input_gradient() };
+    let both = BothGradients { p, x, gy, gather, from: gy, weight: &wanted.turned(weight)?, gx };
+    both.run(Version::V2.into(), &gradients, &wanted)
+}
+
 /// As [`backward_weight`] within a backward pass, which may add up the chunks later.
 pub(super) fn weight_gradient(
     p: &Conv2dParams,
@@ -435,35 +471,15 @@ fn partial_sums(
     kernel: WeightKernel,
     wanted: &Wanted<'_>,
 ) -> Result<Option<Tensor>> {
-    let device = x.device();
-    let Device::Gpu(context) = device else { return Ok(None) };
-    let rows = (p.kernel_h * p.kernel_w * p.in_c) as usize;
-    let (in_row_tile, in_col_tile) = if kernel == WeightKernel::V1 { (1, 1) } else { (8, 8) };
-    let tiles = (rows / in_row_tile + 1) * (p.out_c as usize / in_col_tile);
-    let ranges = device.image_ranges(OP, &[x, gy])?;
-    let image_rows: usize = ranges.iter().map(|range| range.len() * p.out_h as usize).max().unwrap_or(1);
-    // Enough chunks to fill the device, as long as their partial sums stay small.
-    let partial_len = (rows + 1) * p.out_c as usize;
-    let most = chunks_with_room(context, partial_len, ranges.len());
-    let enough = (filling_invocations(context) / tiles.max(1)).clamp(1, most).min(image_rows);
-    let chunk_rows = image_rows.div_ceil(enough);
-    let block_rows = (BLOCK_PIXELS / p.out_w as usize).max(1);
-    let counts: Vec<usize> = ranges.iter().map(|range| (range.len() * p.out_h as usize).div_ceil(chunk_rows)).collect();
-    let total: usize = counts.iter().sum();
-    let partial = wanted.chunk_table(OP, [total, partial_len], gradients)?;
-    let mut first = 0;
-    for (images, chunks) in ranges.iter().zip(&counts) {
-        let params = Conv2dParams {
-            chunk_rows: chunk_rows as u32,
-            block_rows: block_rows as u32,
-            first_chunk: first as u32,
-            ..of(p, images)
-        };
-        first += chunks;
+    let Device::Gpu(context) = x.device() else { return Ok(None) };
+    let chunks = WeightChunks::new(context, p, [x, gy], kernel)?;
+    let partial = wanted.chunk_table(OP, chunks.table, gradients)?;
+    for (images, first) in chunks.ranges() {
+        let params = chunks.of(p, images, first);
         let (entry, invocations) = match kernel {
-            WeightKernel::V1 => ("backward_weight_v1", chunks * partial_len),
-            WeightKernel::V2 => ("backward_weight_v2", chunks * tiles),
-            WeightKernel::V3 => ("backward_weight_v3", chunks * tiles),
+            WeightKernel::V1 => ("backward_weight_v1", chunks.count(images) * chunks.table[1]),
+            WeightKernel::V2 => ("backward_weight_v2", chunks.count(images) * chunks.tiles),
+            WeightKernel::V3 => ("backward_weight_v3", chunks.count(images) * chunks.tiles),
         };
         SHADER
             .entry(entry)
@@ -473,6 +489,111 @@ fn partial_sums(
             .over(invocations)?;
     }
     Ok(Some(partial))
+}
+
+/// How the weight gradient cuts image rows into chunks. A range of images that is launched on its own begins a chunk of its
+/// own.
+struct WeightChunks {
+    ranges: Vec<Range<usize>>,
+    /// Image rows of an image, and of a chunk.
+    rows: [usize; 2],
+    /// Tiles of weights of a chunk.
+    tiles: usize,
+    /// Chunks, and partial sums of a chunk.
+    table: [usize; 2],
+}
+
+impl WeightChunks {
+    fn new(context: &Context, p: &Conv2dParams, [x, gy]: [&Tensor; 2], kernel: WeightKernel) -> Result<Self> {
+        let weight_rows = (p.kernel_h * p.kernel_w * p.in_c) as usize;
+        let (in_row_tile, in_col_tile) = if kernel == WeightKernel::V1 { (1, 1) } else { (8, 8) };
+        let tiles = (weight_rows / in_row_tile + 1) * (p.out_c as usize / in_col_tile);
+        let ranges = x.device().image_ranges(OP, &[x, gy])?;
+        let image_rows = ranges.iter().map(|range| range.len() * p.out_h as usize).max().unwrap_or(1);
+        // Enough chunks to fill the device, as long as their partial sums stay small.
+        let width = (weight_rows + 1) * p.out_c as usize;
+        let most = chunks_with_room(context, width, ranges.len());
+        let enough = (filling_invocations(context) / tiles.max(1)).clamp(1, most).min(image_rows);
+        let mut chunks = Self { ranges, rows: [p.out_h as usize, image_rows.div_ceil(enough)], tiles, table: [0, width] };
+        chunks.table[0] = chunks.ranges.iter().map(|images| chunks.count(images)).sum();
+        Ok(chunks)
+    }
+
+    /// Chunks of these images.
+    fn count(&self, images: &Range<usize>) -> usize {
+        (images.len() * self.rows[0]).div_ceil(self.rows[1])
+    }
+
+    /// The images of each launch, and the chunks before it.
+    fn ranges(&self) -> impl Iterator<Item = (&Range<usize>, usize)> {
+        let mut before = 0;
+        self.ranges.iter().map(move |images| {
+            let first = before;
+            before += self.count(images);
+            (images, first)
+        })
+    }
+
+    /// The sizes of a launch.
+    fn of(&self, p: &Conv2dParams, images: &Range<usize>, first: usize) -> Conv2dParams {
+        Conv2dParams {
+            chunk_rows: self.rows[1] as u32,
+            block_rows: (BLOCK_PIXELS / p.out_w as usize).max(1) as u32,
+            first_chunk: first as u32,
+            ..of(p, images)
+        }
+    }
+}
+
+/// Both gradients in one launch: `gather` are the sizes of the one that makes gx of what `from` holds, `p` those of the
+/// convolution from x to gy whose weight gradient is wanted.
+pub(super) struct BothGradients<'a> {
+    pub(super) p: &'a Conv2dParams,
+    pub(super) x: &'a Tensor,
+    pub(super) gy: &'a Tensor,
+    pub(super) gather: Conv2dParams,
+    pub(super) from: &'a Tensor,
+    pub(super) weight: &'a Tensor,
+    pub(super) gx: &'a Tensor,
+}
+
+impl BothGradients<'_> {
+    /// Whether the two kernels are those that the launch consists of.
+    pub(super) fn take(gather: GatherKernel, weight: WeightKernel) -> Option<Kernel> {
+        match (gather, weight) {
+            (GatherKernel::Direct(kernel), WeightKernel::V3) if kernel.version == Version::V2 => Some(kernel),
+            _ => None,
+        }
+    }
+
+    /// Computes gx, and gw and gb if there is a bias.
+    ///
+    /// # Errors
+    /// As the launches.
+    pub(super) fn run(&self, kernel: Kernel, gradients: &[&Tensor], wanted: &Wanted<'_>) -> Result<()> {
+        let Self { p, x, gy, gather, from, weight, gx } = self;
+        let Device::Gpu(context) = x.device() else { return Err(Error::shape(OP, "not on a GPU".to_owned())) };
+        let tile = Tile::of(kernel);
+        tile.check(OP, kernel, gather.out_c as usize)?;
+        let chunks = WeightChunks::new(context, p, [x, gy], WeightKernel::V3)?;
+        let partial = wanted.chunk_table(OP, chunks.table, gradients)?;
+        for (images, first) in chunks.ranges() {
+            let launch = chunks.of(p, images, first);
+            let Conv2dParams { chunk_rows, block_rows, first_chunk, .. } = launch;
+            let params = Conv2dParams { chunk_rows, block_rows, first_chunk, ..of(gather, images) };
+            let gx = gx.images(images);
+            let gx_tiles = tile.tiles(gx.len() / gather.out_c as usize, gather.out_c as usize);
+            let weight_tiles = chunks.count(images) * chunks.tiles;
+            BACKWARD
+                .entry("backward_v2")
+                .constants(kernel.constants)
+                .params(&params)
+                .reads([&from.images(images), weight, weight, &x.images(images), &gy.images(images)])
+                .writes([&gx, &partial])
+                .over(gx_tiles.next_multiple_of(WORKGROUP) + weight_tiles)?;
+        }
+        wanted.sum_chunks(&partial, gradients)
+    }
 }
 
 /// Pixels summed before they are added to the rest.
@@ -493,22 +614,32 @@ impl Backward for Conv2dBackward {
 
     fn backward(&self, gy: &Tensor, wanted: &mut Wanted<'_>) -> Result<Vec<Option<Tensor>>> {
         let p = &self.params;
-        // First: an x that is computed again is gone before gx is made.
         let (mut gx, mut gw, mut gb) = (None, None, None);
         if wanted.needs(1) || wanted.needs(2) {
-            let weight = wanted.empty(OP, 1, self.weight.shape())?;
+            gw = Some(wanted.empty(OP, 1, self.weight.shape())?);
             if p.has_bias == 1 {
                 gb = Some(wanted.empty(OP, 2, [p.out_c as usize].into())?);
             }
-            let kernel = WeightKernel::select(gy.device(), p);
-            weight_gradient(p, [&self.x.tensor()?, gy], &weight, gb.as_ref(), kernel, wanted)?;
-            gw = Some(weight);
+        }
+        let kernel = WeightKernel::select(gy.device(), p);
+        let input_kernel = select(gy.device(), p, Part::BackwardInput);
+        let both = BothGradients::take(input_kernel, kernel).filter(|_| matches!(gy.device(), Device::Gpu(_)));
+        // Not with an x that is computed again: it is gone before gx is made.
+        if let (Some(gw), Some(both), true, Some(x)) = (&gw, both, wanted.needs(0), self.x.numbers()) {
+            let (place, accumulate) = wanted.place_to_add(OP, 0, x.shape())?;
+            let gather = Conv2dParams { accumulate: accumulate.into(), turned: 1, ..p.input_gradient() };
+            let weight = &wanted.turned(&self.weight)?;
+            let gradients: Vec<&Tensor> = [Some(gw), gb.as_ref()].into_iter().flatten().collect();
+            BothGradients { p, x, gy, gather, from: gy, weight, gx: &place }.run(both, &gradients, wanted)?;
+            return Ok(vec![Some(place), Some(gw.clone()), gb]);
+        }
+        if let Some(gw) = &gw {
+            weight_gradient(p, [&self.x.tensor()?, gy], gw, gb.as_ref(), kernel, wanted)?;
         }
         if wanted.needs(0) {
             let (place, accumulate) = wanted.place_to_add(OP, 0, self.x.shape())?;
             let p = Conv2dParams { accumulate: accumulate.into(), ..*p };
-            let kernel = select(gy.device(), &p, Part::BackwardInput);
-            input_gradient(&p, gy, &self.weight, &place, kernel, wanted)?;
+            input_gradient(&p, gy, &self.weight, &place, input_kernel, wanted)?;
             gx = Some(place);
         }
         Ok(vec![gx, gw, gb])

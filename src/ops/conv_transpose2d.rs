@@ -47,6 +47,7 @@
 
 use super::choice::{Kernel, choose};
 use super::plan::Plan;
+use super::conv2d::BothGradients;
 use super::{Tile, Version, add, conv2d};
 use crate::autograd::{Backward, Kept, Setting, Wanted, record};
 use crate::cpu::conv_transpose2d::{self as plain, ConvTranspose2dParams};
@@ -266,24 +267,29 @@ impl Backward for ConvTranspose2dBackward {
     fn backward(&self, gy: &Tensor, wanted: &mut Wanted<'_>) -> Result<Vec<Option<Tensor>>> {
         let Self { x, weight, params } = self;
         let p = params.adjoint(); // of the convolution whose input is gy
-        let mut gradients = vec![None, None, None];
-        // First: an x that is computed again is gone before gx is made.
+        let mut gradients = [None, None, None];
         if wanted.needs(1) {
-            let gw = wanted.empty(OP, 1, weight.shape())?;
-            let kernel = conv2d::WeightKernel::select(gy.device(), &p);
-            conv2d::weight_gradient(&p, [gy, &x.tensor()?], &gw, None, kernel, wanted)?;
-            gradients[1] = Some(gw);
+            gradients[1] = Some(wanted.empty(OP, 1, weight.shape())?);
         }
         if wanted.needs(0) {
-            let gx = wanted.empty(OP, 0, x.shape())?;
-            match gy.device() {
-                Device::Gpu(_) => {
-                    let kernel = conv2d::select(gy.device(), &p, Part::Forward);
-                    conv2d::gather(&p, gy, weight, None, &gx, kernel, None)?;
-                }
-                Device::Cpu(_) => plain::backward_input(params, &gy.f32s(), &weight.f32s(), &mut gx.f32s_mut()),
+            gradients[0] = Some(wanted.empty(OP, 0, x.shape())?);
+        }
+        let kernel = conv2d::WeightKernel::select(gy.device(), &p);
+        let gather = conv2d::select(gy.device(), &p, Part::Forward);
+        let both = BothGradients::take(gather, kernel).filter(|_| matches!(gy.device(), Device::Gpu(_)));
+        if let ([Some(gx), Some(gw), _], Some(both), Some(x)) = (&gradients, both, x.numbers()) {
+            let gradients = BothGradients { p: &p, x: gy, gy: x, gather: p, from: gy, weight, gx };
+            gradients.run(both, &[gw], wanted)?;
+        } else {
+            if let Some(gw) = &gradients[1] {
+                conv2d::weight_gradient(&p, [gy, &x.tensor()?], gw, None, kernel, wanted)?;
             }
-            gradients[0] = Some(gx);
+            if let Some(gx) = &gradients[0] {
+                match gy.device() {
+                    Device::Gpu(_) => conv2d::gather(&p, gy, weight, None, gx, gather, None)?,
+                    Device::Cpu(_) => plain::backward_input(params, &gy.f32s(), &weight.f32s(), &mut gx.f32s_mut()),
+                }
+            }
         }
         if wanted.needs(2) {
             let gb = wanted.empty(OP, 2, [params.out_c as usize].into())?;
@@ -293,7 +299,7 @@ impl Backward for ConvTranspose2dBackward {
             }
             gradients[2] = Some(gb);
         }
-        Ok(gradients)
+        Ok(gradients.into())
     }
 
     fn saved(&mut self) -> Vec<&mut Tensor> {

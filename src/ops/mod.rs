@@ -167,7 +167,7 @@ pub const SHADERS: &[Shader] = &[
 
 /// Shaders with further kernels of an op: the op, and the shader.
 pub const MORE_SHADERS: &[(&str, Shader)] =
-    &[("conv2d", winograd::SHADER), ("shifted_linear", shifted_linear::BACKWARD)];
+    &[("conv2d", conv2d::BACKWARD), ("conv2d", winograd::SHADER), ("shifted_linear", shifted_linear::BACKWARD)];
 
 /// Every shader.
 pub fn shaders() -> impl Iterator<Item = &'static Shader> {
@@ -229,6 +229,7 @@ pub const UNIFORMS: &[(&str, &str, Fields)] = &[
     ("clip_norm", "Params", crate::cpu::clip_norm::ClipNormParams::FIELDS),
     ("concat", "Params", crate::cpu::concat::ConcatParams::FIELDS),
     ("conv2d", "Params", crate::cpu::conv2d::Conv2dParams::FIELDS),
+    ("conv2d_backward", "Params", crate::cpu::conv2d::Conv2dParams::FIELDS),
     ("conv_transpose2d", "Params", crate::cpu::conv_transpose2d::ConvTranspose2dParams::FIELDS),
     ("depthwise_conv2d", "Params", crate::cpu::depthwise_conv2d::DepthwiseConv2dParams::FIELDS),
     ("ema", "Params", crate::cpu::ema::EmaParams::FIELDS),

@@ -1,0 +1,30 @@
+// A convolution as lib/gemm_tile sees it: a row is a pixel of y, a column a channel, a tap a kernel position.
+//
+// The including file takes in lib/conv2d_sizes and lib/epilogue, and has x, weight4, bias4 and y4.
+
+fn gemm_rows() -> u32 { return params.batch * params.out_h * params.out_w; }
+fn gemm_cols() -> u32 { return params.out_c; }
+fn gemm_taps() -> u32 { return params.kernel_h * params.kernel_w; }
+fn gemm_depth(tap: u32) -> u32 { return params.in_c; }
+
+fn origin(pixel: u32) -> vec3<i32> {
+    let row = pixel / params.out_w;
+    return vec3<i32>(i32(row / params.out_h), i32(row % params.out_h), i32(pixel % params.out_w));
+}
+
+fn locate(at: vec3<i32>, tap: u32) -> u32 {
+    let iy = source(u32(at.y), tap / params.kernel_w, params.pad_h, params.in_h);
+    let ix = source(u32(at.z), tap % params.kernel_w, params.pad_w, params.in_w);
+    let inside = ((u32(at.x) * params.in_h + u32(iy)) * params.in_w + u32(ix)) * params.in_c;
+    return select(OUTSIDE, inside, iy >= 0 && ix >= 0);
+}
+
+fn load_a(at: u32, ci: u32) -> f32 { return select(x[at + ci], 0.0, at == OUTSIDE); }
+
+fn load_b(tap: u32, ci: u32, col4: u32) -> vec4<f32> {
+    return weight4[(tap * params.in_c + ci) * (params.out_c / 4u) + col4];
+}
+
+fn store(pixel: u32, col4: u32, value: vec4<f32>) {
+    store_at(pixel * (params.out_c / 4u) + col4, col4, value);
+}

@@ -1,0 +1,84 @@
+// A tile of a convolution's weight gradient: eight rows of weights x eight channels of y, over one chunk of image rows.
+//
+//   partial[chunk, r, co] = sum over the chunk's n,oy,ox of x[n, oy*s+ky-p, ox*s+kx-p, ci] * gy[n,oy,ox,co]
+//
+// Weights are rows r = (ky, kx, ci) of `out_c` numbers; row r = kernel_h*kernel_w*in_c is the bias, whose "x" is 1.
+// ci divides by 8, so the rows of a tile are neighbouring channels of one kernel position: both sides are read as vec4,
+// and bounds are checked once per image row.
+//
+// The including file takes in lib/conv2d_sizes and has x4, gy4 and partial4.
+
+/// Rows of weights per invocation; columns are two vectors of four.
+const TILE_R: u32 = 8u;
+
+/// `tile` is (chunk, row tile, column tile); p are forward's sizes.
+fn weight_tile(tile: u32, p: Params) {
+    let rows = p.kernel_h * p.kernel_w * p.in_c;
+    let out_c4 = p.out_c / 4u;
+    let in_c4 = p.in_c / 4u;
+    let col_tiles = out_c4 / 2u;
+    let row_tiles = rows / TILE_R + 1u; // the last one is the bias alone
+    let co4 = (tile % col_tiles) * 2u;
+    let row_tile = (tile / col_tiles) % row_tiles;
+    let chunk = tile / (col_tiles * row_tiles);
+    let image_rows = p.batch * p.out_h;
+    let first = chunk * p.chunk_rows;
+    let last = min(first + p.chunk_rows, image_rows);
+    if first >= image_rows { return; }
+    let is_bias = row_tile == row_tiles - 1u;
+    let r0 = row_tile * TILE_R;
+    let ci4 = (r0 % p.in_c) / 4u;
+    let kx = select((r0 / p.in_c) % p.kernel_w, 0u, is_bias);
+    let ky = select(r0 / (p.in_c * p.kernel_w), 0u, is_bias);
+    // The columns ox whose source lies inside: lo <= ox < hi.
+    let offset = i32(kx) - p.pad_w;
+    let s = i32(p.multiply);
+    let lo = select(u32(max((s - 1 - offset) / s, 0)), 0u, is_bias || offset >= 0);
+    let past = (i32(p.in_w) - offset + s - 1) / s;
+    let hi = select(u32(clamp(past, 0, i32(p.out_w))), p.out_w, is_bias);
+
+    let at_sum = ((p.first_chunk + chunk) * (rows + 1u) + r0) * out_c4 + co4;
+    for (var block = first; block < last; block += max(p.block_rows, 1u)) {
+        var acc: array<array<vec4<f32>, 2>, TILE_R>;
+        for (var row = block; row < min(block + p.block_rows, last); row++) {
+            let n = row / p.out_h;
+            let iy = i32((row % p.out_h) * p.multiply + ky) - p.pad_h;
+            if is_bias {
+                for (var ox = 0u; ox < p.out_w; ox++) {
+                    let g_at = (row * p.out_w + ox) * out_c4 + co4;
+                    acc[0][0] += gy4[g_at];
+                    acc[0][1] += gy4[g_at + 1u];
+                }
+            } else if iy >= 0 && iy < i32(p.in_h) {
+                let x_row = (n * p.in_h + u32(iy)) * p.in_w;
+                for (var ox = lo; ox < hi; ox++) {
+                    let g_at = (row * p.out_w + ox) * out_c4 + co4;
+                    let x_at = (x_row + u32(i32(ox) * s + offset)) * in_c4 + ci4;
+                    let g0 = gy4[g_at];
+                    let g1 = gy4[g_at + 1u];
+                    let a0 = x4[x_at];
+                    let a1 = x4[x_at + 1u];
+                    for (var i = 0u; i < 4u; i++) {
+                        acc[i][0] += a0[i] * g0;
+                        acc[i][1] += a0[i] * g1;
+                        acc[i + 4u][0] += a1[i] * g0;
+                        acc[i + 4u][1] += a1[i] * g1;
+                    }
+                }
+            }
+        }
+        // A block's sum is complete before it is added: no long chain. Nobody else touches these numbers.
+        for (var i = 0u; i < TILE_R; i++) {
+            if r0 + i <= rows {
+                let at = at_sum + i * out_c4;
+                if block == first {
+                    partial4[at] = acc[i][0];
+                    partial4[at + 1u] = acc[i][1];
+                } else {
+                    partial4[at] += acc[i][0];
+                    partial4[at + 1u] += acc[i][1];
+                }
+            }
+        }
+    }
+}
