@@ -1,8 +1,11 @@
 // Batch normalisation, alone or followed by a ReLU, and its gradient. Layout NHWC; per channel c over all n, y, x ("pixels").
 //
 //   statistics      per chunk of pixels: mean and sum of (x - mean)^2
-//   finalize        mean[c], variance[c] (biased) of all chunks; running = (1-m) * running + m * batch
-//   forward         v = (x - mean) * rstd * w + b,   rstd = 1 / sqrt(variance + eps);   y = v, or max(v, 0)
+//   finalize        mean[c], variance[c] (biased) of all chunks; running = (1-m) * running + m * batch;
+//                   table [3, C]: center = mean, scale = w * rstd, shift = b
+//   table_of_running    that table of the running statistics
+//   forward         v = (x - mean) * rstd * w + b,   rstd = 1 / sqrt(variance + eps);   y = v, or max(v, 0). Not launched
+//                   where a convolution alone reads y: it makes v of x itself (conv2d_normed.wgsl)
 //   backward_sums   per chunk of pixels: sum of gv and of gv * xhat,   xhat = (x - mean) * rstd
 //   backward_finalize   gb[c] = sum of gv,  gw[c] = sum of gv * xhat;   table: what backward_input takes of channel c
 //   backward_input  gx = w * rstd * (gv - inverse_count * (gb + xhat * gw))
@@ -120,10 +123,12 @@ fn statistics_v2(
 }
 
 @group(0) @binding(1) var<storage, read> partials_in: array<f32>;
-@group(0) @binding(2) var<storage, read_write> mean_out: array<f32>;
-@group(0) @binding(3) var<storage, read_write> variance_out: array<f32>;
-@group(0) @binding(4) var<storage, read_write> running_mean: array<f32>;
-@group(0) @binding(5) var<storage, read_write> running_var: array<f32>;
+@group(0) @binding(2) var<storage, read> weight: array<f32>;
+@group(0) @binding(3) var<storage, read> bias: array<f32>;
+@group(0) @binding(4) var<storage, read_write> mean_out: array<f32>;
+@group(0) @binding(5) var<storage, read_write> variance_out: array<f32>;
+@group(0) @binding(6) var<storage, read_write> running_mean: array<f32>;
+@group(0) @binding(7) var<storage, read_write> running_var: array<f32>;
 
 /// One workgroup merges the chunks of one channel.
 @compute @workgroup_size(WG)
@@ -156,30 +161,41 @@ fn finalize(
         // The running variance gets the unbiased one, as in PyTorch.
         running_mean[c] += params.momentum * (mean - running_mean[c]);
         running_var[c] += params.momentum * (total / (count - 1.0) - running_var[c]);
+        table_out[c] = mean;
+        table_out[params.channels + c] = weight[c] / sqrt(total / count + params.eps);
+        table_out[2u * params.channels + c] = bias[c];
     }
+}
+
+@group(0) @binding(1) var<storage, read_write> running_table: array<f32>;
+@group(0) @binding(4) var<storage, read> mean: array<f32>;
+@group(0) @binding(5) var<storage, read> variance: array<f32>;
+
+/// The same table of given statistics: one channel.
+@compute @workgroup_size(WG)
+fn table_of_running(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    let c = flat_index(gid, groups);
+    if c >= params.channels { return; }
+    running_table[c] = mean[c];
+    running_table[params.channels + c] = weight[c] / sqrt(variance[c] + params.eps);
+    running_table[2u * params.channels + c] = bias[c];
 }
 
 // ---- forward ---------------------------------------------------------------------------------------------------
 
-@group(0) @binding(2) var<storage, read> weight: array<f32>;
-@group(0) @binding(3) var<storage, read> bias: array<f32>;
-@group(0) @binding(4) var<storage, read> mean: array<f32>;
-@group(0) @binding(5) var<storage, read> variance: array<f32>;
-@group(0) @binding(6) var<storage, read_write> y: array<f32>;
+@group(0) @binding(2) var<storage, read> norm_table: array<f32>;
+@group(0) @binding(3) var<storage, read_write> y: array<f32>;
 
 @compute @workgroup_size(WG)
 fn forward_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
     let at = flat_index(gid, groups);
     if at >= params.images * params.image_pixels * params.channels { return; }
     let c = at % params.channels;
-    y[at] = activated((x[at] - mean[c]) * (weight[c] / sqrt(variance[c] + params.eps)) + bias[c]);
+    y[at] = activated((x[at] - norm_table[c]) * norm_table[params.channels + c] + norm_table[2u * params.channels + c]);
 }
 
-@group(0) @binding(2) var<storage, read> weight4: array<vec4<f32>>;
-@group(0) @binding(3) var<storage, read> bias4: array<vec4<f32>>;
-@group(0) @binding(4) var<storage, read> mean4: array<vec4<f32>>;
-@group(0) @binding(5) var<storage, read> variance4: array<vec4<f32>>;
-@group(0) @binding(6) var<storage, read_write> y4: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read> norm_table4: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read_write> y4: array<vec4<f32>>;
 
 @compute @workgroup_size(WG)
 fn forward_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
@@ -190,9 +206,9 @@ fn forward_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgr
     let first = flat_index(gid, groups);
     if first >= stride { return; }
     let q = first % quads;
-    let center = mean4[q];
-    let scale = weight4[q] / sqrt(variance4[q] + params.eps);
-    let shift = bias4[q];
+    let center = norm_table4[q];
+    let scale = norm_table4[quads + q];
+    let shift = norm_table4[2u * quads + q];
     for (var i = 0u; i < PIXELS; i++) {
         let at = first + i * stride;
         if at < pixels * quads { y4[at] = activated4((x4[at] - center) * scale + shift); }

@@ -19,7 +19,9 @@
 // @include gemm_tile
 // @include epilogue
 // @include conv2d_sizes
-// @include conv2d_gather
+// @include conv2d_element
+// @include conv2d_tile
+// @include conv2d_statistics
 // @include conv2d_weight
 
 override WG: u32 = 64u;
@@ -33,34 +35,11 @@ override WG: u32 = 64u;
 @group(0) @binding(3) var<storage, read> bias: array<f32>;
 @group(0) @binding(4) var<storage, read_write> y: array<f32>;
 
+fn load_a(at: u32, ci: u32) -> f32 { return select(x[at + ci], 0.0, at == OUTSIDE); }
+
 @compute @workgroup_size(WG)
 fn forward_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
-    let at = flat_index(gid, groups);
-    if at >= params.batch * params.out_h * params.out_w * params.out_c { return; }
-    let co = at % params.out_c;
-    let pixel = at / params.out_c; // (n, oy, ox)
-    let ox = pixel % params.out_w;
-    let row = pixel / params.out_w; // (n, oy)
-    let n = row / params.out_h;
-    let oy = row % params.out_h;
-    var sum = 0.0;
-    for (var ky = 0u; ky < params.kernel_h; ky++) {
-        let iy = source(oy, ky, params.pad_h, params.in_h);
-        for (var kx = 0u; kx < params.kernel_w; kx++) {
-            let ix = source(ox, kx, params.pad_w, params.in_w);
-            if iy >= 0 && ix >= 0 {
-                let x_at = ((n * params.in_h + u32(iy)) * params.in_w + u32(ix)) * params.in_c;
-                let w_at = (ky * params.kernel_w + kx) * params.in_c * params.out_c + co;
-                // One kernel position at a time: a blocked sum.
-                var part = 0.0;
-                for (var ci = 0u; ci < params.in_c; ci++) { part += x[x_at + ci] * weight[w_at + ci * params.out_c]; }
-                sum += part;
-            }
-        }
-    }
-    if params.has_bias == 1u { sum += bias[co]; }
-    if params.accumulate == 1u { sum += y[at]; }
-    y[at] = sum;
+    gather_element(flat_index(gid, groups));
 }
 
 @group(0) @binding(2) var<storage, read> weight4: array<vec4<f32>>;
@@ -76,69 +55,13 @@ fn forward_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgr
 
 @group(0) @binding(5) var<storage, read_write> statistics: array<f32>; // [mean, sum of (y - mean)^2][co][chunk]
 
-var<workgroup> tile_means: array<vec4<f32>, TILE_N * WG>;
-var<workgroup> tile_squares: array<vec4<f32>, TILE_N * WG>;
-
-/// The column tiles are a power of two up to WG, so a workgroup computes all channels of `chunk` pixels:
-///
-///        lid: column tiles 0 1 2 3
-///                        4 5 6 7      invocation lid has the tile of row lid / 4 of the picture, column lid % 4;
-///                        ...          the first row adds the others up.
 @compute @workgroup_size(WG)
 fn forward_statistics_v2(
     @builtin(global_invocation_id) gid: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) lid: u32,
 ) {
-    let tile = flat_index(gid, groups);
-    gemm_tile(tile);
-
-    let quads = params.out_c / 4u;
-    let col_tiles = max(gemm_cols() / (4u * TILE_N), 1u);
-    let first = (tile / col_tiles) * TILE_M;
-    let rows = min(TILE_M, gemm_rows() - min(first, gemm_rows()));
-    for (var j = 0u; j < TILE_N; j++) {
-        // y as this invocation has just written it. Around the first number: as exact as f32 can hold a mean far from 0.
-        let start = min(first, gemm_rows() - 1u) * quads + (tile % col_tiles) * TILE_N + j;
-        let origin = y4[start];
-        var sum = vec4(0.0);
-        for (var m = 0u; m < rows; m++) { sum += y4[start + m * quads] - origin; }
-        let mean = origin + sum / f32(max(rows, 1u));
-        var squares = vec4(0.0);
-        for (var m = 0u; m < rows; m++) {
-            let off = y4[start + m * quads] - mean;
-            squares += off * off;
-        }
-        tile_means[lid * TILE_N + j] = mean;
-        tile_squares[lid * TILE_N + j] = squares;
-    }
-    workgroupBarrier(); // the statistics of every tile are in
-    if lid >= col_tiles || rows == 0u { return; }
-
-    let tiles = WG / col_tiles; // one above the other
-    let chunk = first / (TILE_M * tiles);
-    let chunks = (gemm_rows() + TILE_M * tiles - 1u) / (TILE_M * tiles);
-    let pixels = min(TILE_M * tiles, gemm_rows() - first);
-    for (var j = 0u; j < TILE_N; j++) {
-        let origin = tile_means[lid * TILE_N + j];
-        var sum = vec4(0.0);
-        for (var t = 0u; t < tiles; t++) {
-            let count = f32(min(TILE_M, pixels - min(t * TILE_M, pixels)));
-            sum += count * (tile_means[(t * col_tiles + lid) * TILE_N + j] - origin);
-        }
-        let mean = origin + sum / f32(pixels);
-        var squares = vec4(0.0);
-        for (var t = 0u; t < tiles; t++) {
-            let count = f32(min(TILE_M, pixels - min(t * TILE_M, pixels)));
-            let off = tile_means[(t * col_tiles + lid) * TILE_N + j] - mean;
-            squares += tile_squares[(t * col_tiles + lid) * TILE_N + j] + count * off * off;
-        }
-        for (var i = 0u; i < 4u; i++) {
-            let to = ((lid * TILE_N + j) * 4u + i) * chunks + chunk;
-            statistics[to] = mean[i];
-            statistics[to + params.out_c * chunks] = squares[i];
-        }
-    }
+    tile_with_statistics(flat_index(gid, groups), lid);
 }
 
 // ---- backward_weight ------------------------------------------------------------------------------------------
@@ -148,38 +71,9 @@ fn forward_statistics_v2(
 @group(0) @binding(2) var<storage, read> gy: array<f32>;
 @group(0) @binding(3) var<storage, read_write> partial: array<f32>;
 
-fn weight_rows() -> u32 { return params.kernel_h * params.kernel_w * params.in_c; }
-
 @compute @workgroup_size(WG)
 fn backward_weight_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
-    let at = flat_index(gid, groups); // (chunk, r, co)
-    let co = at % params.out_c;
-    let r = (at / params.out_c) % (weight_rows() + 1u);
-    let chunk = at / (params.out_c * (weight_rows() + 1u));
-    let image_rows = params.batch * params.out_h;
-    let first = chunk * params.chunk_rows;
-    if first >= image_rows { return; }
-    let is_bias = r == weight_rows();
-    let ci = r % params.in_c;
-    let kx = (r / params.in_c) % params.kernel_w;
-    let ky = r / (params.in_c * params.kernel_w);
-    var sum = 0.0;
-    for (var row = first; row < min(first + params.chunk_rows, image_rows); row++) {
-        let n = row / params.out_h;
-        let iy = source(row % params.out_h, ky, params.pad_h, params.in_h);
-        var part = 0.0; // one image row at a time: a blocked sum
-        for (var ox = 0u; ox < params.out_w; ox++) {
-            let ix = source(ox, kx, params.pad_w, params.in_w);
-            let g = gy[(row * params.out_w + ox) * params.out_c + co];
-            if is_bias {
-                part += g;
-            } else if iy >= 0 && ix >= 0 {
-                part += x[((n * params.in_h + u32(iy)) * params.in_w + u32(ix)) * params.in_c + ci] * g;
-            }
-        }
-        sum += part;
-    }
-    partial[at + params.first_chunk * (weight_rows() + 1u) * params.out_c] = sum;
+    weight_element(flat_index(gid, groups));
 }
 
 @group(0) @binding(2) var<storage, read> gy4: array<vec4<f32>>;
@@ -246,6 +140,10 @@ fn backward_weight_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(nu
 }
 
 @group(0) @binding(1) var<storage, read> x4: array<vec4<f32>>;
+
+// x is taken as it is.
+fn on_loading(quad: u32) -> u32 { return quad; }
+fn taken(change: u32, v: vec4<f32>) -> vec4<f32> { return v; }
 
 @compute @workgroup_size(WG)
 fn backward_weight_v3(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {

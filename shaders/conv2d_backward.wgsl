@@ -2,9 +2,6 @@
 //
 //   backward_v2   gx, as backward_input of conv2d.wgsl, and the partial sums of gw and gb, as its backward_weight_v3
 //
-//   invocations:  | tiles of gx: 8 pixels x 8 channels | tiles of gw: 8 weights x 8 channels of a chunk |
-//                 0                                    gx_tiles, rounded up to whole workgroups
-//
 // They share nothing but the gy that both read. In two launches the second waits until the last workgroup of the first is
 // done, and a small image fills no GPU with either of them.
 //
@@ -14,8 +11,9 @@
 // @include gemm_tile
 // @include epilogue
 // @include conv2d_sizes
-// @include conv2d_gather
+// @include conv2d_tile
 // @include conv2d_weight
+// @include conv2d_both
 
 override WG: u32 = 64u;
 
@@ -29,28 +27,12 @@ override WG: u32 = 64u;
 @group(0) @binding(6) var<storage, read_write> y4: array<vec4<f32>>; // gx
 @group(0) @binding(7) var<storage, read_write> partial4: array<vec4<f32>>;
 
-/// The sizes of the convolution whose weight gradient is wanted.
-fn weight_sizes() -> Params {
-    var p = params;
-    if params.turned == 1u {
-        p.in_h = params.out_h;
-        p.in_w = params.out_w;
-        p.in_c = params.out_c;
-        p.out_h = params.in_h;
-        p.out_w = params.in_w;
-        p.out_c = params.in_c;
-        p.multiply = params.divide;
-        p.divide = params.multiply;
-        p.pad_h = i32(params.kernel_h) - 1 - params.pad_h;
-        p.pad_w = i32(params.kernel_w) - 1 - params.pad_w;
-    }
-    return p;
-}
+// Both are taken as they are.
+fn load_a(at: u32, co: u32) -> f32 { return select(x[at + co], 0.0, at == OUTSIDE); }
+fn on_loading(quad: u32) -> u32 { return quad; }
+fn taken(change: u32, v: vec4<f32>) -> vec4<f32> { return v; }
 
 @compute @workgroup_size(WG)
 fn backward_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
-    let at = flat_index(gid, groups);
-    let gx_tiles = (gemm_rows() + TILE_M - 1u) / TILE_M * (gemm_cols() / (4u * TILE_N));
-    let first = (gx_tiles + WG - 1u) / WG * WG;
-    if at < first { gemm_tile(at); } else { weight_tile(at - first, weight_sizes()); }
+    both_gradients(flat_index(gid, groups));
 }

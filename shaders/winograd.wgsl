@@ -50,6 +50,8 @@ struct Params {
     quads: u32,      // quads of the slab
     groups: u32,     // groups of the slab: quads / 2, rounded up
     kernels: u32,    // pairs (ci, co) that transform_input transforms first; 0 where U is there already
+    normed: u32,     // 1 if x is normalised where it is read, as in conv2d_normed.wgsl
+    floor: f32,      // then, normalised numbers below this are 0
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -67,8 +69,9 @@ fn place(quad: u32) -> vec3<u32> {
 
 @group(0) @binding(1) var<storage, read> x: array<f32>;
 @group(0) @binding(2) var<storage, read> weight: array<f32>;
-@group(0) @binding(3) var<storage, read_write> v_out4: array<vec4<f32>>;
-@group(0) @binding(4) var<storage, read_write> u_out: array<f32>;
+@group(0) @binding(3) var<storage, read> table: array<f32>; // read with a batch norm only
+@group(0) @binding(4) var<storage, read_write> v_out4: array<vec4<f32>>;
+@group(0) @binding(5) var<storage, read_write> u_out: array<f32>;
 
 /// G times three weights.
 fn of_weights(a: f32, b: f32, c: f32) -> vec4<f32> {
@@ -103,6 +106,15 @@ fn transform_input(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_w
     let quad = (at - params.kernels) / params.in_c;
     if quad >= params.quads { return; }
     let corner = place(params.first_quad + quad);
+    var center = 0.0;
+    var scale = 1.0;
+    var shift = 0.0;
+    let normed = params.normed == 1u;
+    if normed {
+        center = table[ci];
+        scale = table[params.in_c + ci];
+        shift = table[2u * params.in_c + ci];
+    }
     var rows: array<array<vec4<f32>, 4>, 4>; // B applied to the columns of each row
     for (var r = 0u; r < 4u; r++) {
         let iy = i32(corner.y + r) - params.pad_h;
@@ -112,7 +124,8 @@ fn transform_input(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_w
         for (var c = 0u; c < 10u; c++) {
             let ix = i32(corner.z + c) - params.pad_w;
             let inside = row_inside && ix >= 0 && ix < i32(params.in_w);
-            pixels[c] = select(0.0, x[(row_at + u32(ix)) * params.in_c + ci], inside);
+            let v = (x[(row_at + u32(ix)) * params.in_c + ci] - center) * scale + shift;
+            pixels[c] = select(0.0, v, inside && !(normed && v < params.floor));
         }
         var d: array<vec4<f32>, 4>; // pixel c of each tile
         for (var c = 0u; c < 4u; c++) { d[c] = vec4<f32>(pixels[c], pixels[c + 2u], pixels[c + 4u], pixels[c + 6u]); }

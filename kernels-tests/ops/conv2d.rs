@@ -4,11 +4,14 @@
 //! Every kernel that takes the shape is compared, whether or not `select` would choose it. The f64 twin is blocked
 //! code, so small cases also compare it with [`naive`] loops that share nothing with it.
 
+use std::cell::RefCell;
+
 use shadegrad::cpu::conv2d::{Conv2dParams, backward_input, backward_weight, forward};
 use shadegrad::ops::conv2d::WeightKernel;
-use shadegrad::{Device, Tape, ops};
+use shadegrad::ops::{BatchNormSettings, Mode, RunningStats};
+use shadegrad::{Device, Tape, Tensor, ops};
 
-use super::{Case, GradientCase, SUMS, Tolerance, doubles, numbers};
+use super::{Case, GradientCase, SUMS, Tolerance, batch_norm, doubles, numbers};
 
 const OP: &str = "conv2d";
 
@@ -64,7 +67,93 @@ pub fn cases() -> Vec<Case> {
         ([8, 32, 32, 16], [3, 3], 8, 2, 1, false),
         ([16, 16, 16, 16], [1, 1], 3, 1, 0, true),
     ];
-    sizes.into_iter().map(case).chain([blocks()]).collect()
+    // x is the result of a batch norm, which the kernels compute where they read it.
+    let normed: [Sizes; 11] = [
+        ([2, 7, 9, 8], [3, 3], 16, 1, 1, true),
+        ([2, 16, 16, 16], [3, 3], 16, 1, 1, false), // v3 and its gradients
+        ([2, 13, 19, 24], [3, 3], 16, 1, 0, true),
+        ([1, 9, 11, 16], [3, 3], 24, 2, 1, true),
+        ([2, 9, 7, 16], [1, 1], 3, 1, 0, true),
+        ([2, 5, 7, 64], [1, 1], 16, 1, 0, false),
+        ([2, 7, 9, 5], [3, 3], 16, 1, 1, true), // the weight gradient needs x written
+        ([1, 23, 17, 3], [7, 7], 7, 4, 3, true),
+        ([1, 6, 5, 72], [3, 3], 80, 1, 1, true),
+        ([2, 128, 128, 8], [3, 3], 8, 1, 1, true), // several images per binding
+        ([6, 32, 32, 8], [3, 3], 16, 1, 1, false),
+    ];
+    let modes = [(Mode::Train, true), (Mode::Train, false), (Mode::Eval, true)];
+    let normed = normed.into_iter().flat_map(|sizes| modes.map(|(mode, relu)| after_norm(sizes, mode, relu)));
+    sizes.into_iter().map(case).chain([blocks()]).chain(normed).collect()
+}
+
+/// A batch norm and a convolution.
+fn after_norm((shape, kernel, out, stride, padding, with_bias): Sizes, mode: Mode, relu: bool) -> Case {
+    let relu_name = if relu { " relu" } else { "" };
+    let name = format!("{shape:?} normed {mode:?}{relu_name}, kernel {kernel:?} -> {out} stride {stride} padding {padding}");
+    Case::new(OP, name.clone(), move |device, checks| {
+        let (channels, weight_shape) = (shape[3], [kernel[0], kernel[1], shape[3], out]);
+        let p = Conv2dParams::forward(shape, weight_shape, stride, padding, with_bias);
+        let (x, gy) = (numbers(&name, shape.iter().product()), numbers("gy", Results::zeros(&p).y.len()));
+        let (weight, bias, mean) = (numbers("weight", channels), numbers("bias", channels), numbers("mean", channels));
+        let var: Vec<f32> = numbers("var", channels).iter().map(|v| 0.5 + 0.25 * v).collect();
+        let (w, b) = (numbers("w", weight_shape.iter().product()), numbers("b", out));
+        let (w64, b64, gy64) = (doubles(&w), doubles(&b), doubles(&gy));
+
+        let parameters = RefCell::new((vec![0.0; w.len()], vec![0.0; out]));
+        let want = batch_norm::reference(
+            &batch_norm::params(shape, mode, relu),
+            &doubles(&x),
+            [&doubles(&weight), &doubles(&bias)],
+            [&doubles(&mean), &doubles(&var)],
+            |v| {
+                let mut all = Results::zeros(&p);
+                forward(&p, v, &w64, with_bias.then_some(&b64), &mut all.y);
+                backward_input(&p, &gy64, &w64, &mut all.gx);
+                let (gw, gb) = &mut *parameters.borrow_mut();
+                backward_weight(&p, v, &gy64, gw, Some(gb));
+                [all.y, all.gx]
+            },
+        );
+        let (want_w, want_b) = parameters.into_inner();
+
+        let (tape, settings) = (Tape::new(), BatchNormSettings { relu, ..BatchNormSettings::new(mode) });
+        let w = tape.watch_input(&device.tensor(OP, weight_shape, &w)?);
+        let b = tape.watch_input(&device.tensor(OP, [out], &b)?);
+        let bias_of = with_bias.then_some(&b);
+        let bounds = [SUMS, SUMS, batch_norm::PARAMETER];
+        let inputs =
+            batch_norm::Inputs { op: OP, shape, x: &x, vectors: [&weight, &bias, &mean, &var], gy: &gy, bounds };
+        let normed = |x: &Tensor, [weight, bias]: [&Tensor; 2], running: &RunningStats<'_>| {
+            ops::batch_norm(x, weight, bias, running, &settings)
+        };
+        let grads = batch_norm::run(device, tape, checks, &inputs, "normed", &want, |x, affine, running| {
+            ops::conv2d(&normed(x, affine, running)?, &w, bias_of, stride, padding)
+        })?;
+        checks.compare("backward_weight", "normed", grads.of(&w).expect("watched"), &want_w, SUMS)?;
+        if with_bias {
+            checks.compare("backward_weight bias", "normed", grads.of(&b).expect("watched"), &want_b, SUMS)?;
+        }
+        if matches!(device, Device::Cpu(_)) {
+            return Ok(()); // one version
+        }
+        let vector = |values: &[f32]| device.tensor(OP, [channels], values);
+        let (x, affine) = (device.tensor(OP, shape, &x)?, [vector(&weight)?, vector(&bias)?]);
+        let (mean, var) = (vector(&mean)?, vector(&var)?);
+        let (w, b) = (w.detach(), b.detach());
+        let v = normed(&x, affine.each_ref(), &RunningStats { mean: &mean, var: &var })?;
+        for kernel in ops::conv2d::kernels(device, &p) {
+            let version = format!("normed {kernel}");
+            let y = ops::conv2d::forward_with_statistics(&v, &w, with_bias.then_some(&b), stride, padding, kernel)?;
+            checks.compare("forward", &version, &y, &want.y, SUMS)?;
+            if let Some((partials, chunk)) = y.statistics() {
+                let (got, want) = (partials.to_vec()?, statistics(&want.y, out, chunk));
+                for (got, want) in got.chunks(got.len() / 2).zip(&want) {
+                    checks.values("forward_statistics", &version, got, want, SUMS);
+                }
+            }
+        }
+        Ok(())
+    })
 }
 
 /// So many pixels and weights that a chunk of the weight gradient is longer than the block that is summed at a time.

@@ -1,16 +1,17 @@
-// A tile of a convolution's weight gradient: eight rows of weights x eight channels of y, over one chunk of image rows.
+// The weight gradient of a convolution: sums over chunks of image rows, which sum_chunks.wgsl adds up.
 //
 //   partial[chunk, r, co] = sum over the chunk's n,oy,ox of x[n, oy*s+ky-p, ox*s+kx-p, ci] * gy[n,oy,ox,co]
 //
 // Weights are rows r = (ky, kx, ci) of `out_c` numbers; row r = kernel_h*kernel_w*in_c is the bias, whose "x" is 1.
-// ci divides by 8, so the rows of a tile are neighbouring channels of one kernel position: both sides are read as vec4,
-// and bounds are checked once per image row.
 //
-// The including file takes in lib/conv2d_sizes and has x4, gy4 and partial4.
+// The including file takes in lib/conv2d_sizes, has x4, gy4 and partial4, and says what it makes of x on reading it:
+// taken(on_loading(quad), v), quad being four channels.
 
 /// Rows of weights per invocation; columns are two vectors of four.
 const TILE_R: u32 = 8u;
 
+/// Eight rows of weights x eight channels of y. ci divides by 8, so the rows are neighbouring channels of one kernel
+/// position: both sides are read as vec4, and bounds are checked once per image row.
 /// `tile` is (chunk, row tile, column tile); p are forward's sizes.
 fn weight_tile(tile: u32, p: Params) {
     let rows = p.kernel_h * p.kernel_w * p.in_c;
@@ -37,6 +38,9 @@ fn weight_tile(tile: u32, p: Params) {
     let past = (i32(p.in_w) - offset + s - 1) / s;
     let hi = select(u32(clamp(past, 0, i32(p.out_w))), p.out_w, is_bias);
 
+    let change0 = on_loading(ci4);
+    let change1 = on_loading(ci4 + 1u);
+
     let at_sum = ((p.first_chunk + chunk) * (rows + 1u) + r0) * out_c4 + co4;
     for (var block = first; block < last; block += max(p.block_rows, 1u)) {
         var acc: array<array<vec4<f32>, 2>, TILE_R>;
@@ -56,8 +60,8 @@ fn weight_tile(tile: u32, p: Params) {
                     let x_at = (x_row + u32(i32(ox) * s + offset)) * in_c4 + ci4;
                     let g0 = gy4[g_at];
                     let g1 = gy4[g_at + 1u];
-                    let a0 = x4[x_at];
-                    let a1 = x4[x_at + 1u];
+                    let a0 = taken(change0, x4[x_at]);
+                    let a1 = taken(change1, x4[x_at + 1u]);
                     for (var i = 0u; i < 4u; i++) {
                         acc[i][0] += a0[i] * g0;
                         acc[i][1] += a0[i] * g1;

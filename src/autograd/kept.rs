@@ -14,6 +14,23 @@ pub(crate) trait Recipe: Debug + Send + Sync {
     /// # Errors
     /// As the op.
     fn make(&self) -> Result<Tensor>;
+
+    /// What a kernel needs that makes the numbers itself where it reads them; `None` where none can.
+    fn on_reading(&self) -> Option<OnReading<'_>> {
+        None
+    }
+}
+
+/// A batch norm, and the ReLU behind it, applied where the result is read: `(x - center) * scale + shift`, and 0 below
+/// `floor`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct OnReading<'a> {
+    /// The batch norm's input.
+    pub(crate) x: &'a Tensor,
+    /// `[3, C]`: center, scale and shift of each channel.
+    pub(crate) table: &'a Tensor,
+    /// 0 with a ReLU, the lowest f32 without.
+    pub(crate) floor: f32,
 }
 
 /// An input kept for the gradient.
@@ -26,9 +43,9 @@ pub(crate) enum Kept {
 }
 
 impl Kept {
-    /// Keeps a tensor by its recipe if it has one.
+    /// Keeps a tensor by its recipe if it has one, or if nobody has computed its numbers yet.
     pub(crate) fn of(tensor: &Tensor) -> Self {
-        match &tensor.recipe {
+        match tensor.recipe.as_ref().or(tensor.later()) {
             Some(recipe) => Self::Recipe(Arc::clone(recipe), tensor.shape()),
             None => Self::Numbers(tensor.detach()),
         }
@@ -46,6 +63,14 @@ impl Kept {
         match self {
             Self::Numbers(tensor) => Some(tensor),
             Self::Recipe(..) => None,
+        }
+    }
+
+    /// How to make the numbers where they are read, if they were not kept and a kernel can.
+    pub(crate) fn on_reading(&self) -> Option<OnReading<'_>> {
+        match self {
+            Self::Numbers(_) => None,
+            Self::Recipe(recipe, _) => recipe.on_reading(),
         }
     }
 

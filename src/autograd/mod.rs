@@ -31,7 +31,7 @@ use crate::tensor::{Device, Shape, Tensor};
 use crate::{Error, Result};
 
 pub use gradients::Gradients;
-pub(crate) use kept::{Kept, Recipe};
+pub(crate) use kept::{Kept, OnReading, Recipe};
 pub(crate) use tape::{Input, Node, kept_for, record, record_with};
 pub use tape::{Operation, Slot, Source, Tape};
 

@@ -48,6 +48,8 @@ uniform! {
         first_chunk: u32,
         /// Both gradients in one launch: 1 if these are the sizes of the input gradient.
         turned: u32,
+        /// With a batch norm before it: normalised numbers below this are 0.
+        floor: f32,
     }
 }
 
@@ -75,6 +77,7 @@ impl Conv2dParams {
             block_rows: 0,
             first_chunk: 0,
             turned: 0,
+            floor: f32::MIN,
         }
     }
 
@@ -94,6 +97,12 @@ impl Conv2dParams {
             has_bias: 0,
             ..*self
         }
+    }
+
+    /// Multiply-adds.
+    pub fn macs(&self) -> u64 {
+        let extents = [self.batch, self.out_h, self.out_w, self.out_c, self.kernel_h, self.kernel_w, self.in_c];
+        extents.into_iter().map(u64::from).product()
     }
 
     /// The source row or column of output position `o` and kernel position `k`, if it lies inside.

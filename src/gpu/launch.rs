@@ -103,6 +103,7 @@ impl<'a> Launch<'a> {
         let mut buffers = Vec::with_capacity(self.bindings.len());
         for binding in &self.bindings {
             let tensor = binding.tensor.as_ref();
+            tensor.settle()?;
             let Some(buffer) = tensor.gpu_buffer() else { return Err(invariant("a tensor of another device")) };
             let bytes = tensor.bytes();
             if bytes > context.max_binding_bytes() {
@@ -115,7 +116,7 @@ impl<'a> Launch<'a> {
                     ),
                 });
             }
-            buffers.push((buffer, tensor.byte_offset(), bytes));
+            buffers.push((buffer.as_ref(), tensor.byte_offset(), bytes));
         }
         if context.is_planning() {
             let bytes = buffers.iter().map(|(_, _, bytes)| bytes).sum();

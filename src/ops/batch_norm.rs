@@ -52,7 +52,7 @@ use std::sync::Arc;
 use super::Version;
 use super::choice::{Kernel, choose};
 use super::plan::Plan;
-use crate::autograd::{Backward, Recipe, Setting, Wanted, record_with};
+use crate::autograd::{Backward, OnReading, Recipe, Setting, Wanted, record_with};
 use crate::cpu::batch_norm::{self as plain, BatchNormParams, Gate};
 use crate::debug::observed;
 use crate::gpu::shader::shader;
@@ -69,7 +69,9 @@ pub(super) const PLAN: Plan = Plan {
         let c = on.sizes.shape.last();
         let (mean, var) = (on.constant([c])?, on.constant([c])?);
         let running = RunningStats { mean: &mean, var: &var };
-        batch_norm(&on.x()?, &on.input([c])?, &on.input([c])?, &running, &BatchNormSettings::new(Mode::Train)).map(Some)
+        let y = batch_norm(&on.x()?, &on.input([c])?, &on.input([c])?, &running, &BatchNormSettings::new(Mode::Train))?;
+        y.settle()?;
+        Ok(Some(y))
     },
 };
 
@@ -148,7 +150,7 @@ pub fn batch_norm(
     observed(OP, x.device(), |on| {
         let running = RunningStats { mean: &on.change(running.mean)?, var: &on.change(running.var)? };
         let (weight, bias) = (on.read(weight)?, on.read(bias)?);
-        forward(&on.read(x)?, &weight, &bias, &running, settings, select(x))
+        normalise(&on.read(x)?, [&weight, &bias], &running, settings, select(x), true)
     })
 }
 
@@ -180,10 +182,27 @@ pub fn forward(
     settings: &BatchNormSettings,
     kernel: impl Into<Kernel>,
 ) -> Result<Tensor> {
-    let affine = Affine::new(OP, x, [weight, bias], running, settings, kernel.into())?;
-    let y = affine.make()?;
-    let again = affine.clone();
-    record_with(y, &[Some(x), Some(weight), Some(bias)], || BatchNormBackward::new(affine), || Some(Arc::new(again)))
+    normalise(x, [weight, bias], running, settings, kernel.into(), false)
+}
+
+/// With `later` the numbers are computed when somebody asks for them, who may be able to make them on reading x.
+fn normalise(
+    x: &Tensor,
+    [weight, bias]: [&Tensor; 2],
+    running: &RunningStats<'_>,
+    settings: &BatchNormSettings,
+    kernel: Kernel,
+    later: bool,
+) -> Result<Tensor> {
+    let mut affine = Affine::new(OP, x, [weight, bias], running, settings, kernel)?;
+    // A check looks at each op's own numbers.
+    let later = later && matches!(x.device(), Device::Gpu(context) if !context.switches.looks_at_results());
+    if later {
+        affine.table = Some(affine.table()?); // of the statistics as they are now
+    }
+    let again = Arc::new(affine.clone());
+    let y = if later { x.device().later(x.shape(), again.clone()) } else { affine.make()? };
+    record_with(y, &[Some(x), Some(weight), Some(bias)], || BatchNormBackward::new(affine), || Some(again))
 }
 
 /// The last step of the forward pass, and all that the gradient needs: x, and what it is normalised with. In eval mode
@@ -195,6 +214,8 @@ pub(super) struct Affine {
     pub(super) bias: Tensor,
     pub(super) mean: Tensor,
     pub(super) variance: Tensor,
+    /// `[3, C]`, on a GPU in train mode: center, scale and shift, for a kernel that normalises what it reads.
+    table: Option<Tensor>,
     pub(super) params: BatchNormParams,
     pub(super) kernel: Kernel,
 }
@@ -230,25 +251,45 @@ impl Affine {
         }
         let params = sizes([n, h, w, c], settings, version);
         let device = x.device();
-        let (mean, variance) = if train {
+        let (weight, bias) = (weight.detach(), bias.detach());
+        let (mean, variance, table) = if train {
             let (mean, variance) = (device.empty(op, [c])?, device.empty(op, [c])?);
-            statistics(x, &mean, &variance, running, &params, version)?;
-            (mean, variance)
+            let table = statistics(x, [&weight, &bias], [&mean, &variance], running, &params, version)?;
+            (mean, variance, table)
         } else {
-            (running.mean.detach(), running.var.detach())
+            (running.mean.detach(), running.var.detach(), None)
         };
-        Ok(Self { x: x.detach(), weight: weight.detach(), bias: bias.detach(), mean, variance, params, kernel })
+        Ok(Self { x: x.detach(), weight, bias, mean, variance, table, params, kernel })
+    }
+
+    /// `[3, C]`, on a GPU: center, scale and shift of each channel.
+    ///
+    /// # Errors
+    /// As the launch.
+    pub(super) fn table(&self) -> Result<Tensor> {
+        if let Some(table) = &self.table {
+            return Ok(table.clone());
+        }
+        let channels = self.params.channels as usize;
+        let table = self.x.device().empty(OP, [3, channels])?;
+        SHADER
+            .entry("table_of_running")
+            .params(&self.params)
+            .writes([&table])
+            .reads([&self.weight, &self.bias, &self.mean, &self.variance])
+            .over(channels)?;
+        Ok(table)
     }
 }
 
 impl Recipe for Affine {
     fn make(&self) -> Result<Tensor> {
-        let Self { x, weight, bias, mean, variance, params, kernel } = self;
+        let Self { x, weight, bias, mean, variance, params, kernel, .. } = self;
         let device = x.device();
         let y = device.empty(OP, x.shape())?;
         match device {
             Device::Gpu(_) => {
-                let entry = entry(kernel.version, "forward_v1", "forward_v2");
+                let (table, entry) = (self.table()?, entry(kernel.version, "forward_v1", "forward_v2"));
                 for images in device.image_ranges(OP, &[x, &y])? {
                     let (x, y) = (x.images(&images), y.images(&images));
                     let invocations = invocations(&x, *kernel);
@@ -256,7 +297,7 @@ impl Recipe for Affine {
                         .entry(entry)
                         .constants(kernel.constants)
                         .params(&of(params, &images))
-                        .reads([&x, weight, bias, mean, variance])
+                        .reads([&x, &table])
                         .writes([&y])
                         .over(invocations)?;
                 }
@@ -271,17 +312,21 @@ impl Recipe for Affine {
         }
         Ok(y)
     }
+
+    fn on_reading(&self) -> Option<OnReading<'_>> {
+        self.table.as_ref().map(|table| OnReading { x: &self.x, table, floor: self.params.floor })
+    }
 }
 
-/// Mean and variance of x, and the step of the running statistics.
+/// Mean and variance of x, and the step of the running statistics. On a GPU also the table of center, scale and shift.
 fn statistics(
     x: &Tensor,
-    mean: &Tensor,
-    variance: &Tensor,
+    [weight, bias]: [&Tensor; 2],
+    [mean, variance]: [&Tensor; 2],
     running: &RunningStats<'_>,
     params: &BatchNormParams,
     version: Version,
-) -> Result<()> {
+) -> Result<Option<Tensor>> {
     let channels = params.channels as usize;
     match x.device() {
         Device::Gpu(_) => {
@@ -289,19 +334,21 @@ fn statistics(
                 Some(known) => (known.partials.clone(), of_chunks(params, known)),
                 None => (partial_statistics(x, params, version)?, *params),
             };
+            let table = x.device().empty(OP, [3, channels])?;
             SHADER
                 .entry("finalize")
                 .params(&params)
-                .reads([&partials])
-                .writes([mean, variance, running.mean, running.var])
-                .groups(channels)
+                .reads([&partials, weight, bias])
+                .writes([mean, variance, running.mean, running.var, &table])
+                .groups(channels)?;
+            Ok(Some(table))
         }
         Device::Cpu(_) => {
             plain::statistics(params, &x.f32s(), &mut mean.f32s_mut(), &mut variance.f32s_mut());
             // One at a time: both may be ranges of one buffer, which is locked as a whole.
             plain::update_mean(params, &mean.f32s(), &mut running.mean.f32s_mut());
             plain::update_var(params, &variance.f32s(), &mut running.var.f32s_mut());
-            Ok(())
+            Ok(None)
         }
     }
 }
@@ -440,7 +487,7 @@ impl BatchNormBackward {
     }
 
     fn sums(&self, gy: &Tensor, sums: &Sums) -> Result<()> {
-        let Affine { x, weight, bias, mean, variance, params, kernel } = &self.of;
+        let Affine { x, weight, bias, mean, variance, params, kernel, .. } = &self.of;
         match gy.device() {
             Device::Gpu(_) => {
                 let partials = gy.device().empty(OP, [2, params.channels as usize, params.chunks as usize])?;
@@ -503,7 +550,7 @@ impl BatchNormBackward {
     }
 
     fn input(&self, gy: &Tensor, sums: &Sums, gx: &Tensor, accumulate: bool) -> Result<()> {
-        let Affine { x, weight, bias, mean, variance, params, kernel } = &self.of;
+        let Affine { x, weight, bias, mean, variance, params, kernel, .. } = &self.of;
         match gy.device() {
             Device::Gpu(_) => {
                 let entry = entry(kernel.version, "backward_input_v1", "backward_input_v2");

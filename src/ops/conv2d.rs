@@ -77,6 +77,9 @@ use crate::{Error, Result};
 const OP: &str = "conv2d";
 pub(super) const SHADER: Shader = shader!("conv2d");
 pub(super) const BACKWARD: Shader = shader!("conv2d_backward");
+/// The same kernels of an x that they normalise themselves.
+pub(super) const NORMED: Shader = shader!("conv2d_normed");
+pub(super) const NORMED_BACKWARD: Shader = shader!("conv2d_normed_backward");
 pub(super) const PLAN: Plan = Plan {
     op: OP,
     rules: &[
@@ -226,16 +229,20 @@ pub fn forward_with_statistics(
 fn run(
     [x, weight]: [&Tensor; 2],
     bias: Option<&Tensor>,
-    params: Conv2dParams,
+    mut params: Conv2dParams,
     kernel: GatherKernel,
     with_statistics: bool,
 ) -> Result<Tensor> {
-    let p = &params;
+    let p = &mut params;
     let mut y = x.device().empty(OP, [p.batch, p.out_h, p.out_w, p.out_c].map(|extent| extent as usize))?;
     match x.device() {
         Device::Gpu(_) => {
             let statistics = if with_statistics { statistics(x, &y, kernel)? } else { None };
-            gather(p, x, weight, bias, &y, kernel, statistics.as_ref())?;
+            let read = x.on_reading();
+            p.floor = read.map_or(f32::MIN, |read| read.floor);
+            let gather = Gather::new(p, read.map_or(x, |read| read.x), weight, &y);
+            let table = read.map(|read| read.table);
+            Gather { bias, table, statistics: statistics.as_ref(), ..gather }.run(kernel)?;
             y.statistics = statistics.map(Arc::new);
         }
         Device::Cpu(_) => {
@@ -248,7 +255,7 @@ fn run(
 
 /// The place for the statistics of y, if the kernel can make them: all of y in one launch, all channels of a pixel in one
 /// workgroup.
-fn statistics(x: &Tensor, y: &Tensor, kernel: GatherKernel) -> Result<Option<Statistics>> {
+pub(super) fn statistics(x: &Tensor, y: &Tensor, kernel: GatherKernel) -> Result<Option<Statistics>> {
     let GatherKernel::Direct(kernel) = kernel else { return Ok(None) };
     let (channels, tile) = (y.shape().last(), Tile::of(kernel));
     let tiles = channels / tile.columns;
@@ -261,7 +268,7 @@ fn statistics(x: &Tensor, y: &Tensor, kernel: GatherKernel) -> Result<Option<Sta
     Ok(Some(Statistics { partials: y.device().empty(OP, [2, channels, chunks])?, chunk }))
 }
 
-fn sizes(x: Shape, weight: Shape, bias: Option<Shape>, stride: usize, padding: usize) -> Result<Conv2dParams> {
+pub(super) fn sizes(x: Shape, weight: Shape, bias: Option<Shape>, stride: usize, padding: usize) -> Result<Conv2dParams> {
     let image = x.nhwc(OP)?;
     let kernel = weight.nhwc(OP).map_err(|_| {
         Error::shape(OP, format!("the weight must be [kernel height, kernel width, in, out], got {weight}"))
@@ -282,39 +289,58 @@ fn sizes(x: Shape, weight: Shape, bias: Option<Shape>, stride: usize, padding: u
     }
 }
 
-/// Launches the gather of forward and of the input gradient; also the input gradient of `conv_transpose2d`.
-pub(super) fn gather(
-    p: &Conv2dParams,
-    x: &Tensor,
-    weight: &Tensor,
-    bias: Option<&Tensor>,
-    y: &Tensor,
-    kernel: GatherKernel,
-    statistics: Option<&Statistics>,
-) -> Result<()> {
-    let GatherKernel::Direct(kernel) = kernel else { return winograd::gather(p, x, weight, bias, y) };
-    let channels = p.out_c as usize;
-    let tile = Tile::of(kernel);
-    tile.check(OP, kernel, channels)?;
-    let bias = bias.unwrap_or(weight).detach(); // without a bias the binding is not read
-    for images in x.device().image_ranges(OP, &[x, y])? {
-        let (x, y) = (x.images(&images), y.images(&images));
-        let params = of(p, &images);
-        let (entry, invocations) = match (kernel.version, statistics) {
-            (Version::V1, _) => ("forward_v1", y.len()),
-            (Version::V2, None) => ("forward_v2", tile.tiles(y.len() / channels, channels)),
-            (Version::V2, Some(_)) => ("forward_statistics_v2", tile.tiles(y.len() / channels, channels)),
-        };
-        SHADER
-            .entry(entry)
-            .constants(kernel.constants)
-            .params(&params)
-            .reads([x, weight.detach(), bias.clone()])
-            .writes([y])
-            .writes(statistics.map(|statistics| &statistics.partials))
-            .over(invocations)?;
+/// A gather on a GPU: that of forward and of the input gradient; also the input gradient of `conv_transpose2d`.
+#[derive(Clone, Copy)]
+pub(super) struct Gather<'a> {
+    pub(super) p: &'a Conv2dParams,
+    pub(super) x: &'a Tensor,
+    pub(super) weight: &'a Tensor,
+    pub(super) bias: Option<&'a Tensor>,
+    /// Of the batch norm that is applied to x where it is read.
+    pub(super) table: Option<&'a Tensor>,
+    pub(super) y: &'a Tensor,
+    pub(super) statistics: Option<&'a Statistics>,
+}
+
+impl<'a> Gather<'a> {
+    /// x and y, and nothing else.
+    pub(super) fn new(p: &'a Conv2dParams, x: &'a Tensor, weight: &'a Tensor, y: &'a Tensor) -> Self {
+        Self { p, x, weight, bias: None, table: None, y, statistics: None }
     }
-    Ok(())
+
+    /// Launches it.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the kernel does not take the channels; else as the launch.
+    pub(super) fn run(&self, kernel: GatherKernel) -> Result<()> {
+        let GatherKernel::Direct(kernel) = kernel else { return winograd::gather(self) };
+        let Self { p, x, weight, bias, table, y, statistics } = *self;
+        let channels = p.out_c as usize;
+        let tile = Tile::of(kernel);
+        tile.check(OP, kernel, channels)?;
+        let shader = if table.is_some() { NORMED } else { SHADER };
+        let bias = bias.unwrap_or(weight); // without a bias the binding is not read
+        for images in x.device().image_ranges(OP, &[x, y])? {
+            let (x, y) = (x.images(&images), y.images(&images));
+            let params = of(p, &images);
+            let (entry, invocations) = match (kernel.version, statistics) {
+                (Version::V1, _) => ("forward_v1", y.len()),
+                (Version::V2, None) => ("forward_v2", tile.tiles(y.len() / channels, channels)),
+                (Version::V2, Some(_)) => ("forward_statistics_v2", tile.tiles(y.len() / channels, channels)),
+            };
+            shader
+                .entry(entry)
+                .constants(kernel.constants)
+                .params(&params)
+                .reads([&x, weight])
+                .reads(table)
+                .reads([bias])
+                .writes([&y])
+                .writes(statistics.map(|statistics| &statistics.partials))
+                .over(invocations)?;
+        }
+        Ok(())
+    }
 }
 
 /// The same sizes for a range of the images.
@@ -389,7 +415,7 @@ pub fn backward_input(
 }
 
 /// As [`backward_input`] within a backward pass, which turns weights ahead of their use.
-fn input_gradient(
+pub(super) fn input_gradient(
     p: &Conv2dParams,
     gy: &Tensor,
     weight: &Tensor,
@@ -398,7 +424,7 @@ fn input_gradient(
     wanted: &Wanted<'_>,
 ) -> Result<()> {
     match gy.device() {
-        Device::Gpu(_) => gather(&p.input_gradient(), gy, &wanted.turned(weight)?, None, gx, kernel, None),
+        Device::Gpu(_) => Gather::new(&p.input_gradient(), gy, &wanted.turned(weight)?, gx).run(kernel),
         Device::Cpu(_) => {
             plain::backward_input(p, &gy.f32s(), &weight.f32s(), &mut gx.f32s_mut());
             Ok(())
@@ -418,7 +444,7 @@ pub fn backward_weight(
     gb: Option<&Tensor>,
     kernel: WeightKernel,
 ) -> Result<()> {
-    weight_gradient(p, [x, gy], gw, gb, kernel, &Wanted::alone(x.device()))
+    weight_gradient(p, [x, gy], None, [Some(gw), gb], kernel, &Wanted::alone(x.device()))
 }
 
 /// Both gradients in one launch, by the kernels `v2` and `v3`. gx is added to what stands there if `p` says so.
@@ -438,40 +464,46 @@ pub fn backward(
     let wanted = Wanted::alone(x.device());
     let gradients: Vec<&Tensor> = [Some(gw), gb].into_iter().flatten().collect();
     let gather = Conv2dParams { turned: 1, ..p.input_gradient() };
-    let both = BothGradients { p, x, gy, gather, from: gy, weight: &wanted.turned(weight)?, gx };
+    let both = BothGradients { p, x, table: None, gy, gather, from: gy, weight: &wanted.turned(weight)?, gx };
     both.run(Version::V2.into(), &gradients, &wanted)
 }
 
-/// As [`backward_weight`] within a backward pass, which may add up the chunks later.
+/// As [`backward_weight`] within a backward pass, which may add up the chunks later; with a table the batch norm that it
+/// belongs to is applied to x (on a GPU). `gradients` are the weight's and the bias's.
 pub(super) fn weight_gradient(
     p: &Conv2dParams,
     [x, gy]: [&Tensor; 2],
-    gw: &Tensor,
-    gb: Option<&Tensor>,
+    table: Option<&Tensor>,
+    gradients: [Option<&Tensor>; 2],
     kernel: WeightKernel,
     wanted: &Wanted<'_>,
 ) -> Result<()> {
-    let gradients: Vec<&Tensor> = [Some(gw), gb].into_iter().flatten().collect();
-    match partial_sums(p, [x, gy], &gradients, kernel, wanted)? {
-        Some(table) => wanted.sum_chunks(&table, &gradients),
-        None => {
+    match (x.device(), gradients) {
+        (Device::Gpu(context), _) => {
+            let gradients: Vec<&Tensor> = gradients.into_iter().flatten().collect();
+            let partial = partial_sums(context, p, [x, gy], table, &gradients, kernel, wanted)?;
+            wanted.sum_chunks(&partial, &gradients)
+        }
+        (Device::Cpu(_), [Some(gw), gb]) => {
             let mut gb = gb.map(Tensor::f32s_mut);
             plain::backward_weight(p, &x.f32s(), &gy.f32s(), &mut gw.f32s_mut(), gb.as_deref_mut());
             Ok(())
         }
+        (Device::Cpu(_), [None, _]) => Ok(()),
     }
 }
 
-/// The first stage of the weight gradient: a table `[chunks, weights and biases]`; `None` on the CPU, which needs no
-/// stages.
+/// The first stage of the weight gradient on a GPU: a table `[chunks, weights and biases]`.
 fn partial_sums(
+    context: &Context,
     p: &Conv2dParams,
     [x, gy]: [&Tensor; 2],
+    table: Option<&Tensor>,
     gradients: &[&Tensor],
     kernel: WeightKernel,
     wanted: &Wanted<'_>,
-) -> Result<Option<Tensor>> {
-    let Device::Gpu(context) = x.device() else { return Ok(None) };
+) -> Result<Tensor> {
+    let shader = if table.is_some() { NORMED } else { SHADER };
     let chunks = WeightChunks::new(context, p, [x, gy], kernel)?;
     let partial = wanted.chunk_table(OP, chunks.table, gradients)?;
     for (images, first) in chunks.ranges() {
@@ -481,14 +513,15 @@ fn partial_sums(
             WeightKernel::V2 => ("backward_weight_v2", chunks.count(images) * chunks.tiles),
             WeightKernel::V3 => ("backward_weight_v3", chunks.count(images) * chunks.tiles),
         };
-        SHADER
+        shader
             .entry(entry)
             .params(&params)
             .reads([x.images(images), gy.images(images)])
+            .reads(table)
             .writes([&partial])
             .over(invocations)?;
     }
-    Ok(Some(partial))
+    Ok(partial)
 }
 
 /// How the weight gradient cuts image rows into chunks. A range of images that is launched on its own begins a chunk of its
@@ -550,6 +583,8 @@ impl WeightChunks {
 pub(super) struct BothGradients<'a> {
     pub(super) p: &'a Conv2dParams,
     pub(super) x: &'a Tensor,
+    /// Of the batch norm that is applied to x where it is read.
+    pub(super) table: Option<&'a Tensor>,
     pub(super) gy: &'a Tensor,
     pub(super) gather: Conv2dParams,
     pub(super) from: &'a Tensor,
@@ -571,7 +606,8 @@ impl BothGradients<'_> {
     /// # Errors
     /// As the launches.
     pub(super) fn run(&self, kernel: Kernel, gradients: &[&Tensor], wanted: &Wanted<'_>) -> Result<()> {
-        let Self { p, x, gy, gather, from, weight, gx } = self;
+        let Self { p, x, table, gy, gather, from, weight, gx } = self;
+        let shader = if table.is_some() { NORMED_BACKWARD } else { BACKWARD };
         let Device::Gpu(context) = x.device() else { return Err(Error::shape(OP, "not on a GPU".to_owned())) };
         let tile = Tile::of(kernel);
         tile.check(OP, kernel, gather.out_c as usize)?;
@@ -584,11 +620,12 @@ impl BothGradients<'_> {
             let gx = gx.images(images);
             let gx_tiles = tile.tiles(gx.len() / gather.out_c as usize, gather.out_c as usize);
             let weight_tiles = chunks.count(images) * chunks.tiles;
-            BACKWARD
+            shader
                 .entry("backward_v2")
                 .constants(kernel.constants)
                 .params(&params)
                 .reads([&from.images(images), weight, weight, &x.images(images), &gy.images(images)])
+                .reads(*table)
                 .writes([&gx, &partial])
                 .over(gx_tiles.next_multiple_of(WORKGROUP) + weight_tiles)?;
         }
@@ -624,17 +661,25 @@ impl Backward for Conv2dBackward {
         let kernel = WeightKernel::select(gy.device(), p);
         let input_kernel = select(gy.device(), p, Part::BackwardInput);
         let both = BothGradients::take(input_kernel, kernel).filter(|_| matches!(gy.device(), Device::Gpu(_)));
+        let gradients = [gw.as_ref(), gb.as_ref()];
+        let read = self.x.on_reading().filter(|_| kernel != WeightKernel::V2);
+        let p = &Conv2dParams { floor: read.map_or(f32::MIN, |read| read.floor), ..*p };
+        let table = read.map(|read| read.table);
+        let x = read.map(|read| read.x).or(self.x.numbers());
         // Not with an x that is computed again: it is gone before gx is made.
-        if let (Some(gw), Some(both), true, Some(x)) = (&gw, both, wanted.needs(0), self.x.numbers()) {
+        if let (Some(_), Some(both), true, Some(x)) = (&gw, both, wanted.needs(0), x) {
             let (place, accumulate) = wanted.place_to_add(OP, 0, x.shape())?;
             let gather = Conv2dParams { accumulate: accumulate.into(), turned: 1, ..p.input_gradient() };
             let weight = &wanted.turned(&self.weight)?;
-            let gradients: Vec<&Tensor> = [Some(gw), gb.as_ref()].into_iter().flatten().collect();
-            BothGradients { p, x, gy, gather, from: gy, weight, gx: &place }.run(both, &gradients, wanted)?;
-            return Ok(vec![Some(place), Some(gw.clone()), gb]);
+            let both_of = BothGradients { p, x, table, gy, gather, from: gy, weight, gx: &place };
+            both_of.run(both, &gradients.into_iter().flatten().collect::<Vec<_>>(), wanted)?;
+            return Ok(vec![Some(place), gw, gb]);
         }
-        if let Some(gw) = &gw {
-            weight_gradient(p, [&self.x.tensor()?, gy], gw, gb.as_ref(), kernel, wanted)?;
+        if gw.is_some() {
+            match x {
+                Some(x) => weight_gradient(p, [x, gy], table, gradients, kernel, wanted)?,
+                None => weight_gradient(p, [&self.x.tensor()?, gy], None, gradients, kernel, wanted)?,
+            }
         }
         if wanted.needs(0) {
             let (place, accumulate) = wanted.place_to_add(OP, 0, self.x.shape())?;
@@ -658,8 +703,7 @@ impl Backward for Conv2dBackward {
     }
 
     fn macs(&self) -> u64 {
-        let p = &self.params;
-        [p.batch, p.out_h, p.out_w, p.out_c, p.kernel_h, p.kernel_w, p.in_c].into_iter().map(u64::from).product()
+        self.params.macs()
     }
 
     fn settings(&self) -> Vec<(&'static str, Setting<'_>)> {

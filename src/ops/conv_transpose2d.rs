@@ -278,15 +278,15 @@ impl Backward for ConvTranspose2dBackward {
         let gather = conv2d::select(gy.device(), &p, Part::Forward);
         let both = BothGradients::take(gather, kernel).filter(|_| matches!(gy.device(), Device::Gpu(_)));
         if let ([Some(gx), Some(gw), _], Some(both), Some(x)) = (&gradients, both, x.numbers()) {
-            let gradients = BothGradients { p: &p, x: gy, gy: x, gather: p, from: gy, weight, gx };
+            let gradients = BothGradients { p: &p, x: gy, table: None, gy: x, gather: p, from: gy, weight, gx };
             gradients.run(both, &[gw], wanted)?;
         } else {
             if let Some(gw) = &gradients[1] {
-                conv2d::weight_gradient(&p, [gy, &x.tensor()?], gw, None, kernel, wanted)?;
+                conv2d::weight_gradient(&p, [gy, &x.tensor()?], None, [Some(gw), None], kernel, wanted)?;
             }
             if let Some(gx) = &gradients[0] {
                 match gy.device() {
-                    Device::Gpu(_) => conv2d::gather(&p, gy, weight, None, gx, gather, None)?,
+                    Device::Gpu(_) => conv2d::Gather::new(&p, gy, weight, gx).run(gather)?,
                     Device::Cpu(_) => plain::backward_input(params, &gy.f32s(), &weight.f32s(), &mut gx.f32s_mut()),
                 }
             }

@@ -166,8 +166,13 @@ pub const SHADERS: &[Shader] = &[
 ];
 
 /// Shaders with further kernels of an op: the op, and the shader.
-pub const MORE_SHADERS: &[(&str, Shader)] =
-    &[("conv2d", conv2d::BACKWARD), ("conv2d", winograd::SHADER), ("shifted_linear", shifted_linear::BACKWARD)];
+pub const MORE_SHADERS: &[(&str, Shader)] = &[
+    ("conv2d", conv2d::BACKWARD),
+    ("conv2d", conv2d::NORMED),
+    ("conv2d", conv2d::NORMED_BACKWARD),
+    ("conv2d", winograd::SHADER),
+    ("shifted_linear", shifted_linear::BACKWARD),
+];
 
 /// Every shader.
 pub fn shaders() -> impl Iterator<Item = &'static Shader> {
@@ -230,6 +235,8 @@ pub const UNIFORMS: &[(&str, &str, Fields)] = &[
     ("concat", "Params", crate::cpu::concat::ConcatParams::FIELDS),
     ("conv2d", "Params", crate::cpu::conv2d::Conv2dParams::FIELDS),
     ("conv2d_backward", "Params", crate::cpu::conv2d::Conv2dParams::FIELDS),
+    ("conv2d_normed", "Params", crate::cpu::conv2d::Conv2dParams::FIELDS),
+    ("conv2d_normed_backward", "Params", crate::cpu::conv2d::Conv2dParams::FIELDS),
     ("conv_transpose2d", "Params", crate::cpu::conv_transpose2d::ConvTranspose2dParams::FIELDS),
     ("depthwise_conv2d", "Params", crate::cpu::depthwise_conv2d::DepthwiseConv2dParams::FIELDS),
     ("ema", "Params", crate::cpu::ema::EmaParams::FIELDS),

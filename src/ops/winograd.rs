@@ -15,11 +15,12 @@
 //! ```
 //! </details>
 
+use super::conv2d::Gather;
 use crate::cpu::conv2d::Conv2dParams;
 use crate::cpu::uniform;
 use crate::gpu::Shader;
 use crate::gpu::shader::shader;
-use crate::tensor::{Device, Tensor};
+use crate::tensor::Device;
 use crate::{Error, Result};
 
 const OP: &str = "conv2d";
@@ -69,6 +70,10 @@ uniform! {
         groups: u32,
         /// Pairs of channels whose weights are transformed first.
         kernels: u32,
+        /// 1 if x is normalised where it is read.
+        normed: u32,
+        /// Normalised numbers below this are 0.
+        floor: f32,
     }
 }
 
@@ -99,7 +104,8 @@ fn pays(p: &Conv2dParams) -> bool {
 }
 
 /// Launches the gather.
-pub(super) fn gather(p: &Conv2dParams, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, y: &Tensor) -> Result<()> {
+pub(super) fn gather(of: &Gather<'_>) -> Result<()> {
+    let Gather { p, x, weight, bias, table, y, .. } = *of;
     let Device::Gpu(context) = x.device() else {
         return Err(Error::shape(OP, "v3 is no kernel of the CPU".to_owned()));
     };
@@ -123,7 +129,8 @@ pub(super) fn gather(p: &Conv2dParams, x: &Tensor, weight: &Tensor, bias: Option
     let u = device.empty(OP, [FREQUENCIES, in_c, out_c])?;
     let v = device.empty(OP, [FREQUENCIES, slab, in_c, GROUP])?;
     let m = device.empty(OP, [FREQUENCIES, slab, GROUP, out_c])?;
-    let bias = bias.unwrap_or(weight).detach(); // without a bias the binding is not read
+    let bias = bias.unwrap_or(weight).detach(); // without a bias the binding is not read, nor the table without a norm
+    let table = table.unwrap_or(weight);
     let mut kernels = in_c * out_c; // to transform
     for images in &ranges {
         let (x, y) = (x.images(images), y.images(images));
@@ -148,9 +155,11 @@ pub(super) fn gather(p: &Conv2dParams, x: &Tensor, weight: &Tensor, bias: Option
                 quads: quads as u32,
                 groups: groups as u32,
                 kernels: kernels as u32,
+                normed: of.table.is_some().into(),
+                floor: p.floor,
             };
             let launch = |entry| SHADER.entry(entry).params(&params);
-            launch("transform_input").reads([&x, weight]).writes([&v, &u]).over(kernels + quads * in_c)?;
+            launch("transform_input").reads([&x, weight, table]).writes([&v, &u]).over(kernels + quads * in_c)?;
             launch("forward_v3").reads([&v, &u]).writes([&m]).over(FREQUENCIES * groups * out_c / GROUP)?;
             launch("transform_output").reads([&m, &bias]).writes([&y]).over(4 * quads * out_c / 4)?;
             kernels = 0;

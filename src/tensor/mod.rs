@@ -11,9 +11,9 @@ mod storage;
 
 use std::fmt;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use crate::autograd::{Leaf, Recipe, Slot};
+use crate::autograd::{Leaf, OnReading, Recipe, Slot};
 use crate::gpu;
 use crate::{Error, Result};
 
@@ -34,6 +34,15 @@ pub enum DType {
 enum Storage {
     Cpu(Arc<CpuBuffer>),
     Gpu(Arc<gpu::Buffer>),
+    Later(Arc<Later>),
+}
+
+/// Numbers on a GPU that are computed when somebody asks for them. A kernel that can make them where it reads them does
+/// not ask, and then they are never written.
+#[derive(Debug)]
+struct Later {
+    recipe: Arc<dyn Recipe>,
+    made: OnceLock<Arc<gpu::Buffer>>,
 }
 
 /// A handle to numbers on a device, and to their place on a tape if they were computed from a watched tensor.
@@ -90,6 +99,11 @@ impl Device {
     fn handle(&self, shape: Shape, dtype: DType, storage: Storage) -> Tensor {
         let device = self.clone();
         Tensor { device, shape, dtype, storage, offset: 0, slot: None, leaf: None, recipe: None, statistics: None }
+    }
+
+    /// A tensor of this GPU whose numbers are computed when they are needed.
+    pub(crate) fn later(&self, shape: Shape, recipe: Arc<dyn Recipe>) -> Tensor {
+        self.handle(shape, DType::F32, Storage::Later(Arc::new(Later { recipe, made: OnceLock::new() })))
     }
 
     /// The number 1, as a tensor that nobody may change.
@@ -196,11 +210,47 @@ impl Tensor {
         self.offset as u64 * 4
     }
 
-    pub(crate) fn gpu_buffer(&self) -> Option<&gpu::Buffer> {
+    /// The buffer on a GPU, if there is one already: see [`settle`](Self::settle).
+    pub(crate) fn gpu_buffer(&self) -> Option<&Arc<gpu::Buffer>> {
         match &self.storage {
             Storage::Gpu(buffer) => Some(buffer),
+            Storage::Later(later) => later.made.get(),
             Storage::Cpu(_) => None,
         }
+    }
+
+    /// Computes numbers that nobody has asked for yet.
+    ///
+    /// # Errors
+    /// As the op that makes them.
+    pub(crate) fn settle(&self) -> Result<()> {
+        let Storage::Later(later) = &self.storage else { return Ok(()) };
+        if later.made.get().is_none() {
+            let made = later.recipe.make()?;
+            if let Some(buffer) = made.gpu_buffer() {
+                let _ = later.made.set(Arc::clone(buffer)); // if somebody was faster, theirs are the same numbers
+            }
+        }
+        Ok(())
+    }
+
+    /// The buffer on a GPU, with the numbers in it.
+    fn settled(&self) -> Result<&Arc<gpu::Buffer>> {
+        self.settle()?;
+        self.gpu_buffer().ok_or_else(|| Error::shape("tensor", format!("{self} has no buffer on a GPU")))
+    }
+
+    /// How to compute the numbers, if nobody has yet.
+    pub(crate) fn later(&self) -> Option<&Arc<dyn Recipe>> {
+        match &self.storage {
+            Storage::Later(later) if later.made.get().is_none() => Some(&later.recipe),
+            _ => None,
+        }
+    }
+
+    /// As [`later`](Self::later), if a kernel can make the numbers where it reads them.
+    pub(crate) fn on_reading(&self) -> Option<OnReading<'_>> {
+        self.later().and_then(|recipe| recipe.on_reading()).filter(|made| made.x.shape() == self.shape)
     }
 
     /// Whether both are the same numbers of the same buffer.
@@ -211,8 +261,8 @@ impl Tensor {
     fn same_buffer(&self, other: &Self) -> bool {
         match (&self.storage, &other.storage) {
             (Storage::Cpu(a), Storage::Cpu(b)) => Arc::ptr_eq(a, b),
-            (Storage::Gpu(a), Storage::Gpu(b)) => Arc::ptr_eq(a, b),
-            _ => false,
+            (Storage::Later(a), Storage::Later(b)) => Arc::ptr_eq(a, b),
+            _ => self.gpu_buffer().zip(other.gpu_buffer()).is_some_and(|(a, b)| Arc::ptr_eq(a, b)),
         }
     }
 
@@ -235,6 +285,7 @@ impl Tensor {
         match &self.storage {
             Storage::Cpu(buffer) => Arc::strong_count(buffer) == 1,
             Storage::Gpu(buffer) => Arc::strong_count(buffer) == 1,
+            Storage::Later(_) => false,
         }
     }
 
@@ -264,7 +315,7 @@ impl Tensor {
     fn cpu(&self) -> &CpuBuffer {
         match &self.storage {
             Storage::Cpu(buffer) => buffer,
-            Storage::Gpu(_) => unreachable!("the CPU arm of an op was given a GPU tensor"),
+            Storage::Gpu(_) | Storage::Later(_) => unreachable!("the CPU arm of an op was given a GPU tensor"),
         }
     }
 
@@ -274,12 +325,11 @@ impl Tensor {
     /// [`Error::Shape`] if there are more or fewer values than elements.
     pub fn write(&self, values: &[f32]) -> Result<()> {
         self.fits(values.len())?;
-        match (&self.storage, &self.device) {
-            (Storage::Cpu(_), _) => self.f32s_mut().copy_from_slice(values),
-            (Storage::Gpu(buffer), Device::Gpu(context)) => {
-                context.write(buffer, self.byte_offset(), bytemuck::cast_slice(values))?;
+        match &self.device {
+            Device::Cpu(_) => self.f32s_mut().copy_from_slice(values),
+            Device::Gpu(context) => {
+                context.write(self.settled()?, self.byte_offset(), bytemuck::cast_slice(values))?;
             }
-            (Storage::Gpu(_), Device::Cpu(_)) => unreachable!("a GPU buffer belongs to a GPU device"),
         }
         Ok(())
     }
@@ -290,12 +340,11 @@ impl Tensor {
     /// As [`write`](Self::write).
     pub fn write_u32(&self, values: &[u32]) -> Result<()> {
         self.fits(values.len())?;
-        match (&self.storage, &self.device) {
-            (Storage::Cpu(_), _) => self.u32s_mut().copy_from_slice(values),
-            (Storage::Gpu(buffer), Device::Gpu(context)) => {
-                context.write(buffer, self.byte_offset(), bytemuck::cast_slice(values))?;
+        match &self.device {
+            Device::Cpu(_) => self.u32s_mut().copy_from_slice(values),
+            Device::Gpu(context) => {
+                context.write(self.settled()?, self.byte_offset(), bytemuck::cast_slice(values))?;
             }
-            (Storage::Gpu(_), Device::Cpu(_)) => unreachable!("a GPU buffer belongs to a GPU device"),
         }
         Ok(())
     }
@@ -313,9 +362,10 @@ impl Tensor {
     /// [`Error::Shape`] if they differ.
     pub fn copy_from(&self, other: &Self) -> Result<()> {
         self.fits(other.len())?;
-        match (&self.storage, &other.storage, &self.device) {
-            (Storage::Cpu(_), Storage::Cpu(_), _) => self.f32s_mut().copy_from_slice(&other.f32s()),
-            (Storage::Gpu(to), Storage::Gpu(from), Device::Gpu(context)) => {
+        match (&self.device, &other.device) {
+            (Device::Cpu(_), Device::Cpu(_)) => self.f32s_mut().copy_from_slice(&other.f32s()),
+            (Device::Gpu(context), Device::Gpu(_)) => {
+                let (to, from) = (self.settled()?, other.settled()?);
                 context.copy((from, other.byte_offset()), (to, self.byte_offset()), self.bytes());
             }
             _ => return Err(Error::shape("copy_from", "the tensors are on different devices")),
@@ -336,13 +386,12 @@ impl Tensor {
     /// # Errors
     /// As [`to_vec`](Self::to_vec).
     pub fn to_vec_u32(&self) -> Result<Vec<u32>> {
-        match (&self.storage, &self.device) {
-            (Storage::Cpu(_), _) => Ok(self.u32s().to_vec()),
-            (Storage::Gpu(buffer), Device::Gpu(context)) => {
-                let bytes = context.read(buffer, self.byte_offset(), self.bytes())?.wait()?;
+        match &self.device {
+            Device::Cpu(_) => Ok(self.u32s().to_vec()),
+            Device::Gpu(context) => {
+                let bytes = context.read(self.settled()?, self.byte_offset(), self.bytes())?.wait()?;
                 Ok(bytemuck::pod_collect_to_vec(&bytes))
             }
-            (Storage::Gpu(_), Device::Cpu(_)) => unreachable!("a GPU buffer belongs to a GPU device"),
         }
     }
 
@@ -351,12 +400,12 @@ impl Tensor {
     /// # Errors
     /// What the driver reports.
     pub fn read_later(&self) -> Result<Pending> {
-        match (&self.storage, &self.device) {
-            (Storage::Cpu(_), _) => Ok(Pending(PendingKind::Ready(self.f32s().to_vec()))),
-            (Storage::Gpu(buffer), Device::Gpu(context)) => {
-                context.read(buffer, self.byte_offset(), self.bytes()).map(|read| Pending(PendingKind::Gpu(read)))
+        match &self.device {
+            Device::Cpu(_) => Ok(Pending(PendingKind::Ready(self.f32s().to_vec()))),
+            Device::Gpu(context) => {
+                let read = context.read(self.settled()?, self.byte_offset(), self.bytes());
+                read.map(|read| Pending(PendingKind::Gpu(read)))
             }
-            (Storage::Gpu(_), Device::Cpu(_)) => unreachable!("a GPU buffer belongs to a GPU device"),
         }
     }
 }

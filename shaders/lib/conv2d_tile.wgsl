@@ -1,6 +1,7 @@
-// A convolution as lib/gemm_tile sees it: a row is a pixel of y, a column a channel, a tap a kernel position.
+// The gather of a convolution as lib/gemm_tile sees it: a row is a pixel of y, a column a channel, a tap a kernel position.
 //
-// The including file takes in lib/conv2d_sizes and lib/epilogue, and has x, weight4, bias4 and y4.
+// The including file takes in lib/conv2d_sizes and lib/epilogue, has weight4, bias4 and y4, and says what it reads of x:
+// load_a(at, ci), where `at` is channel 0 of a pixel, or OUTSIDE: then it is 0.
 
 fn gemm_rows() -> u32 { return params.batch * params.out_h * params.out_w; }
 fn gemm_cols() -> u32 { return params.out_c; }
@@ -18,8 +19,6 @@ fn locate(at: vec3<i32>, tap: u32) -> u32 {
     let inside = ((u32(at.x) * params.in_h + u32(iy)) * params.in_w + u32(ix)) * params.in_c;
     return select(OUTSIDE, inside, iy >= 0 && ix >= 0);
 }
-
-fn load_a(at: u32, ci: u32) -> f32 { return select(x[at + ci], 0.0, at == OUTSIDE); }
 
 fn load_b(tap: u32, ci: u32, col4: u32) -> vec4<f32> {
     return weight4[(tap * params.in_c + ci) * (params.out_c / 4u) + col4];
