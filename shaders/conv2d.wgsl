@@ -141,9 +141,11 @@ fn backward_weight_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(nu
 
 @group(0) @binding(1) var<storage, read> x4: array<vec4<f32>>;
 
-// x is taken as it is.
-fn on_loading(quad: u32) -> u32 { return quad; }
-fn taken(change: u32, v: vec4<f32>) -> vec4<f32> { return v; }
+// Both are taken as they are.
+fn x_norm(quad: u32) -> u32 { return quad; }
+fn x_of(none: u32, v: vec4<f32>) -> vec4<f32> { return v; }
+fn gy_norm(quad: u32) -> u32 { return quad; }
+fn gy_of(none: u32, v: vec4<f32>) -> vec4<f32> { return v; }
 
 @compute @workgroup_size(WG)
 fn backward_weight_v3(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {

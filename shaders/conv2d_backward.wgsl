@@ -29,8 +29,10 @@ override WG: u32 = 64u;
 
 // Both are taken as they are.
 fn load_a(at: u32, co: u32) -> f32 { return select(x[at + co], 0.0, at == OUTSIDE); }
-fn on_loading(quad: u32) -> u32 { return quad; }
-fn taken(change: u32, v: vec4<f32>) -> vec4<f32> { return v; }
+fn x_norm(quad: u32) -> u32 { return quad; }
+fn x_of(none: u32, v: vec4<f32>) -> vec4<f32> { return v; }
+fn gy_norm(quad: u32) -> u32 { return quad; }
+fn gy_of(none: u32, v: vec4<f32>) -> vec4<f32> { return v; }
 
 @compute @workgroup_size(WG)
 fn backward_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {

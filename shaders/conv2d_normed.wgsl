@@ -78,11 +78,13 @@ fn backward_weight_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(nu
 @group(0) @binding(3) var<storage, read> table4: array<vec4<f32>>;
 @group(0) @binding(4) var<storage, read_write> partial4: array<vec4<f32>>;
 
-fn on_loading(quad: u32) -> Norm4 {
+fn x_norm(quad: u32) -> Norm4 {
     let quads = params.in_c / 4u;
     return Norm4(table4[quad], table4[quads + quad], table4[2u * quads + quad]);
 }
-fn taken(norm: Norm4, v: vec4<f32>) -> vec4<f32> { return normalised4(norm, v); }
+fn x_of(norm: Norm4, v: vec4<f32>) -> vec4<f32> { return normalised4(norm, v); }
+fn gy_norm(quad: u32) -> u32 { return quad; }
+fn gy_of(none: u32, v: vec4<f32>) -> vec4<f32> { return v; }
 
 @compute @workgroup_size(WG)
 fn backward_weight_v3(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {

@@ -26,11 +26,13 @@ override WG: u32 = 64u;
 
 // gy is taken as it is, x is normalised.
 fn load_a(at: u32, co: u32) -> f32 { return select(gy[at + co], 0.0, at == OUTSIDE); }
-fn on_loading(quad: u32) -> Norm4 {
+fn x_norm(quad: u32) -> Norm4 {
     let quads = params.out_c / 4u;
     return Norm4(table4[quad], table4[quads + quad], table4[2u * quads + quad]);
 }
-fn taken(norm: Norm4, v: vec4<f32>) -> vec4<f32> { return normalised4(norm, v); }
+fn x_of(norm: Norm4, v: vec4<f32>) -> vec4<f32> { return normalised4(norm, v); }
+fn gy_norm(quad: u32) -> u32 { return quad; }
+fn gy_of(none: u32, v: vec4<f32>) -> vec4<f32> { return v; }
 
 @compute @workgroup_size(WG)
 fn backward_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {

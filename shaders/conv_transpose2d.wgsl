@@ -14,23 +14,9 @@
 //                         y[2iy,2ix]    y[2iy,2ix+1]   y[2iy+1,2ix]   y[2iy+1,2ix+1]        for stride 2
 // @include flat
 // @include gemm_tile
+// @include conv_transpose2d_tile
 
 override WG: u32 = 64u;
-
-struct Params {
-    batch: u32,
-    in_h: u32,
-    in_w: u32,
-    in_c: u32,
-    out_h: u32,
-    out_w: u32,
-    out_c: u32,
-    kernel_h: u32,
-    kernel_w: u32,
-    stride: u32,
-    padding: u32,
-    has_bias: u32,
-}
 
 @group(0) @binding(0) var<uniform> params: Params;
 
@@ -91,25 +77,7 @@ fn transpose_weight(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_
 @group(0) @binding(3) var<storage, read> bias4: array<vec4<f32>>;
 @group(0) @binding(4) var<storage, read_write> y4: array<vec4<f32>>;
 
-fn gemm_rows() -> u32 { return params.batch * params.in_h * params.in_w; }
-fn gemm_cols() -> u32 { return params.kernel_h * params.kernel_w * params.out_c; }
-fn gemm_taps() -> u32 { return 1u; }
-fn gemm_depth(tap: u32) -> u32 { return params.in_c; }
-fn origin(pixel: u32) -> vec3<i32> { return vec3<i32>(i32(pixel), 0, 0); }
-fn locate(at: vec3<i32>, tap: u32) -> u32 { return u32(at.x) * params.in_c; }
 fn load_a(at: u32, ci: u32) -> f32 { return x[at + ci]; }
-fn load_b(tap: u32, ci: u32, col4: u32) -> vec4<f32> { return weight4[ci * (gemm_cols() / 4u) + col4]; }
-
-fn store(pixel: u32, col4: u32, value: vec4<f32>) {
-    let quads = params.out_c / 4u;
-    let co4 = col4 % quads;
-    let kernel = col4 / quads; // (ky, kx)
-    let row = pixel / params.in_w; // (n, iy): the rows of y are in order too, because out_h = in_h * stride
-    let oy = row * params.stride + kernel / params.kernel_w;
-    let ox = (pixel % params.in_w) * params.stride + kernel % params.kernel_w;
-    let with_bias = select(value, value + bias4[co4], params.has_bias == 1u);
-    y4[(oy * params.out_w + ox) * quads + co4] = with_bias;
-}
 
 @compute @workgroup_size(WG)
 fn forward_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {

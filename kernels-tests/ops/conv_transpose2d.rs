@@ -3,10 +3,13 @@
 //!
 //! The reference is the formula term by term; the twin is the convolution's blocked code, and is compared with it too.
 
+use std::cell::RefCell;
+
 use shadegrad::cpu::conv_transpose2d::{ConvTranspose2dParams, backward_input, backward_weight, forward};
+use shadegrad::ops::{BatchNormSettings, Mode};
 use shadegrad::{Device, Tape, ops};
 
-use super::{Case, GradientCase, SUMS, Tolerance, doubles, numbers};
+use super::{Case, GradientCase, SUMS, Tolerance, batch_norm, doubles, numbers};
 
 const OP: &str = "conv_transpose2d";
 
@@ -45,7 +48,44 @@ pub fn cases() -> Vec<Case> {
         // Padding that cuts most of it off
         ([1, 3, 3, 4], [3, 3], 4, [1, 2, 0], true),
     ];
-    sizes.into_iter().map(case).collect()
+    sizes.into_iter().map(case).chain([Mode::Train, Mode::Eval].map(after_norm)).collect()
+}
+
+/// x is the result of a batch norm and a ReLU, which the kernels compute where they read it.
+fn after_norm(mode: Mode) -> Case {
+    let (shape, weight_shape, out) = ([3, 5, 7, 24], [2, 2, 16, 24], 16);
+    let name = format!("{shape:?} normed {mode:?}, kernel [2, 2] -> {out} stride 2");
+    Case::new(OP, name.clone(), move |device, checks| {
+        let p = params(shape, [2, 2], out, [2, 0, 0], true);
+        let (x, gy) = (numbers(&name, shape.iter().product()), numbers("gy", Results::zeros(&p).y.len()));
+        let [weight, bias, mean] = ["weight", "bias", "mean"].map(|name| numbers(name, shape[3]));
+        let var: Vec<f32> = numbers("var", shape[3]).iter().map(|v| 0.5 + 0.25 * v).collect();
+        let (w, b) = (numbers("w", weight_shape.iter().product()), numbers("b", out));
+        let (w64, b64, gy64) = (doubles(&w), doubles(&b), doubles(&gy));
+        let want_w = RefCell::default();
+        let want = batch_norm::reference(
+            &batch_norm::params(shape, mode, true),
+            &doubles(&x),
+            [&doubles(&weight), &doubles(&bias)],
+            [&doubles(&mean), &doubles(&var)],
+            |v| {
+                let all = Results::naive(&p, v, &w64, Some(&b64), &gy64);
+                want_w.replace(all.gw);
+                [all.y, all.gx]
+            },
+        );
+        let (tape, settings) = (Tape::new(), BatchNormSettings { relu: true, ..BatchNormSettings::new(mode) });
+        let w = tape.watch_input(&device.tensor(OP, weight_shape, &w)?);
+        let b = device.tensor(OP, [out], &b)?;
+        let bounds = [SUMS, SUMS, batch_norm::PARAMETER];
+        let inputs =
+            batch_norm::Inputs { op: OP, shape, x: &x, vectors: [&weight, &bias, &mean, &var], gy: &gy, bounds };
+        let grads = batch_norm::run(device, tape, checks, &inputs, "normed", &want, |x, [weight, bias], running| {
+            let v = ops::batch_norm(x, weight, bias, running, &settings)?;
+            ops::conv_transpose2d(&v, &w, Some(&b), 2, 0, 0)
+        })?;
+        checks.compare("backward_weight", "normed", grads.of(&w).expect("watched"), &want_w.into_inner(), SUMS)
+    })
 }
 
 fn params(x: [usize; 4], kernel: [usize; 2], out: usize, settings: [usize; 3], bias: bool) -> ConvTranspose2dParams {
@@ -64,6 +104,7 @@ fn params(x: [usize; 4], kernel: [usize; 2], out: usize, settings: [usize; 3], b
         stride: stride as u32,
         padding: padding as u32,
         has_bias: u32::from(bias),
+        floor: f32::MIN,
     }
 }
 

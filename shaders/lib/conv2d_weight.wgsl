@@ -4,8 +4,8 @@
 //
 // Weights are rows r = (ky, kx, ci) of `out_c` numbers; row r = kernel_h*kernel_w*in_c is the bias, whose "x" is 1.
 //
-// The including file takes in lib/conv2d_sizes, has x4, gy4 and partial4, and says what it makes of x on reading it:
-// taken(on_loading(quad), v), quad being four channels.
+// The including file takes in lib/conv2d_sizes, has x4, gy4 and partial4, and says what it makes of both on reading them:
+// x_of(x_norm(quad), v) and gy_of(gy_norm(quad), v), quad being four channels.
 
 /// Rows of weights per invocation; columns are two vectors of four.
 const TILE_R: u32 = 8u;
@@ -38,8 +38,8 @@ fn weight_tile(tile: u32, p: Params) {
     let past = (i32(p.in_w) - offset + s - 1) / s;
     let hi = select(u32(clamp(past, 0, i32(p.out_w))), p.out_w, is_bias);
 
-    let change0 = on_loading(ci4);
-    let change1 = on_loading(ci4 + 1u);
+    let x_norms = array(x_norm(ci4), x_norm(ci4 + 1u));
+    let gy_norms = array(gy_norm(co4), gy_norm(co4 + 1u));
 
     let at_sum = ((p.first_chunk + chunk) * (rows + 1u) + r0) * out_c4 + co4;
     for (var block = first; block < last; block += max(p.block_rows, 1u)) {
@@ -50,18 +50,18 @@ fn weight_tile(tile: u32, p: Params) {
             if is_bias {
                 for (var ox = 0u; ox < p.out_w; ox++) {
                     let g_at = (row * p.out_w + ox) * out_c4 + co4;
-                    acc[0][0] += gy4[g_at];
-                    acc[0][1] += gy4[g_at + 1u];
+                    acc[0][0] += gy_of(gy_norms[0], gy4[g_at]);
+                    acc[0][1] += gy_of(gy_norms[1], gy4[g_at + 1u]);
                 }
             } else if iy >= 0 && iy < i32(p.in_h) {
                 let x_row = (n * p.in_h + u32(iy)) * p.in_w;
                 for (var ox = lo; ox < hi; ox++) {
                     let g_at = (row * p.out_w + ox) * out_c4 + co4;
                     let x_at = (x_row + u32(i32(ox) * s + offset)) * in_c4 + ci4;
-                    let g0 = gy4[g_at];
-                    let g1 = gy4[g_at + 1u];
-                    let a0 = taken(change0, x4[x_at]);
-                    let a1 = taken(change1, x4[x_at + 1u]);
+                    let g0 = gy_of(gy_norms[0], gy4[g_at]);
+                    let g1 = gy_of(gy_norms[1], gy4[g_at + 1u]);
+                    let a0 = x_of(x_norms[0], x4[x_at]);
+                    let a1 = x_of(x_norms[1], x4[x_at + 1u]);
                     for (var i = 0u; i < 4u; i++) {
                         acc[i][0] += a0[i] * g0;
                         acc[i][1] += a0[i] * g1;

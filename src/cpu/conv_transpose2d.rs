@@ -35,6 +35,8 @@ uniform! {
         padding: u32,
         /// 1 if there is a bias.
         has_bias: u32,
+        /// With a batch norm before it: normalised numbers below this are 0.
+        floor: f32,
     }
 }
 

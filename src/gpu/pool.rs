@@ -3,7 +3,7 @@
 //!
 //! Reuse is safe without waiting: dispatches run in the order in which they were recorded.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -39,7 +39,7 @@ impl Drop for Buffer {
             owned.0 -= 1;
             owned.1 -= self.class;
         }
-        state.free.entry(self.class).or_default().push((self.id, self.raw.clone()));
+        state.free.entry(self.class).or_default().insert(self.id, self.raw.clone());
     }
 }
 
@@ -51,7 +51,9 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct State {
-    free: HashMap<u64, Vec<(u64, wgpu::Buffer)>>,
+    /// By class and number. The smallest number is handed out first: then what a step gets depends on nothing but the
+    /// step, and every step meets the bind groups of the one before.
+    free: HashMap<u64, BTreeMap<u64, wgpu::Buffer>>,
     /// Handed out.
     live: u64,
     /// Set aside on the device: live and free.
@@ -133,7 +135,7 @@ impl Pool {
                 ),
             });
         }
-        let recycled = lock(&self.shared.state).free.get_mut(&class).and_then(Vec::pop);
+        let recycled = lock(&self.shared.state).free.get_mut(&class).and_then(BTreeMap::pop_first);
         let (id, raw) = match recycled {
             Some(found) => found,
             None => {

@@ -45,6 +45,7 @@ const PIECES: &[(&str, &str)] = &[
     ("conv2d_statistics", include_str!("../../shaders/lib/conv2d_statistics.wgsl")),
     ("conv2d_tile", include_str!("../../shaders/lib/conv2d_tile.wgsl")),
     ("conv2d_weight", include_str!("../../shaders/lib/conv2d_weight.wgsl")),
+    ("conv_transpose2d_tile", include_str!("../../shaders/lib/conv_transpose2d_tile.wgsl")),
     ("epilogue", include_str!("../../shaders/lib/epilogue.wgsl")),
     ("flat", include_str!("../../shaders/lib/flat.wgsl")),
     ("gelu", include_str!("../../shaders/lib/gelu.wgsl")),

@@ -464,7 +464,7 @@ pub fn backward(
     let wanted = Wanted::alone(x.device());
     let gradients: Vec<&Tensor> = [Some(gw), gb].into_iter().flatten().collect();
     let gather = Conv2dParams { turned: 1, ..p.input_gradient() };
-    let both = BothGradients { p, x, table: None, gy, gather, from: gy, weight: &wanted.turned(weight)?, gx };
+    let both = BothGradients { p, x, norm: None, gy, gather, from: gy, weight: &wanted.turned(weight)?, gx };
     both.run(Version::V2.into(), &gradients, &wanted)
 }
 
@@ -583,8 +583,8 @@ impl WeightChunks {
 pub(super) struct BothGradients<'a> {
     pub(super) p: &'a Conv2dParams,
     pub(super) x: &'a Tensor,
-    /// Of the batch norm that is applied to x where it is read.
-    pub(super) table: Option<&'a Tensor>,
+    /// The shader that normalises what it reads, and the table of the batch norm.
+    pub(super) norm: Option<(Shader, &'a Tensor)>,
     pub(super) gy: &'a Tensor,
     pub(super) gather: Conv2dParams,
     pub(super) from: &'a Tensor,
@@ -606,8 +606,8 @@ impl BothGradients<'_> {
     /// # Errors
     /// As the launches.
     pub(super) fn run(&self, kernel: Kernel, gradients: &[&Tensor], wanted: &Wanted<'_>) -> Result<()> {
-        let Self { p, x, table, gy, gather, from, weight, gx } = self;
-        let shader = if table.is_some() { NORMED_BACKWARD } else { BACKWARD };
+        let Self { p, x, norm, gy, gather, from, weight, gx } = self;
+        let shader = norm.map_or(BACKWARD, |(shader, _)| shader);
         let Device::Gpu(context) = x.device() else { return Err(Error::shape(OP, "not on a GPU".to_owned())) };
         let tile = Tile::of(kernel);
         tile.check(OP, kernel, gather.out_c as usize)?;
@@ -625,7 +625,7 @@ impl BothGradients<'_> {
                 .constants(kernel.constants)
                 .params(&params)
                 .reads([&from.images(images), weight, weight, &x.images(images), &gy.images(images)])
-                .reads(*table)
+                .reads(norm.map(|(_, table)| table))
                 .writes([&gx, &partial])
                 .over(gx_tiles.next_multiple_of(WORKGROUP) + weight_tiles)?;
         }
@@ -671,7 +671,8 @@ impl Backward for Conv2dBackward {
             let (place, accumulate) = wanted.place_to_add(OP, 0, x.shape())?;
             let gather = Conv2dParams { accumulate: accumulate.into(), turned: 1, ..p.input_gradient() };
             let weight = &wanted.turned(&self.weight)?;
-            let both_of = BothGradients { p, x, table, gy, gather, from: gy, weight, gx: &place };
+            let norm = table.map(|table| (NORMED_BACKWARD, table));
+            let both_of = BothGradients { p, x, norm, gy, gather, from: gy, weight, gx: &place };
             both_of.run(both, &gradients.into_iter().flatten().collect::<Vec<_>>(), wanted)?;
             return Ok(vec![Some(place), gw, gb]);
         }

@@ -50,6 +50,7 @@ use super::plan::Plan;
 use super::conv2d::BothGradients;
 use super::{Tile, Version, add, conv2d};
 use crate::autograd::{Backward, Kept, Setting, Wanted, record};
+use crate::cpu::conv2d::Conv2dParams;
 use crate::cpu::conv_transpose2d::{self as plain, ConvTranspose2dParams};
 use crate::debug::observed;
 use crate::gpu::shader::shader;
@@ -59,6 +60,9 @@ use crate::{Error, Result};
 
 const OP: &str = "conv_transpose2d";
 pub(super) const SHADER: Shader = shader!("conv_transpose2d");
+/// The same kernels of an x that they normalise themselves.
+pub(super) const NORMED: Shader = shader!("conv_transpose2d_normed");
+pub(super) const NORMED_BACKWARD: Shader = shader!("conv_transpose2d_normed_backward");
 pub(super) const PLAN: Plan = Plan {
     op: OP,
     rules: &[(
@@ -210,6 +214,7 @@ fn sizes(
         stride: stride as u32,
         padding: padding as u32,
         has_bias: u32::from(bias.is_some()),
+        floor: f32::MIN,
     })
 }
 
@@ -230,9 +235,12 @@ fn gather(
         }
     };
     let bias = bias.unwrap_or(&weight); // without a bias the binding is not read
+    let read = x.on_reading().filter(|_| kernel.version == Version::V2);
+    let (shader, x) = read.map_or((SHADER, x), |read| (NORMED, read.x));
+    let floor = read.map_or(f32::MIN, |read| read.floor);
     for images in x.device().image_ranges(OP, &[x, y])? {
         let (x, y) = (x.images(&images), y.images(&images));
-        let params = ConvTranspose2dParams { batch: images.len() as u32, ..*p };
+        let params = ConvTranspose2dParams { batch: images.len() as u32, floor, ..*p };
         let (entry, invocations) = match kernel.version {
             Version::V1 => ("forward_v1", y.len()),
             Version::V2 => {
@@ -240,11 +248,13 @@ fn gather(
                 ("forward_v2", Tile::of(kernel).tiles(x.len() / p.in_c as usize, columns))
             }
         };
-        SHADER
+        shader
             .entry(entry)
             .constants(kernel.constants)
             .params(&params)
-            .reads([&x, &weight, bias])
+            .reads([&x, &weight])
+            .reads(read.map(|read| read.table))
+            .reads([bias])
             .writes([&y])
             .over(invocations)?;
     }
@@ -277,8 +287,12 @@ impl Backward for ConvTranspose2dBackward {
         let kernel = conv2d::WeightKernel::select(gy.device(), &p);
         let gather = conv2d::select(gy.device(), &p, Part::Forward);
         let both = BothGradients::take(gather, kernel).filter(|_| matches!(gy.device(), Device::Gpu(_)));
-        if let ([Some(gx), Some(gw), _], Some(both), Some(x)) = (&gradients, both, x.numbers()) {
-            let gradients = BothGradients { p: &p, x: gy, table: None, gy: x, gather: p, from: gy, weight, gx };
+        let read = x.on_reading();
+        let x_read = read.map(|read| read.x).or(x.numbers());
+        if let ([Some(gx), Some(gw), _], Some(both), Some(x)) = (&gradients, both, x_read) {
+            let gather = Conv2dParams { floor: read.map_or(f32::MIN, |read| read.floor), ..p };
+            let norm = read.map(|read| (NORMED_BACKWARD, read.table));
+            let gradients = BothGradients { p: &p, x: gy, norm, gy: x, gather, from: gy, weight, gx };
             gradients.run(both, &[gw], wanted)?;
         } else {
             if let Some(gw) = &gradients[1] {

@@ -171,6 +171,8 @@ pub const MORE_SHADERS: &[(&str, Shader)] = &[
     ("conv2d", conv2d::NORMED),
     ("conv2d", conv2d::NORMED_BACKWARD),
     ("conv2d", winograd::SHADER),
+    ("conv_transpose2d", conv_transpose2d::NORMED),
+    ("conv_transpose2d", conv_transpose2d::NORMED_BACKWARD),
     ("shifted_linear", shifted_linear::BACKWARD),
 ];
 
@@ -238,6 +240,8 @@ pub const UNIFORMS: &[(&str, &str, Fields)] = &[
     ("conv2d_normed", "Params", crate::cpu::conv2d::Conv2dParams::FIELDS),
     ("conv2d_normed_backward", "Params", crate::cpu::conv2d::Conv2dParams::FIELDS),
     ("conv_transpose2d", "Params", crate::cpu::conv_transpose2d::ConvTranspose2dParams::FIELDS),
+    ("conv_transpose2d_normed", "Params", crate::cpu::conv_transpose2d::ConvTranspose2dParams::FIELDS),
+    ("conv_transpose2d_normed_backward", "Params", crate::cpu::conv2d::Conv2dParams::FIELDS),
     ("depthwise_conv2d", "Params", crate::cpu::depthwise_conv2d::DepthwiseConv2dParams::FIELDS),
     ("ema", "Params", crate::cpu::ema::EmaParams::FIELDS),
     ("layer_norm", "Params", crate::cpu::layer_norm::LayerNormParams::FIELDS),
