@@ -86,7 +86,7 @@ pub(super) const PLAN: Plan = Plan {
         ("forward_v2", "the channels of the result divide by 8"),
         (
             "forward_v3",
-            "a 3x3 kernel has stride 1, the device is software, 16 channels or more and 32 tiles of 2x2 pixels",
+            "a 3x3 kernel has stride 1, the device is software, 32 tiles of 2x2 pixels and 16 channels or more, or 256 tiles",
         ),
         ("forward_statistics_v2", "a batch norm follows, and the channels of the result are 8, 16, 32 .. 512"),
         ("backward_weight_v3", "the channels of x and of the result divide by 8"),

@@ -100,7 +100,7 @@ pub(super) fn is_usual(device: &Device, p: &Conv2dParams) -> bool {
 
 fn pays(p: &Conv2dParams) -> bool {
     let tiles = p.batch * p.out_h.div_ceil(2) * p.out_w.div_ceil(2);
-    p.in_c.min(p.out_c) >= 16 && tiles >= 32
+    tiles >= if p.in_c.min(p.out_c) >= 16 { 32 } else { 256 }
 }
 
 /// Launches the gather.
@@ -187,6 +187,7 @@ mod tests {
         let of = |batch, channels| Conv2dParams { batch, ..params(3, 1, channels) }; // 16 tiles an image
         assert!(pays(&of(2, [16, 64])) && pays(&of(2, [16, 64]).input_gradient()));
         assert!(!pays(&of(1, [16, 64])) && !pays(&of(2, [8, 64])) && !pays(&of(2, [64, 8])));
+        assert!(pays(&of(16, [3, 64])) && pays(&of(16, [64, 8])));
     }
 
     #[test]
