@@ -6,8 +6,8 @@ use std::sync::OnceLock;
 use shadegrad::cpu::conv2d::Conv2dParams;
 use shadegrad::gpu::{Context, GpuOptions};
 use shadegrad::ops::conv2d::{self, GatherKernel};
-use shadegrad::ops::{Sample, Slices, load_batch};
-use shadegrad::{Device, Error};
+use shadegrad::ops::{BatchNormSettings, Mode, RunningStats, Sample, Slices, load_batch};
+use shadegrad::{Device, Error, Shape, Tape};
 
 use crate::{devices, ops};
 
@@ -121,6 +121,39 @@ fn slabs_change_no_bit() {
     let (whole, small) = (run(None), run(Some(64 * 1024)));
     assert!(small.0 > 3 * whole.0, "{} launches, then {}", whole.0, small.0);
     assert!(whole.1 == small.1 && whole.2 == small.2, "slabs change bits");
+}
+
+/// The gradient of a batch normalisation adds up chunks that do not depend on how many images one launch covers, in an order
+/// that does not depend on slabs: small bindings change no bit, nor does a second run.
+#[test]
+fn ranges_of_images_change_no_bit_of_batch_norm() {
+    let Some(gpu) = devices::gpu() else { return };
+    let run = |max_binding_bytes, pooled: bool| {
+        let options = GpuOptions { name: Some(gpu.to_string()), max_binding_bytes, ..Default::default() };
+        let device = Device::Gpu(Context::open(&options).unwrap());
+        let tensor = |shape: Shape| {
+            let values: Vec<f32> = (0..shape.len()).map(|at| (at * at % 23) as f32 / 7.0).collect();
+            device.tensor("x", shape, &values).unwrap()
+        };
+        let tape = Tape::new();
+        let [x, weight, bias] =
+            [Shape::from([16, 24, 24, 20]), [20].into(), [20].into()].map(|shape| tape.watch_input(&tensor(shape)));
+        let (mean, var) = (tensor([20].into()), tensor([20].into()));
+        let running = RunningStats { mean: &mean, var: &var };
+        let settings = BatchNormSettings { relu: true, ..BatchNormSettings::new(Mode::Train) };
+        let op = if pooled { shadegrad::ops::batch_norm_max_pool2d } else { shadegrad::ops::batch_norm };
+        let y = op(&x, &weight, &bias, &running, &settings).unwrap();
+        let before = device.dispatches();
+        let grads = tape.backward_from(&y, &tensor(y.shape())).unwrap();
+        let launches = device.dispatches() - before;
+        (launches, [&x, &weight, &bias].map(|of| grads.of(of).unwrap().to_vec().unwrap()))
+    };
+    for pooled in [false, true] {
+        let (whole, again, small) = (run(None, pooled), run(None, pooled), run(Some(64 * 1024), pooled));
+        assert_eq!((whole.0, small.0), (2, 32), "sums and gradients of all images, then of each image");
+        assert!(whole.1 == again.1, "two runs differ");
+        assert!(whole.1 == small.1, "ranges of images change bits");
+    }
 }
 
 /// A data set larger than one binding lies in several buffers; its batches have the bits of one that fits.

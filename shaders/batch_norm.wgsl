@@ -6,9 +6,10 @@
 //   table_of_running    that table of the running statistics
 //   forward         v = (x - mean) * rstd * w + b,   rstd = 1 / sqrt(variance + eps);   y = v, or max(v, 0). Not launched
 //                   where a convolution alone reads y: it makes v of x itself (conv2d_normed.wgsl)
-//   backward_sums   per chunk of pixels: sum of gv and of gv * xhat,   xhat = (x - mean) * rstd
-//   backward_finalize   gb[c] = sum of gv,  gw[c] = sum of gv * xhat;   table: what backward_input takes of channel c
-//   backward_input  gx = w * rstd * (gv - inverse_count * (gb + xhat * gw))
+//   backward_sums   per chunk of pixels: sum of gv and of gv * xhat,   xhat = (x - mean) * rstd (lib/batch_norm_sums)
+//   backward_input  gb[c] = sum of gv,   gw[c] = sum of gv * xhat,   both over all chunks (lib/batch_norm_input);
+//                   gx = w * rstd * (gv - inverse_count * (gb + xhat * gw))
+//   backward_finalize   gb and gw alone: before backward_input_v1, and where nobody wants gx
 //
 // inverse_count is 1 / pixels in train mode and 0 in eval mode, where the statistics are constants. gv is gy; with a
 // ReLU it is 0 where v <= 0. v is computed again from x: that is cheaper than reading y.
@@ -17,7 +18,7 @@
 // that loses every digit. Each chunk subtracts its own mean first; chunks are merged around the total mean (Chan).
 //
 // A chunk lies within one image (the last of an image may be shorter), so partial sums do not depend on how many
-// images one launch covers. partials[which][c][chunk]: the second stage reads consecutive memory.
+// images one launch covers. partials[which][c][chunk]: `finalize` reads consecutive memory.
 //
 // _v1  one invocation walks through a chunk of one channel; forward and backward_input: one element.
 // _v2  four channels at a time. A workgroup takes a chunk of `columns` vectors of channels (lib/columns):
@@ -26,11 +27,14 @@
 //        +----+----+----+----+              row 1 takes pixels 1, rows+1, ...
 //        | v4 | v4 | v4 | v4 |  row 0       then the rows are added up.
 //        | v4 | v4 | v4 | v4 |  row 1
-//        +----+----+----+----+  ...         forward and backward_input: PIXELS vectors of the same four channels.
+//        +----+----+----+----+  ...         forward: PIXELS vectors of the same four channels.
+//
+//      In the gradient workgroups have WIDE invocations, and backward_input takes slabs of pixels in the same way.
 // @include flat
 // @include reduce
 // @include columns
 // @include batch_norm
+// @include batch_norm_sums
 // @include batch_norm_input
 
 override WG: u32 = 64u;
@@ -46,6 +50,8 @@ struct Params {
     chunks: u32,        // chunks of all images
     first_chunk: u32,   // of this launch
     columns: u32,       // v2
+    slab: u32,          // v2: pixels of a slab, a multiple of the rows of a workgroup
+    turns: u32,         // v2: 1 if these rows take turns, 0 if each has a part of the slab of its own
     momentum: f32,
     eps: f32,
     inverse_count: f32,
@@ -129,6 +135,7 @@ fn statistics_v2(
 @group(0) @binding(5) var<storage, read_write> variance_out: array<f32>;
 @group(0) @binding(6) var<storage, read_write> running_mean: array<f32>;
 @group(0) @binding(7) var<storage, read_write> running_var: array<f32>;
+@group(0) @binding(8) var<storage, read_write> norm_table_out: array<f32>; // [3, C]: center, scale, shift
 
 /// One workgroup merges the chunks of one channel.
 @compute @workgroup_size(WG)
@@ -161,9 +168,9 @@ fn finalize(
         // The running variance gets the unbiased one, as in PyTorch.
         running_mean[c] += params.momentum * (mean - running_mean[c]);
         running_var[c] += params.momentum * (total / (count - 1.0) - running_var[c]);
-        table_out[c] = mean;
-        table_out[params.channels + c] = weight[c] / sqrt(total / count + params.eps);
-        table_out[2u * params.channels + c] = bias[c];
+        norm_table_out[c] = mean;
+        norm_table_out[params.channels + c] = weight[c] / sqrt(total / count + params.eps);
+        norm_table_out[2u * params.channels + c] = bias[c];
     }
 }
 
@@ -222,7 +229,7 @@ fn forward_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgr
 @group(0) @binding(4) var<storage, read> sums_variance: array<f32>;
 @group(0) @binding(5) var<storage, read> sums_weight: array<f32>;
 @group(0) @binding(6) var<storage, read> sums_bias: array<f32>;
-@group(0) @binding(7) var<storage, read_write> sums: array<f32>; // partials[gv, gv * xhat][c][chunk]
+@group(0) @binding(7) var<storage, read_write> table_out: array<f32>; // as lib/batch_norm_sums says
 
 @compute @workgroup_size(WG)
 fn backward_sums_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
@@ -232,20 +239,16 @@ fn backward_sums_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_
     if chunk >= params.images * params.image_chunks { return; }
     let range = chunk_range(chunk);
     let start = range.x * params.channels + c;
-    let center = sums_mean[c];
-    let rstd = 1.0 / sqrt(sums_variance[c] + params.eps);
-    let scale = sums_weight[c] * rstd;
+    let per = affine(sums_mean[c], sums_variance[c], sums_weight[c], sums_bias[c]);
     var sum = 0.0;
     var product = 0.0;
     for (var p = 0u; p < range.y; p++) {
-        let off = x[start + p * params.channels] - center;
-        let g = gated(gy[start + p * params.channels], off * scale + sums_bias[c]);
+        let off = x[start + p * params.channels] - per.center;
+        let g = gated(gy[start + p * params.channels], off * per.scale + per.shift);
         sum += g;
         product += g * off;
     }
-    let to = c * params.chunks + params.first_chunk + chunk;
-    sums[to] = sum;
-    sums[to + params.channels * params.chunks] = product * rstd;
+    leave_sums(chunk, c, per, sum, product);
 }
 
 @group(0) @binding(2) var<storage, read> gy4: array<vec4<f32>>;
@@ -253,44 +256,34 @@ fn backward_sums_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_
 @group(0) @binding(4) var<storage, read> sums_variance4: array<vec4<f32>>;
 @group(0) @binding(5) var<storage, read> sums_weight4: array<vec4<f32>>;
 @group(0) @binding(6) var<storage, read> sums_bias4: array<vec4<f32>>;
+@group(0) @binding(7) var<storage, read_write> table_out4: array<vec4<f32>>;
 
-@compute @workgroup_size(WG)
+@compute @workgroup_size(WIDE)
 fn backward_sums_v2(
     @builtin(workgroup_id) wid: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) lid: u32,
 ) {
-    let quads = params.channels / 4u;
-    let blocks = (quads + params.columns - 1u) / params.columns;
     let group = flat_group(wid, groups);
-    let chunk = group / blocks;
-    if chunk >= params.images * params.image_chunks { return; }
-    let quad = (group % blocks) * params.columns + lid % params.columns;
-    let inside = quad < quads;
-    let range = chunk_range(chunk);
-    let q = min(quad, quads - 1u);
-    let start = range.x * quads + q;
-    let end = select(0u, range.y, inside);
-    let center = sums_mean4[q];
-    let rstd = 1.0 / sqrt(sums_variance4[q] + params.eps);
-    let scale = sums_weight4[q] * rstd;
-    let shift = sums_bias4[q];
+    if group >= sums_groups() { return; }
+    let quads = params.channels / 4u;
+    let share = share_of(group, lid);
+    let q = share.quad;
+    let per = affine4(sums_mean4[q], sums_variance4[q], sums_weight4[q], sums_bias4[q]);
     var sum = vec4(0.0);
     var product = vec4(0.0);
-    for (var p = lid / params.columns; p < end; p += WG / params.columns) {
-        let off = x4[start + p * quads] - center;
-        let g = gated4(gy4[start + p * quads], off * scale + shift);
+    for (var p = share.first; p < share.end; p += share.step) {
+        let off = x4[p * quads + q] - per.center;
+        let g = gated4(gy4[p * quads + q], off * per.scale + per.shift);
         sum += g;
         product += g * off;
     }
-    sum = column_sum(sum, 0u, params.columns, lid);
-    product = column_sum(product, 1u, params.columns, lid) * rstd;
-    if inside && lid < params.columns { store_sums4(chunk, quad, sum, product); }
+    leave_sums4(share, per, sum, product, lid);
 }
 
-@group(0) @binding(6) var<storage, read_write> gw_out: array<f32>;
-@group(0) @binding(7) var<storage, read_write> gb_out: array<f32>;
-@group(0) @binding(8) var<storage, read_write> table_out: array<f32>; // as lib/batch_norm reads it
+@group(0) @binding(1) var<storage, read> table_in: array<f32>;
+@group(0) @binding(2) var<storage, read_write> gw_out: array<f32>;
+@group(0) @binding(3) var<storage, read_write> gb_out: array<f32>;
 
 /// One workgroup adds up the chunks of one channel.
 @compute @workgroup_size(WG)
@@ -301,29 +294,22 @@ fn backward_finalize(
 ) {
     let c = flat_group(wid, groups);
     if c >= params.channels { return; }
-    let begin = c * params.chunks;
     var pair = vec4(0.0); // of which two are used
-    for (var k = begin + lid; k < begin + params.chunks; k += WG) {
-        pair.x += partials_in[k];
-        pair.y += partials_in[k + params.channels * params.chunks];
+    for (var k = lid; k < params.chunks; k += WG) {
+        pair.x += table_in[(4u + 2u * k) * params.channels + c];
+        pair.y += table_in[(5u + 2u * k) * params.channels + c];
     }
     pair = column_sum(pair, 0u, 1u, lid);
-    let sum = pair.x;
-    let product = pair.y;
     if lid == 0u {
-        gw_out[c] = product;
-        gb_out[c] = sum;
-        let rstd = 1.0 / sqrt(variance[c] + params.eps);
-        table_out[c] = mean[c];
-        table_out[params.channels + c] = weight[c] * rstd;
-        table_out[2u * params.channels + c] = bias[c];
-        table_out[3u * params.channels + c] = params.inverse_count * sum;
-        table_out[4u * params.channels + c] = params.inverse_count * product * rstd;
+        gb_out[c] = pair.x;
+        gw_out[c] = pair.y;
     }
 }
 
 @group(0) @binding(3) var<storage, read> table: array<f32>;
-@group(0) @binding(4) var<storage, read_write> gx: array<f32>;
+@group(0) @binding(4) var<storage, read> gw_in: array<f32>;
+@group(0) @binding(5) var<storage, read> gb_in: array<f32>;
+@group(0) @binding(6) var<storage, read_write> gx: array<f32>;
 
 @compute @workgroup_size(WG)
 fn backward_input_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
@@ -335,22 +321,27 @@ fn backward_input_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num
 }
 
 @group(0) @binding(3) var<storage, read> table4: array<vec4<f32>>;
-@group(0) @binding(4) var<storage, read_write> gx4: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read_write> gw_out4: array<vec4<f32>>;
+@group(0) @binding(5) var<storage, read_write> gb_out4: array<vec4<f32>>;
+@group(0) @binding(6) var<storage, read_write> gx4: array<vec4<f32>>;
 
-@compute @workgroup_size(WG)
-fn backward_input_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+@compute @workgroup_size(WIDE)
+fn backward_input_v2(
+    @builtin(workgroup_id) wid: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lid: u32,
+) {
+    let group = flat_group(wid, groups);
+    let places = params.images * params.image_pixels;
+    if group / blocks() * params.slab >= places { return; }
     let quads = params.channels / 4u;
-    let pixels = params.images * params.image_pixels;
-    let stride = (pixels + PIXELS - 1u) / PIXELS * quads; // whole pixels, as in forward
-    let first = flat_index(gid, groups);
-    if first >= stride { return; }
-    let constants = channel4(first % quads);
-    for (var i = 0u; i < PIXELS; i++) {
-        let at = first + i * stride;
-        if at < pixels * quads {
-            var result = input_gradient4(constants, x4[at], gy4[at]);
-            if params.accumulate == 1u { result += gx4[at]; }
-            gx4[at] = result;
-        }
+    let quad = slab_quad(group, lid);
+    let per = slab_channel4(group, lid);
+    let walk = slab_walk(group, lid, places);
+    for (var p = walk.first; p < walk.end; p += walk.step) {
+        let at = p * quads + quad;
+        var result = input_gradient4(per, x4[at], gy4[at]);
+        if params.accumulate == 1u { result += gx4[at]; }
+        gx4[at] = result;
     }
 }

@@ -1,11 +1,13 @@
 // Batch normalisation, with or without a ReLU, then max pooling over 2x2 windows with stride 2, and the gradient of all.
-// Layout NHWC; an odd last row or column belongs to no window. The statistics, and the sums over all chunks, are those of
-// batch_norm.wgsl: mean[c] and variance[c] of all pixels, and the table of its backward_finalize.
+// Layout NHWC; an odd last row or column belongs to no window. The statistics are those of batch_norm.wgsl: mean[c] and
+// variance[c] of all pixels. So is backward_finalize, for gb and gw alone.
 //
 //   forward         v = (x - mean) * rstd * w + b,   rstd = 1 / sqrt(variance + eps);
 //                   y[n,oy,ox,c] = max of v[n,2oy+ky,2ox+kx,c] for ky, kx in {0, 1}, or of that and 0
 //   backward_sums   per chunk of windows: sum of gv and of gv * xhat, xhat = (x - mean) * rstd, both of the winner
-//   backward_input  gx = w * rstd * (gv - inverse_count * (gb + xhat * gw)) for every pixel
+//                   (lib/batch_norm_sums)
+//   backward_input  gb = sum of gv,   gw = sum of gv * xhat,   both over all chunks (lib/batch_norm_input);
+//                   gx = w * rstd * (gv - inverse_count * (gb + xhat * gw)) for every pixel
 //
 // gv is gy at the winner of each window, and 0 at the other pixels, or everywhere if the ReLU was shut (v <= 0).
 //
@@ -16,7 +18,8 @@
 //
 // _v1  forward: one element of y. backward_sums: one invocation walks through a chunk of one channel. backward_input: one
 //      element of gx.
-// _v2  the same, four channels at a time; a workgroup takes a chunk (lib/columns), and backward_input a window:
+// _v2  the same, four channels at a time; a workgroup takes a chunk (lib/columns), or a slab of windows of which each
+//      invocation of backward_input takes one after the other:
 //
 //        +----+----+          gy and winner are read once for four pixels of gx. Windows are counted as if the last odd
 //        | 0  | 1  |          row and column began further ones, of which no pixel has won and some lie outside.
@@ -24,8 +27,8 @@
 //        | 2  | 3  |
 //        +----+----+
 // @include flat
-// @include columns
 // @include batch_norm
+// @include batch_norm_sums
 // @include batch_norm_input
 
 override WG: u32 = 64u;
@@ -41,7 +44,10 @@ struct Params {
     chunks: u32,       // of all images
     first_chunk: u32,  // of this launch
     columns: u32,      // v2
+    slab: u32,         // v2: windows of a slab, a multiple of the rows of a workgroup
+    turns: u32,        // v2: 1 if these rows take turns, 0 if each has a part of the slab of its own
     eps: f32,
+    inverse_count: f32,
     floor: f32,        // v below this becomes 0: 0 with a ReLU, the lowest f32 without
 }
 
@@ -123,7 +129,7 @@ fn forward_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgr
 @group(0) @binding(5) var<storage, read> sums_variance: array<f32>;
 @group(0) @binding(6) var<storage, read> sums_weight: array<f32>;
 @group(0) @binding(7) var<storage, read> sums_bias: array<f32>;
-@group(0) @binding(8) var<storage, read_write> sums: array<f32>; // partials[gv, gv * xhat][c][chunk]
+@group(0) @binding(8) var<storage, read_write> table_out: array<f32>; // as lib/batch_norm_sums says
 
 @compute @workgroup_size(WG)
 fn backward_sums_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
@@ -133,22 +139,18 @@ fn backward_sums_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_
     if chunk >= params.images * params.image_chunks { return; }
     let range = chunk_range(chunk);
     let n = chunk / params.image_chunks;
-    let center = sums_mean[c];
-    let rstd = 1.0 / sqrt(sums_variance[c] + params.eps);
-    let scale = sums_weight[c] * rstd;
+    let per = affine(sums_mean[c], sums_variance[c], sums_weight[c], sums_bias[c]);
     var sum = 0.0;
     var product = 0.0;
     for (var p = 0u; p < range.y; p++) {
         let window = range.x + p;
         let won = corner(n, window - n * params.image_pixels) + pixel(winner_in[window * params.channels + c]);
-        let off = x[won * params.channels + c] - center;
-        let g = gated(gy[window * params.channels + c], off * scale + sums_bias[c]);
+        let off = x[won * params.channels + c] - per.center;
+        let g = gated(gy[window * params.channels + c], off * per.scale + per.shift);
         sum += g;
         product += g * off;
     }
-    let to = c * params.chunks + params.first_chunk + chunk;
-    sums[to] = sum;
-    sums[to + params.channels * params.chunks] = product * rstd;
+    leave_sums(chunk, c, per, sum, product);
 }
 
 @group(0) @binding(2) var<storage, read> gy4: array<vec4<f32>>;
@@ -157,47 +159,39 @@ fn backward_sums_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_
 @group(0) @binding(5) var<storage, read> sums_variance4: array<vec4<f32>>;
 @group(0) @binding(6) var<storage, read> sums_weight4: array<vec4<f32>>;
 @group(0) @binding(7) var<storage, read> sums_bias4: array<vec4<f32>>;
+@group(0) @binding(8) var<storage, read_write> table_out4: array<vec4<f32>>;
 
-@compute @workgroup_size(WG)
+@compute @workgroup_size(WIDE)
 fn backward_sums_v2(
     @builtin(workgroup_id) wid: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) lid: u32,
 ) {
-    let quads = params.channels / 4u;
-    let blocks = (quads + params.columns - 1u) / params.columns; // of columns, side by side
     let group = flat_group(wid, groups);
-    let chunk = group / blocks;
-    if chunk >= params.images * params.image_chunks { return; }
-    let quad = (group % blocks) * params.columns + lid % params.columns;
-    let inside = quad < quads; // the last block may be too wide; its idle columns still reach the barriers
-    let range = chunk_range(chunk);
-    let n = chunk / params.image_chunks;
-    let q = min(quad, quads - 1u);
-    let end = select(0u, range.y, inside);
-    let center = sums_mean4[q];
-    let rstd = 1.0 / sqrt(sums_variance4[q] + params.eps);
-    let scale = sums_weight4[q] * rstd;
-    let shift = sums_bias4[q];
+    if group >= sums_groups() { return; }
+    let quads = params.channels / 4u;
+    let share = share_of(group, lid);
+    let n = share.chunk / params.image_chunks;
+    let q = share.quad;
+    let per = affine4(sums_mean4[q], sums_variance4[q], sums_weight4[q], sums_bias4[q]);
     var sum = vec4(0.0);
     var product = vec4(0.0);
-    for (var p = lid / params.columns; p < end; p += WG / params.columns) {
-        let window = range.x + p;
+    for (var window = share.first; window < share.end; window += share.step) {
         let start = corner(n, window - n * params.image_pixels);
         let winner = winner_in4[window * quads + q];
-        var off = -center;
+        var off = -per.center;
         for (var i = 0u; i < 4u; i++) { off[i] += x[(start + pixel(winner[i])) * params.channels + 4u * q + i]; }
-        let g = gated4(gy4[window * quads + q], off * scale + shift);
+        let g = gated4(gy4[window * quads + q], off * per.scale + per.shift);
         sum += g;
         product += g * off;
     }
-    sum = column_sum(sum, 0u, params.columns, lid);
-    product = column_sum(product, 1u, params.columns, lid) * rstd;
-    if inside && lid < params.columns { store_sums4(chunk, quad, sum, product); }
+    leave_sums4(share, per, sum, product, lid);
 }
 
 @group(0) @binding(4) var<storage, read> table: array<f32>;
-@group(0) @binding(5) var<storage, read_write> gx: array<f32>;
+@group(0) @binding(5) var<storage, read> gw_in: array<f32>;
+@group(0) @binding(6) var<storage, read> gb_in: array<f32>;
+@group(0) @binding(7) var<storage, read_write> gx: array<f32>;
 
 @compute @workgroup_size(WG)
 fn backward_input_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
@@ -220,38 +214,46 @@ fn backward_input_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num
 }
 
 @group(0) @binding(4) var<storage, read> table4: array<vec4<f32>>;
-@group(0) @binding(5) var<storage, read_write> gx4: array<vec4<f32>>;
+@group(0) @binding(5) var<storage, read_write> gw_out4: array<vec4<f32>>;
+@group(0) @binding(6) var<storage, read_write> gb_out4: array<vec4<f32>>;
+@group(0) @binding(7) var<storage, read_write> gx4: array<vec4<f32>>;
 
-@compute @workgroup_size(WG)
-fn backward_input_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+@compute @workgroup_size(WIDE)
+fn backward_input_v2(
+    @builtin(workgroup_id) wid: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lid: u32,
+) {
+    let group = flat_group(wid, groups);
+    let wide = (params.in_w + 1u) / 2u;
+    let high = (params.in_h + 1u) / 2u;
+    let places = params.images * high * wide;
+    if group / blocks() * params.slab >= places { return; }
     let quads = params.channels / 4u;
     let out_h = params.in_h / 2u;
     let out_w = params.in_w / 2u;
-    let wide = (params.in_w + 1u) / 2u;
-    let high = (params.in_h + 1u) / 2u;
-    let index = flat_index(gid, groups);
-    if index >= params.images * high * wide * quads { return; }
-    let q = index % quads;
-    let place = index / quads; // (n, oy, ox)
-    let ox = place % wide;
-    let row = place / wide; // (n, oy)
-    let oy = row % high;
-    let n = row / high;
-
-    var g = vec4(0.0);
-    var winner = vec4(4u); // nobody
-    if oy < out_h && ox < out_w {
-        let window = ((n * out_h + oy) * out_w + ox) * quads + q;
-        g = gy4[window];
-        winner = winner_in4[window];
-    }
-    let constants = channel4(q);
-    for (var k = 0u; k < 4u; k++) {
-        let iy = 2u * oy + k / 2u;
-        let ix = 2u * ox + k % 2u;
-        if iy < params.in_h && ix < params.in_w {
-            let at = ((n * params.in_h + iy) * params.in_w + ix) * quads + q;
-            gx4[at] = input_gradient4(constants, x4[at], select(vec4(0.0), g, winner == vec4(k)));
+    let q = slab_quad(group, lid);
+    let per = slab_channel4(group, lid);
+    let walk = slab_walk(group, lid, places);
+    for (var place = walk.first; place < walk.end; place += walk.step) { // (n, oy, ox)
+        let ox = place % wide;
+        let row = place / wide; // (n, oy)
+        let oy = row % high;
+        let n = row / high;
+        var g = vec4(0.0);
+        var winner = vec4(4u); // nobody
+        if oy < out_h && ox < out_w {
+            let window = ((n * out_h + oy) * out_w + ox) * quads + q;
+            g = gy4[window];
+            winner = winner_in4[window];
+        }
+        for (var k = 0u; k < 4u; k++) {
+            let iy = 2u * oy + k / 2u;
+            let ix = 2u * ox + k % 2u;
+            if iy < params.in_h && ix < params.in_w {
+                let at = ((n * params.in_h + iy) * params.in_w + ix) * quads + q;
+                gx4[at] = input_gradient4(per, x4[at], select(vec4(0.0), g, winner == vec4(k)));
+            }
         }
     }
 }

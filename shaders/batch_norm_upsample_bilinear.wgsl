@@ -1,11 +1,11 @@
 // Batch normalisation, bilinear upsampling by 2 (half pixel), with or without a ReLU, and the sum with a skip connection, and
-// the gradient of all. Layout NHWC. The statistics, the sums over all chunks and the last step of the gradient are those of
-// batch_norm.wgsl: mean[c] and variance[c], its backward_finalize and backward_input.
+// the gradient of all. Layout NHWC. The statistics and the last step of the gradient are those of batch_norm.wgsl: mean[c] and
+// variance[c], its backward_input and backward_finalize.
 //
 //   forward        u = the four x around an output, weighted by their closeness (lib/bilinear)
 //                  v = (u - mean) * rstd * w + b,   rstd = 1 / sqrt(variance + eps);   y = v + skip, or max(v, 0) + skip
 //   backward_sums  gv[n,iy,ix,c] = sum over the outputs that read (iy,ix) of what of gy comes through the ReLU, weighted;
-//                  per chunk of pixels of x: sum of gv and of gv * xhat,   xhat = (x - mean) * rstd
+//                  per chunk of pixels of x: sum of gv and of gv * xhat,   xhat = (x - mean) * rstd (lib/batch_norm_sums)
 //
 // The weights of an output add up to 1, so it is the same whether x is normalised before or u after. A chunk lies within
 // one image, as in batch_norm.wgsl.
@@ -13,8 +13,8 @@
 // _v1  forward: one element of y. backward_sums: one invocation walks through a chunk of one channel.
 // _v2  four channels at a time: of a 2x2 block of y, whose corner is a pixel of x. A workgroup takes a chunk (lib/columns).
 // @include flat
-// @include columns
 // @include batch_norm
+// @include batch_norm_sums
 // @include bilinear
 
 override WG: u32 = 64u;
@@ -46,20 +46,12 @@ fn align_corners() -> bool { return false; }
 @group(0) @binding(6) var<storage, read> variance: array<f32>;
 @group(0) @binding(7) var<storage, read_write> y: array<f32>;
 
-/// What the channel of this invocation is normalised with: v = (u - center) * scale + shift.
-var<private> center: f32;
-var<private> rstd: f32;
-var<private> scale: f32;
-var<private> shift: f32;
+/// What the channel of this invocation is normalised with.
+var<private> per: Affine;
 
-fn take_channel(c: u32) {
-    center = mean[c];
-    rstd = 1.0 / sqrt(variance[c] + params.eps);
-    scale = weight[c] * rstd;
-    shift = bias[c];
-}
+fn take_channel(c: u32) { per = affine(mean[c], variance[c], weight[c], bias[c]); }
 
-fn normalized(u: f32) -> f32 { return (u - center) * scale + shift; }
+fn normalized(u: f32) -> f32 { return (u - per.center) * per.scale + per.shift; }
 
 @group(0) @binding(1) var<storage, read> x4: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read> skip4: array<vec4<f32>>;
@@ -69,19 +61,11 @@ fn normalized(u: f32) -> f32 { return (u - center) * scale + shift; }
 @group(0) @binding(6) var<storage, read> variance4: array<vec4<f32>>;
 @group(0) @binding(7) var<storage, read_write> y4: array<vec4<f32>>;
 
-var<private> center4: vec4<f32>;
-var<private> rstd4: vec4<f32>;
-var<private> scale4: vec4<f32>;
-var<private> shift4: vec4<f32>;
+var<private> per4: Affine4;
 
-fn take_channels(q: u32) {
-    center4 = mean4[q];
-    rstd4 = 1.0 / sqrt(variance4[q] + params.eps);
-    scale4 = weight4[q] * rstd4;
-    shift4 = bias4[q];
-}
+fn take_channels(q: u32) { per4 = affine4(mean4[q], variance4[q], weight4[q], bias4[q]); }
 
-fn normalized4(u: vec4<f32>) -> vec4<f32> { return (u - center4) * scale4 + shift4; }
+fn normalized4(u: vec4<f32>) -> vec4<f32> { return (u - per4.center) * per4.scale + per4.shift; }
 
 // ---- forward ---------------------------------------------------------------------------------------------------
 
@@ -124,7 +108,7 @@ fn forward_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgr
 
 @group(0) @binding(2) var<storage, read> gy: array<f32>;
 @group(0) @binding(7) var<storage, read_write> gv: array<f32>;
-@group(0) @binding(8) var<storage, read_write> sums: array<f32>; // partials[gv, gv * xhat][c][chunk]
+@group(0) @binding(8) var<storage, read_write> table_out: array<f32>; // as lib/batch_norm_sums says
 
 /// The ReLU asks for u. (Without one its floor is so low that everything comes through.)
 fn gates() -> bool { return true; }
@@ -147,46 +131,37 @@ fn backward_sums_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_
         let g = gathered(row / params.in_h, row % params.in_h, pixel % params.in_w, c);
         gv[pixel * params.channels + c] = g;
         sum += g;
-        product += g * (x[pixel * params.channels + c] - center);
+        product += g * (x[pixel * params.channels + c] - per.center);
     }
-    let to = c * params.chunks + params.first_chunk + chunk;
-    sums[to] = sum;
-    sums[to + params.channels * params.chunks] = product * rstd;
+    leave_sums(chunk, c, per, sum, product);
 }
 
 @group(0) @binding(2) var<storage, read> gy4: array<vec4<f32>>;
 @group(0) @binding(7) var<storage, read_write> gv4: array<vec4<f32>>;
+@group(0) @binding(8) var<storage, read_write> table_out4: array<vec4<f32>>;
 
 fn passed4(at: u32, u: vec4<f32>) -> vec4<f32> { return gated4(gy4[at], normalized4(u)); }
 
-@compute @workgroup_size(WG)
+@compute @workgroup_size(WIDE)
 fn backward_sums_v2(
     @builtin(workgroup_id) wid: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) lid: u32,
 ) {
-    let quads = params.channels / 4u;
-    let blocks = (quads + params.columns - 1u) / params.columns; // of columns, side by side
     let group = flat_group(wid, groups);
-    let chunk = group / blocks;
-    if chunk >= params.images * params.image_chunks { return; }
-    let quad = (group % blocks) * params.columns + lid % params.columns;
-    let takes_part = quad < quads; // the last block may be too wide; its idle columns still reach the barriers
-    let range = chunk_range(chunk);
-    let q = min(quad, quads - 1u);
-    let end = select(0u, range.y, takes_part);
+    if group >= sums_groups() { return; }
+    let quads = params.channels / 4u;
+    let share = share_of(group, lid);
+    let q = share.quad;
     take_channels(q);
     var sum = vec4(0.0);
     var product = vec4(0.0);
-    for (var p = lid / params.columns; p < end; p += WG / params.columns) {
-        let pixel = range.x + p; // (n, iy, ix)
+    for (var pixel = share.first; pixel < share.end; pixel += share.step) { // (n, iy, ix)
         let row = pixel / params.in_w; // (n, iy)
         let g = gathered4(row, row % params.in_h, pixel % params.in_w, q);
         gv4[pixel * quads + q] = g;
         sum += g;
-        product += g * (x4[pixel * quads + q] - center4);
+        product += g * (x4[pixel * quads + q] - per4.center);
     }
-    sum = column_sum(sum, 0u, params.columns, lid);
-    product = column_sum(product, 1u, params.columns, lid) * rstd4;
-    if takes_part && lid < params.columns { store_sums4(chunk, quad, sum, product); }
+    leave_sums4(share, per4, sum, product, lid);
 }

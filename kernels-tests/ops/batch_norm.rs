@@ -1,12 +1,13 @@
 //! Cases of batch normalisation: means far from 0, variances below eps, two values per channel, channels that do and
-//! do not divide by 4, several chunks, images smaller than a chunk; both modes, with and without a ReLU.
+//! do not divide by 4, from 1 to 1024, several chunks and slabs, images smaller than a chunk; both modes, with and without a
+//! ReLU; gradients of the parameters alone.
 
 use shadegrad::cpu::batch_norm::{self as plain, BatchNormParams, Gate};
 use shadegrad::ops::batch_norm::{BatchNormSettings, forward, kernels};
-use shadegrad::ops::{Mode, RunningStats};
+use shadegrad::ops::{Mode, RunningStats, Version};
 use shadegrad::{Device, Gradients, Result, Tape, Tensor};
 
-use super::{Case, Checks, GradientCase, POINTWISE, SUMS, Tolerance, doubles, numbers};
+use super::{Case, Checks, EXACT, GradientCase, POINTWISE, SUMS, Tolerance, doubles, numbers};
 
 const OP: &str = "batch_norm";
 const EPS: f32 = 1e-5;
@@ -50,9 +51,16 @@ pub fn cases() -> Vec<Case> {
             cases.push(case([2, 53, 61, 20], PLAIN, mode, relu));
             cases.push(case([1, 37, 41, 132], PLAIN, mode, relu));
             cases.push(case([16, 4, 4, 64], PLAIN, mode, relu));
+            cases.push(case([2, 33, 37, 4], PLAIN, mode, relu));
+            cases.push(case([2, 5, 7, 1024], PLAIN, mode, relu));
+            // More chunks than a workgroup of the gradient has rows, several slabs, and several of them in a range of
+            // images where bindings are small.
+            cases.push(case([16, 24, 24, 20], PLAIN, mode, relu));
+            cases.push(case([24, 8, 8, 160], PLAIN, mode, relu));
         }
     }
     cases.push(case([1, 1, 1, 8], PLAIN, Mode::Eval, false));
+    cases.extend([[3, 17, 31, 5], [16, 24, 24, 20]].map(parameters_alone));
     cases.push(refusal());
     cases
 }
@@ -68,6 +76,8 @@ pub(super) fn params([n, h, w, c]: [usize; 4], mode: Mode, relu: bool) -> BatchN
         chunks: 0,
         first_chunk: 0,
         columns: 0,
+        slab: 0,
+        turns: 0,
         momentum: MOMENTUM,
         eps: EPS,
         inverse_count: if mode == Mode::Train { 1.0 / (n * h * w) as f32 } else { 0.0 },
@@ -201,6 +211,34 @@ pub(super) fn run(
     Ok(grads)
 }
 
+/// Where nobody wants the gradient of x, another kernel makes those of weight and bias.
+fn parameters_alone(shape: [usize; 4]) -> Case {
+    Case::new(OP, format!("{shape:?} parameters alone"), move |device, checks| {
+        let [_, _, _, channels] = shape;
+        let vector = |name, mean| device.tensor(OP, [channels], &values(name, channels, Spread { mean, ..PLAIN }));
+        let x = numbers("alone", shape.iter().product());
+        let (x, gy) = (device.tensor(OP, shape, &x)?, device.tensor(OP, shape, &numbers("gy", x.len()))?);
+        for kernel in [Version::V1, Version::V2].into_iter().filter(|v| *v == Version::V1 || channels.is_multiple_of(4))
+        {
+            let gradients = |with_x| {
+                let tape = Tape::new();
+                let (weight, bias) =
+                    (tape.watch_input(&vector("weight", 0.3)?), tape.watch_input(&vector("bias", 0.0)?));
+                let x = if with_x { tape.watch_input(&x) } else { x.clone() };
+                let running = RunningStats { mean: &vector("mean", 0.0)?, var: &vector("var", 1.5)? };
+                let settings = BatchNormSettings { relu: true, ..BatchNormSettings::new(Mode::Train) };
+                let grads = tape.backward_from(&forward(&x, &weight, &bias, &running, &settings, kernel)?, &gy)?;
+                let of = |tensor| grads.of(tensor).map_or_else(|| Ok(Vec::new()), Tensor::to_vec);
+                Ok::<_, shadegrad::Error>([of(&weight)?, of(&bias)?])
+            };
+            let ([weight, bias], with_x) = (gradients(false)?, gradients(true)?);
+            checks.values("backward_sums weight", kernel.name(), &weight, &doubles(&with_x[0]), PARAMETER);
+            checks.values("backward_sums bias", kernel.name(), &bias, &doubles(&with_x[1]), PARAMETER);
+        }
+        Ok(())
+    })
+}
+
 /// Train mode with one value per channel is an error that says what to do.
 fn refusal() -> Case {
     Case::new(OP, "one value per channel is refused", |device, checks| {
@@ -210,7 +248,7 @@ fn refusal() -> Case {
         let settings = BatchNormSettings::new(Mode::Train);
         let result = shadegrad::ops::batch_norm(&x, &vector(1.0)?, &vector(0.0)?, &running, &settings);
         let refused = result.err().is_some_and(|error| error.to_string().contains("larger batch"));
-        checks.values("refusal", "v1", &[f32::from(u8::from(refused))], &[1.0], super::EXACT);
+        checks.values("refusal", "v1", &[f32::from(u8::from(refused))], &[1.0], EXACT);
         Ok(())
     })
 }

@@ -1,5 +1,5 @@
 //! Cases of batch normalisation with max pooling: weights above, below and at 0, ties, odd rows and columns, one window,
-//! several chunks, channels that do and do not divide by 4; both modes, with and without a ReLU. The reference does one
+//! several chunks and slabs, channels that do and do not divide by 4; both modes, with and without a ReLU. The reference does one
 //! after the other.
 
 use shadegrad::Tape;
@@ -14,7 +14,7 @@ const OP: &str = "batch_norm_max_pool2d";
 
 pub fn cases() -> Vec<Case> {
     let small = [[1, 2, 2, 1], [1, 2, 3, 4], [2, 7, 9, 5], [3, 17, 31, 1]];
-    let large = [[2, 53, 61, 20], [1, 37, 42, 132], [4, 64, 64, 16]];
+    let large = [[2, 53, 61, 20], [1, 37, 42, 132], [4, 64, 64, 16], [6, 16, 15, 64], [2, 47, 65, 160]];
     let mut cases = Vec::new();
     for mode in [Mode::Train, Mode::Eval] {
         for shape in small.into_iter().chain(large) {

@@ -1,23 +1,13 @@
 // What a batch normalisation shares with the ops that are a batch normalisation and something more: chunks of pixels, and
 // the ReLU.
 //
-// The including file has image_pixels, channels, chunk, image_chunks, chunks, first_chunk and floor in its Params, and the
-// partial sums [2, C, chunks] as sums.
+// The including file has image_pixels, channels, chunk, image_chunks and floor in its Params.
 
 /// First pixel (counted from the first image of the launch) and number of pixels of a chunk.
 fn chunk_range(chunk: u32) -> vec2<u32> {
     let start = (chunk % params.image_chunks) * params.chunk;
     let first = (chunk / params.image_chunks) * params.image_pixels + start;
     return vec2(first, min(params.chunk, params.image_pixels - start));
-}
-
-/// Leaves what a workgroup has summed up of four channels: partials[gv, gv * xhat][c][chunk].
-fn store_sums4(chunk: u32, quad: u32, sum: vec4<f32>, product: vec4<f32>) {
-    for (var i = 0u; i < 4u; i++) {
-        let to = (quad * 4u + i) * params.chunks + params.first_chunk + chunk;
-        sums[to] = sum[i];
-        sums[to + params.channels * params.chunks] = product[i];
-    }
 }
 
 fn activated(v: f32) -> f32 { return select(v, 0.0, v < params.floor); }

@@ -26,6 +26,10 @@ uniform! {
         first_chunk: u32,
         /// Vectors of four channels that a workgroup takes side by side (version 2).
         columns: u32,
+        /// Pixels of a slab: what a workgroup of the gradient of x takes (version 2).
+        slab: u32,
+        /// 1 if the rows of such a workgroup take turns, 0 if each has a part of the slab of its own.
+        turns: u32,
         /// Share of the new batch in the running statistics.
         momentum: f32,
         /// Added to the variance.

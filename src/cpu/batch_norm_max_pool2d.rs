@@ -30,8 +30,14 @@ uniform! {
         first_chunk: u32,
         /// Vectors of four channels that a workgroup takes side by side (version 2).
         columns: u32,
+        /// Windows of a slab: what a workgroup of the gradient of x takes (version 2).
+        slab: u32,
+        /// 1 if the rows of such a workgroup take turns, 0 if each has a part of the slab of its own.
+        turns: u32,
         /// Added to the variance.
         eps: f32,
+        /// 1 / pixels of x where the statistics come from x (train), 0 where they are constants (eval).
+        inverse_count: f32,
         /// A result below this becomes 0: 0 with a ReLU, the lowest f32 without.
         floor: f32,
     }

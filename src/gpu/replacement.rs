@@ -8,10 +8,10 @@ use std::path::Path;
 use naga::common::wgsl::TypeContext as _;
 use naga::{AddressSpace, Handle, Module, ResourceBinding, StorageAccess, Type, TypeInner};
 
+use super::loops;
 use super::pipeline::Slots;
 use super::shader::{Assembled, Entry, Shader};
 use super::translate::Translator;
-use super::{WORKGROUP, loops};
 use crate::{Error, Result};
 
 /// A text that replaces entry points of a shader, with its own compiled pipelines: they live as long as it does.
@@ -88,9 +88,10 @@ impl Replacement {
                 );
                 return Err(Error::Shader { file, line, message });
             }
-            let size: u32 = theirs.workgroup_size(entry)?.iter().product();
-            if size as usize != WORKGROUP {
-                notes.push(format!("{entry} has workgroups of {size} invocations; the op counts them as {WORKGROUP}"));
+            let [size, counted]: [u32; 2] =
+                [theirs.workgroup_size(entry)?, op.workgroup_size(entry)?].map(|size| size.iter().product());
+            if size != counted {
+                notes.push(format!("{entry} has workgroups of {size} invocations; the op counts them as {counted}"));
             }
         }
         let endless = loops::unbounded(theirs.module());

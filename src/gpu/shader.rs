@@ -3,7 +3,8 @@
 //! - `// @include reduce` takes in `shaders/lib/reduce.wgsl`, each piece once. WGSL does not mind the order of
 //!   declarations, so this is plain concatenation and every file stays readable in any WGSL editor.
 //! - `const TILE_M: u32 = 8u; // @tune 4 8 16` is valid WGSL as it stands; the loader replaces the number.
-//! - `override WG: u32 = 64u;` is the workgroup size, the same in every shader ([`WORKGROUP`](super::WORKGROUP)).
+//! - `override WG: u32 = 64u;` is the workgroup size, the same in every shader ([`WORKGROUP`](super::WORKGROUP)). A kernel that
+//!   wants larger workgroups has a constant for that, and its op counts workgroups, not invocations.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -36,6 +37,7 @@ pub(crate) use shader;
 const PIECES: &[(&str, &str)] = &[
     ("batch_norm", include_str!("../../shaders/lib/batch_norm.wgsl")),
     ("batch_norm_input", include_str!("../../shaders/lib/batch_norm_input.wgsl")),
+    ("batch_norm_sums", include_str!("../../shaders/lib/batch_norm_sums.wgsl")),
     ("batch_norm_table", include_str!("../../shaders/lib/batch_norm_table.wgsl")),
     ("bilinear", include_str!("../../shaders/lib/bilinear.wgsl")),
     ("columns", include_str!("../../shaders/lib/columns.wgsl")),

@@ -25,12 +25,20 @@
 //!
 //! In v2 a workgroup takes a chunk of pixels: neighbours read neighbouring channels.
 //!
+//! ```text
+//! gy, x --> backward_sums: sums of each chunk --> backward_input: gw, gb, gx
+//! ```
+//!
+//! There is no kernel between these two in v2: each workgroup of backward_input adds up the chunks of its own channels
+//! before it walks down its slab of pixels. The chunks are few, at most one in 256 pixels, and the slabs so long that this is
+//! at most a tenth of what is read and written anyway.
+//!
 //! Shapes: x, y `[N, H, W, C]`, everything else `[C]`.
 //!
 //! Versions: v1 (a channel per invocation), v2 (four channels).
 //!
-//! Launches: 3 forward in train mode (2 after a convolution that left the statistics), 1 in eval mode; 3 backward (2 if
-//! the gradient of x is not wanted).
+//! Launches: 3 forward in train mode (2 after a convolution that left the statistics), 1 in eval mode; 2 backward (v1: 3 if
+//! the gradient of x is wanted).
 //!
 //! # Files
 //! - [`shaders/batch_norm.wgsl`](../../../../../shaders/batch_norm.wgsl), below
@@ -49,14 +57,14 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::Version;
 use super::choice::{Kernel, choose};
 use super::plan::Plan;
+use super::{Version, filling_invocations};
 use crate::autograd::{Backward, OnReading, Recipe, Setting, Wanted, record_with};
 use crate::cpu::batch_norm::{self as plain, BatchNormParams, Gate};
 use crate::debug::observed;
 use crate::gpu::shader::shader;
-use crate::gpu::{Part, Question, Shader, Sizes};
+use crate::gpu::{Part, Question, Shader, Sizes, WORKGROUP};
 use crate::tensor::{Device, Shape, Statistics, Tensor};
 use crate::{Error, Result};
 
@@ -75,8 +83,11 @@ pub(super) const PLAN: Plan = Plan {
     },
 };
 
-/// What `PIXELS` is in the shader's file: pixels per invocation of the element-wise kernels.
+/// What `PIXELS` is in the shader's file: pixels per invocation of `forward_v2`.
 const PIXELS: usize = 4;
+
+/// What `WIDE` is in `shaders/lib/batch_norm_sums.wgsl`: invocations of a workgroup of the gradient.
+const WIDE: usize = 256;
 
 /// Whether a network learns or predicts. An argument of `forward`, not a state of layers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -386,35 +397,73 @@ pub(super) fn entry(version: Version, v1: &'static str, v2: &'static str) -> &'s
     }
 }
 
-/// Sizes for all images. Chunks are long enough to be worth a workgroup, short enough to keep a GPU busy (about 1024
-/// of them) and to keep each chain of additions under 64 terms.
-pub(super) fn sizes([n, h, w, c]: [usize; 4], settings: &BatchNormSettings, version: Version) -> BatchNormParams {
-    let (columns, rows) = match version {
-        Version::V1 => (1, 1),
-        Version::V2 => {
-            let columns = (c / 4).next_power_of_two().min(8); // 128 bytes side by side
-            (columns, 64 / columns)
-        }
+/// Sizes for all images, with the chunks of the statistics: about 1024, to keep a GPU busy.
+fn sizes([n, h, w, c]: [usize; 4], settings: &BatchNormSettings, version: Version) -> BatchNormParams {
+    let columns = match version {
+        Version::V1 => 1,
+        Version::V2 => (c / 4).next_power_of_two().min(8), // 128 bytes side by side
     };
-    let pixels = n * h * w;
-    let chunk = (pixels / 1024).clamp(8 * rows, 64 * rows);
-    let image_chunks = (h * w).div_ceil(chunk);
     let train = settings.mode == Mode::Train;
-    BatchNormParams {
+    let pixels = n * h * w;
+    let whole = BatchNormParams {
         images: n as u32,
         image_pixels: (h * w) as u32,
         channels: c as u32,
-        chunk: chunk as u32,
-        image_chunks: image_chunks as u32,
-        chunks: (n * image_chunks) as u32,
+        chunk: 0,
+        image_chunks: 0,
+        chunks: 0,
         first_chunk: 0,
         columns: columns as u32,
+        slab: 0,
+        turns: 0,
         momentum: settings.momentum,
         eps: settings.eps,
         inverse_count: if train { 1.0 / pixels as f32 } else { 0.0 },
         accumulate: 0,
         floor: if settings.relu { 0.0 } else { f32::MIN },
+    };
+    in_chunks(&whole, 1024, if version == Version::V1 { 1 } else { WORKGROUP / columns })
+}
+
+/// Cuts the pixels into about so many chunks: long enough to be worth a workgroup with so many rows, and short enough to keep
+/// each chain of additions under 64 terms.
+fn in_chunks(p: &BatchNormParams, about: usize, rows: usize) -> BatchNormParams {
+    let (images, image_pixels) = (p.images as usize, p.image_pixels as usize);
+    let chunk = (images * image_pixels / about).clamp(8 * rows, 64 * rows);
+    let image_chunks = image_pixels.div_ceil(chunk);
+    let (image_chunks, chunks) = (image_chunks as u32, (images * image_chunks) as u32);
+    BatchNormParams { chunk: chunk as u32, image_chunks, chunks, ..*p }
+}
+
+/// The same with the chunks and slabs of the gradient. In v2 there are few chunks, about 256, since each workgroup that
+/// takes a slab reads those of its channels. As many slabs as fill the device, unless that reading were more than a tenth of
+/// what the launch does: two numbers for each chunk, and three for each pixel.
+pub(super) fn gradient_sizes(device: &Device, p: &BatchNormParams, version: Version) -> BatchNormParams {
+    if version == Version::V1 {
+        return in_chunks(p, 1024, 1);
     }
+    let rows = WIDE / p.columns as usize;
+    let p = in_chunks(p, 256, rows);
+    let pixels = (p.images * p.image_pixels) as usize;
+    let (filling, software) = match device {
+        Device::Gpu(context) => (filling_invocations(context), context.facts().software),
+        Device::Cpu(_) => (WORKGROUP, true),
+    };
+    let enough = filling / WORKGROUP / blocks(p.channels, p.columns);
+    let slabs = enough.min(3 * pixels / (20 * p.chunks as usize)).max(1);
+    let part = pixels.div_ceil(slabs).div_ceil(rows); // pixels of a row
+    let turns = !software || part < 8;
+    BatchNormParams { slab: (part * rows) as u32, turns: turns.into(), ..p }
+}
+
+/// Blocks of vectors of channels that different workgroups take.
+fn blocks(channels: u32, columns: u32) -> usize {
+    (channels / 4).div_ceil(columns) as usize
+}
+
+/// Workgroups of `backward_input_v2` for so many pixels or windows.
+pub(super) fn slab_groups(places: usize, slab: u32, channels: u32, columns: u32) -> usize {
+    places.div_ceil(slab as usize) * blocks(channels, columns)
 }
 
 /// The same for a range of the images.
@@ -425,8 +474,8 @@ fn of(params: &BatchNormParams, images: &Range<usize>) -> BatchNormParams {
 /// Workgroups of the kernels that sum over chunks.
 pub(super) fn groups(chunks: u32, channels: u32, columns: u32, version: Version) -> usize {
     match version {
-        Version::V1 => (chunks as usize * channels as usize).div_ceil(crate::gpu::WORKGROUP),
-        Version::V2 => chunks as usize * (channels / 4).div_ceil(columns) as usize,
+        Version::V1 => (chunks as usize * channels as usize).div_ceil(WORKGROUP),
+        Version::V2 => chunks as usize * blocks(channels, columns),
     }
 }
 
@@ -451,34 +500,35 @@ pub(super) struct BatchNormBackward {
     band: f32,
 }
 
-/// What the gradient of x takes of the sums over all pixels. It needs both gw and gb, so they are computed even where the
-/// parameters are frozen.
+/// The sums over all pixels. The gradient of x needs both, so they are computed even where the parameters are frozen.
 #[derive(Debug)]
 pub(super) struct Sums {
-    gw: Tensor,
-    gb: Tensor,
-    /// `[5, C]`, on a GPU: per channel all that the last kernel takes.
-    pub(super) table: Tensor,
+    pub(super) gw: Tensor,
+    pub(super) gb: Tensor,
 }
 
 impl Sums {
     /// Places that nobody has written yet.
-    ///
-    /// # Errors
-    /// As [`Device::empty`].
-    pub(super) fn empty(op: &'static str, gy: &Tensor, wanted: &mut Wanted<'_>) -> Result<Self> {
-        let (device, channels) = (gy.device(), gy.shape().last());
-        let shape = Shape::from([channels]);
+    fn empty(device: &Device, channels: u32, wanted: &mut Wanted<'_>) -> Result<Self> {
+        let shape = Shape::from([channels as usize]);
         let mut place = |index: usize| {
-            if wanted.needs(index) { wanted.empty(op, index, shape) } else { device.empty(op, shape) }
+            if wanted.needs(index) { wanted.empty(OP, index, shape) } else { device.empty(OP, shape) }
         };
-        Ok(Self { gw: place(1)?, gb: place(2)?, table: device.empty(op, [5, channels])? })
+        Ok(Self { gw: place(1)?, gb: place(2)? })
     }
 
     /// The gradients in the order of the op's inputs.
-    pub(super) fn gradients(self, gx: Option<Tensor>, wanted: &Wanted<'_>) -> Vec<Option<Tensor>> {
+    fn gradients(self, gx: Option<Tensor>, wanted: &Wanted<'_>) -> Vec<Option<Tensor>> {
         vec![gx, wanted.needs(1).then_some(self.gw), wanted.needs(2).then_some(self.gb)]
     }
+}
+
+/// The place for what `backward_sums` leaves of so many chunks: the table of `shaders/lib/batch_norm_sums.wgsl`.
+///
+/// # Errors
+/// As [`Device::empty`].
+pub(super) fn table(op: &'static str, device: &Device, channels: u32, chunks: u32) -> Result<Tensor> {
+    device.empty(op, [4 + 2 * chunks as usize, channels as usize])
 }
 
 impl BatchNormBackward {
@@ -486,98 +536,109 @@ impl BatchNormBackward {
         Self { of, band: 0.0 }
     }
 
-    fn sums(&self, gy: &Tensor, sums: &Sums) -> Result<()> {
+    /// The sums of gv and gv * xhat by chunks, on a GPU.
+    fn sums(&self, gy: &Tensor) -> Result<Tensor> {
         let Affine { x, weight, bias, mean, variance, params, kernel, .. } = &self.of;
-        match gy.device() {
-            Device::Gpu(_) => {
-                let partials = gy.device().empty(OP, [2, params.channels as usize, params.chunks as usize])?;
-                let entry = entry(kernel.version, "backward_sums_v1", "backward_sums_v2");
-                for images in gy.device().image_ranges(OP, &[x, gy])? {
-                    let p = of(params, &images);
-                    let (x, gy) = (x.images(&images), gy.images(&images));
-                    SHADER
-                        .entry(entry)
-                        .params(&p)
-                        .reads([&x, &gy, mean, variance, weight, bias])
-                        .writes([&partials])
-                        .groups(chunk_groups(&p, kernel.version))?;
-                }
-                self.finalize(&partials, sums)
-            }
-            Device::Cpu(_) => {
-                plain::backward_sums(
-                    params,
-                    Gate::new(params, self.band),
-                    &x.f32s(),
-                    &gy.f32s(),
-                    [&weight.f32s(), &bias.f32s(), &mean.f32s(), &variance.f32s()],
-                    &mut sums.gw.f32s_mut(),
-                    &mut sums.gb.f32s_mut(),
-                );
-                Ok(())
-            }
+        let params = gradient_sizes(gy.device(), params, kernel.version);
+        let table = table(OP, gy.device(), params.channels, params.chunks)?;
+        let entry = entry(kernel.version, "backward_sums_v1", "backward_sums_v2");
+        for images in gy.device().image_ranges(OP, &[x, gy])? {
+            let p = of(&params, &images);
+            let (x, gy) = (x.images(&images), gy.images(&images));
+            SHADER
+                .entry(entry)
+                .params(&p)
+                .reads([&x, &gy, mean, variance, weight, bias])
+                .writes([&table])
+                .groups(chunk_groups(&p, kernel.version))?;
         }
+        Ok(table)
     }
 
-    /// Adds up partial sums of gv and gv * xhat, `[2, C, chunks]`, on a GPU.
+    /// The gradients on a GPU, once the sums of all chunks are in a [`table`]. `input` computes that of x, and in v2 the
+    /// others on its way.
     ///
     /// # Errors
-    /// As the launch.
-    pub(super) fn finalize(&self, partials: &Tensor, sums: &Sums) -> Result<()> {
-        let Affine { weight, bias, mean, variance, params, .. } = &self.of;
-        let chunks = partials.shape().last() as u32;
-        SHADER
-            .entry("backward_finalize")
-            .params(&BatchNormParams { chunks, ..*params })
-            .reads([partials, weight, bias, mean, variance])
-            .writes([&sums.gw, &sums.gb, &sums.table])
-            .groups(params.channels as usize)
-    }
-
-    /// The gradients, once the sums are there.
-    ///
-    /// # Errors
-    /// As the launch.
-    pub(super) fn finish(&self, gy: &Tensor, sums: Sums, wanted: &mut Wanted<'_>) -> Result<Vec<Option<Tensor>>> {
-        let gx = if wanted.needs(0) {
-            let (gx, accumulate) = wanted.place_to_add(OP, 0, self.of.x.shape())?;
-            self.input(gy, &sums, &gx, accumulate)?;
-            Some(gx)
-        } else {
-            None
-        };
+    /// As the launches.
+    pub(super) fn finish(
+        &self,
+        table: &Tensor,
+        wanted: &mut Wanted<'_>,
+        input: impl FnOnce(&Sums, &mut Wanted<'_>) -> Result<Tensor>,
+    ) -> Result<Vec<Option<Tensor>>> {
+        let Affine { params, kernel, .. } = &self.of;
+        let sums = Sums::empty(table.device(), params.channels, wanted)?;
+        if kernel.version == Version::V1 || !wanted.needs(0) {
+            let chunks = (table.shape().dims()[0] as u32 - 4) / 2;
+            SHADER
+                .entry("backward_finalize")
+                .params(&BatchNormParams { chunks, ..*params })
+                .reads([table])
+                .writes([&sums.gw, &sums.gb])
+                .groups(params.channels as usize)?;
+        }
+        let gx = if wanted.needs(0) { Some(input(&sums, wanted)?) } else { None };
         Ok(sums.gradients(gx, wanted))
     }
 
-    fn input(&self, gy: &Tensor, sums: &Sums, gx: &Tensor, accumulate: bool) -> Result<()> {
-        let Affine { x, weight, bias, mean, variance, params, kernel, .. } = &self.of;
-        match gy.device() {
-            Device::Gpu(_) => {
-                let entry = entry(kernel.version, "backward_input_v1", "backward_input_v2");
-                for images in gy.device().image_ranges(OP, &[x, gy, gx])? {
-                    let (x, gy, gx) = (x.images(&images), gy.images(&images), gx.images(&images));
-                    let invocations = invocations(&x, *kernel);
-                    let p = BatchNormParams { accumulate: accumulate.into(), ..of(params, &images) };
-                    SHADER
-                        .entry(entry)
-                        .constants(kernel.constants)
-                        .params(&p)
-                        .reads([&x, &gy, &sums.table])
-                        .writes([&gx])
-                        .over(invocations)?;
+    /// The gradient of x on a GPU.
+    ///
+    /// # Errors
+    /// As the launch.
+    pub(super) fn input(&self, gy: &Tensor, table: &Tensor, sums: &Sums, wanted: &mut Wanted<'_>) -> Result<Tensor> {
+        let Affine { x, params, kernel, .. } = &self.of;
+        let params = gradient_sizes(gy.device(), params, kernel.version);
+        let (gx, accumulate) = wanted.place_to_add(OP, 0, x.shape())?;
+        for images in gy.device().image_ranges(OP, &[x, gy, &gx])? {
+            let p = BatchNormParams { accumulate: accumulate.into(), ..of(&params, &images) };
+            let (x, gy, gx) = (x.images(&images), gy.images(&images), gx.images(&images));
+            let (entry, groups) = match kernel.version {
+                Version::V1 => ("backward_input_v1", x.len().div_ceil(WORKGROUP)),
+                Version::V2 => {
+                    let pixels = (p.images * p.image_pixels) as usize;
+                    ("backward_input_v2", slab_groups(pixels, p.slab, p.channels, p.columns))
                 }
-            }
-            Device::Cpu(_) => plain::backward_input(
+            };
+            // v1 reads gw and gb, v2 writes them, the same in each launch.
+            let places = [&sums.gw, &sums.gb, &gx];
+            SHADER.entry(entry).params(&p).reads([&x, &gy, table]).writes(places).groups(groups)?;
+        }
+        Ok(gx)
+    }
+
+    /// The gradients on the CPU.
+    ///
+    /// # Errors
+    /// As [`Device::empty`].
+    pub(super) fn on_cpu(&self, gy: &Tensor, wanted: &mut Wanted<'_>) -> Result<Vec<Option<Tensor>>> {
+        let Affine { x, weight, bias, mean, variance, params, .. } = &self.of;
+        let sums = Sums::empty(gy.device(), params.channels, wanted)?;
+        let gate = Gate::new(params, self.band);
+        plain::backward_sums(
+            params,
+            gate,
+            &x.f32s(),
+            &gy.f32s(),
+            [&weight.f32s(), &bias.f32s(), &mean.f32s(), &variance.f32s()],
+            &mut sums.gw.f32s_mut(),
+            &mut sums.gb.f32s_mut(),
+        );
+        let gx = if wanted.needs(0) {
+            let gx = wanted.empty(OP, 0, x.shape())?;
+            plain::backward_input(
                 params,
-                Gate::new(params, self.band),
+                gate,
                 &x.f32s(),
                 &gy.f32s(),
                 [&weight.f32s(), &bias.f32s(), &mean.f32s(), &variance.f32s()],
                 [&sums.gw.f32s(), &sums.gb.f32s()],
                 &mut gx.f32s_mut(),
-            ),
-        }
-        Ok(())
+            );
+            Some(gx)
+        } else {
+            None
+        };
+        Ok(sums.gradients(gx, wanted))
     }
 }
 
@@ -587,9 +648,13 @@ impl Backward for BatchNormBackward {
     }
 
     fn backward(&self, gy: &Tensor, wanted: &mut Wanted<'_>) -> Result<Vec<Option<Tensor>>> {
-        let sums = Sums::empty(OP, gy, wanted)?;
-        self.sums(gy, &sums)?;
-        self.finish(gy, sums, wanted)
+        match gy.device() {
+            Device::Gpu(_) => {
+                let table = self.sums(gy)?;
+                self.finish(&table, wanted, |sums, wanted| self.input(gy, &table, sums, wanted))
+            }
+            Device::Cpu(_) => self.on_cpu(gy, wanted),
+        }
     }
 
     fn accumulates(&self) -> bool {

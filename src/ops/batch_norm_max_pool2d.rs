@@ -17,18 +17,19 @@
 //! ```text
 //! x --> statistics, finalize of batch_norm: mean, variance --> forward: y, winner
 //!
-//! gy, winner, x at the winners --> backward_sums --> backward_finalize of batch_norm: gw, gb, table
-//! gy, winner, x, table         --> backward_input: gx
+//! gy, winner, x at the winners --> backward_sums: sums of each chunk
+//! gy, winner, x, these sums    --> backward_input: gw, gb, gx
 //! ```
 //!
-//! In v2 one invocation computes four channels of y from a window, and of gx for a window.
+//! In v2 one invocation computes four channels of y from a window. In the gradient a workgroup adds up the chunks of its
+//! channels and then walks down a slab of windows, as in [`batch_norm`](mod@super::batch_norm).
 //!
 //! Shapes: x `[N, H, W, C]` -> y `[N, H/2, W/2, C]` (rounded down), everything else `[C]`.
 //!
 //! Versions: v1 (a channel per invocation), v2 (four channels).
 //!
-//! Launches: 3 forward in train mode (2 after a convolution that left the statistics), 1 in eval mode; 3 backward (2 if
-//! the gradient of x is not wanted).
+//! Launches: 3 forward in train mode (2 after a convolution that left the statistics), 1 in eval mode; 2 backward (v1: 3 if
+//! the gradient of x is wanted).
 //!
 //! # Files
 //! - [`shaders/batch_norm_max_pool2d.wgsl`](../../../../../shaders/batch_norm_max_pool2d.wgsl), below
@@ -50,10 +51,11 @@ use super::batch_norm::{self as norm, Affine, BatchNormBackward, BatchNormSettin
 use super::plan::Plan;
 use super::{Version, choice};
 use crate::autograd::{Backward, Setting, Wanted, record};
+use crate::cpu::batch_norm::BatchNormParams;
 use crate::cpu::batch_norm_max_pool2d::{self as plain, BatchNormMaxPool2dParams};
 use crate::debug::observed;
 use crate::gpu::shader::shader;
-use crate::gpu::{Shader, Sizes};
+use crate::gpu::{Shader, Sizes, WORKGROUP};
 use crate::tensor::{Device, Tensor};
 use crate::{Error, Result};
 
@@ -127,7 +129,7 @@ pub fn forward(
         return Err(Error::shape(OP, format!("needs at least 2x2 pixels, got {}", x.shape())));
     }
     let affine = Affine::new(OP, x, [weight, bias], running, settings, version.into())?;
-    let params = sizes([n, h, w, c], settings, version);
+    let params = sizes(&affine, [n, h, w, c]);
     let y = x.device().empty(OP, [n, h / 2, w / 2, c])?;
     let winner = x.device().empty_u32(OP, y.shape())?;
     let Affine { mean, variance, .. } = &affine;
@@ -162,20 +164,24 @@ pub fn forward(
 }
 
 /// Sizes for all images; the chunks are those of a batch normalisation of the pooled size.
-fn sizes([n, h, w, c]: [usize; 4], settings: &BatchNormSettings, version: Version) -> BatchNormMaxPool2dParams {
-    let windows = norm::sizes([n, h / 2, w / 2, c], settings, version);
+fn sizes(of: &Affine, [n, h, w, c]: [usize; 4]) -> BatchNormMaxPool2dParams {
+    let windows = BatchNormParams { image_pixels: ((h / 2) * (w / 2)) as u32, ..of.params };
+    let windows = norm::gradient_sizes(of.x.device(), &windows, of.kernel.version);
     BatchNormMaxPool2dParams {
-        images: windows.images,
+        images: n as u32,
         in_h: h as u32,
         in_w: w as u32,
         image_pixels: windows.image_pixels,
-        channels: windows.channels,
+        channels: c as u32,
         chunk: windows.chunk,
         image_chunks: windows.image_chunks,
         chunks: windows.chunks,
         first_chunk: 0,
         columns: windows.columns,
+        slab: windows.slab,
+        turns: windows.turns,
         eps: windows.eps,
+        inverse_count: windows.inverse_count,
         floor: windows.floor,
     }
 }
@@ -195,10 +201,11 @@ struct BatchNormMaxPool2dBackward {
 }
 
 impl BatchNormMaxPool2dBackward {
-    fn sums(&self, gy: &Tensor, sums: &Sums) -> Result<()> {
+    /// The sums of gv and gv * xhat by chunks of windows.
+    fn sums(&self, gy: &Tensor) -> Result<Tensor> {
         let Self { norm: BatchNormBackward { of: affine, .. }, winner, params } = self;
         let Affine { x, weight, bias, mean, variance, kernel, .. } = affine;
-        let partials = gy.device().empty(OP, [2, params.channels as usize, params.chunks as usize])?;
+        let table = norm::table(OP, gy.device(), params.channels, params.chunks)?;
         let entry = norm::entry(kernel.version, "backward_sums_v1", "backward_sums_v2");
         for images in gy.device().image_ranges(OP, &[x, gy, winner])? {
             let (x, gy, winner) = (x.images(&images), gy.images(&images), winner.images(&images));
@@ -207,32 +214,37 @@ impl BatchNormMaxPool2dBackward {
                 .entry(entry)
                 .params(&p)
                 .reads([&x, &gy, &winner, mean, variance, weight, bias])
-                .writes([&partials])
+                .writes([&table])
                 .groups(norm::groups(p.images * p.image_chunks, p.channels, p.columns, kernel.version))?;
         }
-        self.norm.finalize(&partials, sums)
+        Ok(table)
     }
 
-    fn input(&self, gy: &Tensor, sums: &Sums, gx: &Tensor) -> Result<()> {
+    fn input(&self, gy: &Tensor, table: &Tensor, sums: &Sums, wanted: &mut Wanted<'_>) -> Result<Tensor> {
         let Self { norm: BatchNormBackward { of: Affine { x, kernel, .. }, .. }, winner, params } = self;
-        for images in gy.device().image_ranges(OP, &[x, gy, winner, gx])? {
+        let gx = wanted.empty(OP, 0, x.shape())?;
+        for images in gy.device().image_ranges(OP, &[x, gy, winner, &gx])? {
+            let p = of(params, &images);
             let (x, gy, winner, gx) =
                 (x.images(&images), gy.images(&images), winner.images(&images), gx.images(&images));
-            let (entry, invocations) = match kernel.version {
-                Version::V1 => ("backward_input_v1", x.len()),
-                Version::V2 => ("backward_input_v2", started_windows(params, &images)),
+            let (entry, groups) = match kernel.version {
+                Version::V1 => ("backward_input_v1", x.len().div_ceil(WORKGROUP)),
+                Version::V2 => {
+                    ("backward_input_v2", norm::slab_groups(started_windows(&p), p.slab, p.channels, p.columns))
+                }
             };
-            let p = of(params, &images);
-            SHADER.entry(entry).params(&p).reads([&x, &gy, &winner, &sums.table]).writes([&gx]).over(invocations)?;
+            // v1 reads gw and gb, v2 writes them, the same in each launch.
+            let places = [&sums.gw, &sums.gb, &gx];
+            SHADER.entry(entry).params(&p).reads([&x, &gy, &winner, table]).writes(places).groups(groups)?;
         }
-        Ok(())
+        Ok(gx)
     }
 }
 
-/// Windows of some images times vectors of channels; those that an odd last row or column begins count too.
-fn started_windows(p: &BatchNormMaxPool2dParams, images: &Range<usize>) -> usize {
+/// Windows, with those that an odd last row or column begins.
+fn started_windows(p: &BatchNormMaxPool2dParams) -> usize {
     let [high, wide] = [p.in_h, p.in_w].map(|extent| extent.div_ceil(2) as usize);
-    images.len() * high * wide * p.channels as usize / 4
+    p.images as usize * high * wide
 }
 
 impl Backward for BatchNormMaxPool2dBackward {
@@ -245,18 +257,10 @@ impl Backward for BatchNormMaxPool2dBackward {
         if let Device::Cpu(_) = gy.device() {
             let gv = gy.device().empty(OP, x.shape())?;
             plain::backward_pool(&self.params, &gy.f32s(), &self.winner.u32s(), &mut gv.f32s_mut());
-            return self.norm.backward(&gv, wanted);
+            return self.norm.on_cpu(&gv, wanted);
         }
-        let sums = Sums::empty(OP, gy, wanted)?;
-        self.sums(gy, &sums)?;
-        let gx = if wanted.needs(0) {
-            let gx = wanted.empty(OP, 0, x.shape())?;
-            self.input(gy, &sums, &gx)?;
-            Some(gx)
-        } else {
-            None
-        };
-        Ok(sums.gradients(gx, wanted))
+        let table = self.sums(gy)?;
+        self.norm.finish(&table, wanted, |sums, wanted| self.input(gy, &table, sums, wanted))
     }
 
     fn saved(&mut self) -> Vec<&mut Tensor> {

@@ -17,8 +17,8 @@
 //! ```text
 //! x --> statistics, finalize of batch_norm: mean, variance; with skip --> forward: y
 //!
-//! gy, x --> backward_sums: gv, sums of chunks --> backward_finalize of batch_norm: gw, gb, table
-//! gv, x, table --> backward_input of batch_norm: gx
+//! gy, x --> backward_sums: gv, sums of each chunk
+//! gv, x, these sums --> backward_input of batch_norm: gw, gb, gx
 //! ```
 //!
 //! In v2 one invocation computes four channels of a 2x2 block of y, from 3x3 of x.
@@ -27,8 +27,8 @@
 //!
 //! Versions: v1 (a channel per invocation), v2 (four channels).
 //!
-//! Launches: 3 forward in train mode (2 after a convolution that left the statistics), 1 in eval mode; 3 backward (2 if
-//! the gradient of x is not wanted).
+//! Launches: 3 forward in train mode (2 after a convolution that left the statistics), 1 in eval mode; 2 backward (v1: 3 if
+//! the gradient of x is wanted).
 //!
 //! # Files
 //! - [`shaders/batch_norm_upsample_bilinear.wgsl`](../../../../../shaders/batch_norm_upsample_bilinear.wgsl), below
@@ -46,7 +46,7 @@
 
 use std::ops::Range;
 
-use super::batch_norm::{self as norm, Affine, BatchNormBackward, BatchNormSettings, Mode, RunningStats, Sums};
+use super::batch_norm::{self as norm, Affine, BatchNormBackward, BatchNormSettings, Mode, RunningStats};
 use super::plan::Plan;
 use super::{Version, choice};
 use crate::autograd::{Backward, Recipe, Setting, Wanted, record};
@@ -127,7 +127,6 @@ pub fn forward(
     version: Version,
 ) -> Result<Tensor> {
     let [n, h, w, c] = x.shape().nhwc(OP)?;
-    let params = sizes([n, h, w, c], settings, version);
     let y = x.device().empty(OP, [n, 2 * h, 2 * w, c])?;
     if skip.shape() != y.shape() {
         return Err(Error::shape(OP, format!("skip must be {} for x {}, got {}", y.shape(), x.shape(), skip.shape())));
@@ -135,6 +134,7 @@ pub fn forward(
     // The ReLU comes later than the normalisation.
     let alone = BatchNormSettings { relu: false, ..*settings };
     let affine = Affine::new(OP, x, [weight, bias], running, &alone, version.into())?;
+    let params = sizes(&affine, [n, h, w, c], settings.relu);
     let Affine { mean, variance, .. } = &affine;
     match x.device() {
         Device::Gpu(_) => {
@@ -163,21 +163,21 @@ pub fn forward(
 }
 
 /// Sizes for all images.
-fn sizes([n, h, w, c]: [usize; 4], settings: &BatchNormSettings, version: Version) -> BatchNormUpsampleBilinearParams {
-    let norm = norm::sizes([n, h, w, c], settings, version);
+fn sizes(of: &Affine, [n, h, w, c]: [usize; 4], relu: bool) -> BatchNormUpsampleBilinearParams {
+    let norm = norm::gradient_sizes(of.x.device(), &of.params, of.kernel.version);
     BatchNormUpsampleBilinearParams {
-        images: norm.images,
+        images: n as u32,
         in_h: h as u32,
         in_w: w as u32,
         image_pixels: norm.image_pixels,
-        channels: norm.channels,
+        channels: c as u32,
         chunk: norm.chunk,
         image_chunks: norm.image_chunks,
         chunks: norm.chunks,
         first_chunk: 0,
         columns: norm.columns,
         eps: norm.eps,
-        floor: norm.floor,
+        floor: if relu { 0.0 } else { f32::MIN },
     }
 }
 
@@ -197,12 +197,12 @@ struct BatchNormUpsampleBilinearBackward {
 }
 
 impl BatchNormUpsampleBilinearBackward {
-    /// gv, of x's size, and the sums over it.
-    fn sums(&self, gy: &Tensor, sums: &Sums) -> Result<Tensor> {
+    /// gv, of x's size, and the sums over it by chunks.
+    fn sums(&self, gy: &Tensor) -> Result<[Tensor; 2]> {
         let Self { norm: BatchNormBackward { of: affine, .. }, params, .. } = self;
         let Affine { x, weight, bias, mean, variance, kernel, .. } = affine;
         let gv = gy.device().empty(OP, x.shape())?;
-        let partials = gy.device().empty(OP, [2, params.channels as usize, params.chunks as usize])?;
+        let table = norm::table(OP, gy.device(), params.channels, params.chunks)?;
         let entry = norm::entry(kernel.version, "backward_sums_v1", "backward_sums_v2");
         for images in gy.device().image_ranges(OP, &[x, gy, &gv])? {
             let (x, gy, gv) = (x.images(&images), gy.images(&images), gv.images(&images));
@@ -211,11 +211,10 @@ impl BatchNormUpsampleBilinearBackward {
                 .entry(entry)
                 .params(&p)
                 .reads([&x, &gy, weight, bias, mean, variance])
-                .writes([&gv, &partials])
+                .writes([&gv, &table])
                 .groups(norm::groups(p.images * p.image_chunks, p.channels, p.columns, kernel.version))?;
         }
-        self.norm.finalize(&partials, sums)?;
-        Ok(gv)
+        Ok([gv, table])
     }
 }
 
@@ -227,14 +226,13 @@ impl Backward for BatchNormUpsampleBilinearBackward {
     fn backward(&self, gy: &Tensor, wanted: &mut Wanted<'_>) -> Result<Vec<Option<Tensor>>> {
         let mut gradients = match gy.device() {
             Device::Gpu(_) => {
-                let sums = Sums::empty(OP, gy, wanted)?;
-                let gv = self.sums(gy, &sums)?;
-                self.norm.finish(&gv, sums, wanted)?
+                let [gv, table] = self.sums(gy)?;
+                self.norm.finish(&table, wanted, |sums, wanted| self.norm.input(&gv, &table, sums, wanted))?
             }
             Device::Cpu(_) => {
                 let (v, gv) = (self.norm.of.make()?, gy.device().empty(OP, self.norm.of.x.shape())?);
                 plain::backward_upsample(&self.params, self.band, &v.f32s(), &gy.f32s(), &mut gv.f32s_mut());
-                self.norm.backward(&gv, wanted)?
+                self.norm.on_cpu(&gv, wanted)?
             }
         };
         // The sum hands gy on as it is.
