@@ -215,8 +215,13 @@ fn layer_of(operation: &Operation, all: &[Operation], images: Shape, name: Strin
     let plain = Layer::plain(operation.op, &name, x);
     Layer {
         out: operation.output.last() - if operation.op == "concat" { x.last() } else { 0 },
-        // The ops with a kernel keep x and the weight, whose first extent it is.
-        kernel: operation.kept.get(1).filter(|_| count("padding").is_some()).map_or(plain.kernel, |w| w.dims()[0]),
+        // The ops with a kernel keep the weight, whose first extent it is, and x or what it can be made of.
+        kernel: operation
+            .kept
+            .iter()
+            .find(|kept| **kept != x)
+            .filter(|_| count("padding").is_some())
+            .map_or(plain.kernel, |w| w.dims()[0]),
         stride: count("stride").unwrap_or(plain.stride),
         padding: count("padding").unwrap_or(plain.padding),
         align_corners: count("align_corners") == Some(1),

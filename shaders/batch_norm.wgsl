@@ -174,17 +174,17 @@ fn finalize(
     }
 }
 
-@group(0) @binding(1) var<storage, read_write> running_table: array<f32>;
-@group(0) @binding(4) var<storage, read> mean: array<f32>;
-@group(0) @binding(5) var<storage, read> variance: array<f32>;
+@group(0) @binding(1) var<storage, read> given_mean: array<f32>;
+@group(0) @binding(4) var<storage, read> given_variance: array<f32>;
+@group(0) @binding(5) var<storage, read_write> running_table: array<f32>;
 
 /// The same table of given statistics: one channel.
 @compute @workgroup_size(WG)
 fn table_of_running(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
     let c = flat_index(gid, groups);
     if c >= params.channels { return; }
-    running_table[c] = mean[c];
-    running_table[params.channels + c] = weight[c] / sqrt(variance[c] + params.eps);
+    running_table[c] = given_mean[c];
+    running_table[params.channels + c] = weight[c] / sqrt(given_variance[c] + params.eps);
     running_table[2u * params.channels + c] = bias[c];
 }
 

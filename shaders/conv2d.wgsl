@@ -35,6 +35,7 @@ override WG: u32 = 64u;
 @group(0) @binding(3) var<storage, read> bias: array<f32>;
 @group(0) @binding(4) var<storage, read_write> y: array<f32>;
 
+fn pixel_stride() -> u32 { return params.in_c; }
 fn load_a(at: u32, ci: u32) -> f32 { return select(x[at + ci], 0.0, at == OUTSIDE); }
 
 @compute @workgroup_size(WG)
@@ -142,6 +143,7 @@ fn backward_weight_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(nu
 @group(0) @binding(1) var<storage, read> x4: array<vec4<f32>>;
 
 // Both are taken as they are.
+fn x_quad(pixel: u32, quads: u32, quad: u32) -> vec4<f32> { return x4[pixel * quads + quad]; }
 fn x_norm(quad: u32) -> u32 { return quad; }
 fn x_of(none: u32, v: vec4<f32>) -> vec4<f32> { return v; }
 fn gy_norm(quad: u32) -> u32 { return quad; }

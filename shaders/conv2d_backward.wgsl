@@ -28,7 +28,9 @@ override WG: u32 = 64u;
 @group(0) @binding(7) var<storage, read_write> partial4: array<vec4<f32>>;
 
 // Both are taken as they are.
+fn pixel_stride() -> u32 { return params.in_c; }
 fn load_a(at: u32, co: u32) -> f32 { return select(x[at + co], 0.0, at == OUTSIDE); }
+fn x_quad(pixel: u32, quads: u32, quad: u32) -> vec4<f32> { return x4[pixel * quads + quad]; }
 fn x_norm(quad: u32) -> u32 { return quad; }
 fn x_of(none: u32, v: vec4<f32>) -> vec4<f32> { return v; }
 fn gy_norm(quad: u32) -> u32 { return quad; }

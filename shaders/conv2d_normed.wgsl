@@ -33,6 +33,7 @@ override WG: u32 = 64u;
 @group(0) @binding(4) var<storage, read> bias: array<f32>;
 @group(0) @binding(5) var<storage, read_write> y: array<f32>;
 
+fn pixel_stride() -> u32 { return params.in_c; }
 fn load_a(at: u32, ci: u32) -> f32 {
     let v = (x[at + ci] - table[ci]) * table[params.in_c + ci] + table[2u * params.in_c + ci];
     return select(v, 0.0, v < params.floor || at == OUTSIDE);
@@ -78,6 +79,7 @@ fn backward_weight_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(nu
 @group(0) @binding(3) var<storage, read> table4: array<vec4<f32>>;
 @group(0) @binding(4) var<storage, read_write> partial4: array<vec4<f32>>;
 
+fn x_quad(pixel: u32, quads: u32, quad: u32) -> vec4<f32> { return x4[pixel * quads + quad]; }
 fn x_norm(quad: u32) -> Norm4 {
     let quads = params.in_c / 4u;
     return Norm4(table4[quad], table4[quads + quad], table4[2u * quads + quad]);

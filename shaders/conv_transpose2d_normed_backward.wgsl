@@ -25,7 +25,9 @@ override WG: u32 = 64u;
 @group(0) @binding(8) var<storage, read_write> partial4: array<vec4<f32>>;
 
 // gy is taken as it is, x is normalised.
+fn pixel_stride() -> u32 { return params.in_c; }
 fn load_a(at: u32, co: u32) -> f32 { return select(gy[at + co], 0.0, at == OUTSIDE); }
+fn x_quad(pixel: u32, quads: u32, quad: u32) -> vec4<f32> { return x4[pixel * quads + quad]; }
 fn x_norm(quad: u32) -> u32 { return quad; }
 fn x_of(none: u32, v: vec4<f32>) -> vec4<f32> { return v; }
 fn gy_norm(quad: u32) -> Norm4 {

@@ -51,7 +51,8 @@ struct Params {
     groups: u32,     // groups of the slab: quads / 2, rounded up
     kernels: u32,    // pairs (ci, co) that transform_input transforms first; 0 where U is there already
     normed: u32,     // 1 if x is normalised where it is read, as in conv2d_normed.wgsl
-    floor: f32,      // then, normalised numbers below this are 0
+    split: u32,      // channels of x where a second part follows, as in conv2d_joined.wgsl; else all
+    floor: f32,      // with a batch norm, normalised numbers below this are 0
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -70,8 +71,9 @@ fn place(quad: u32) -> vec3<u32> {
 @group(0) @binding(1) var<storage, read> x: array<f32>;
 @group(0) @binding(2) var<storage, read> weight: array<f32>;
 @group(0) @binding(3) var<storage, read> table: array<f32>; // read with a batch norm only
-@group(0) @binding(4) var<storage, read_write> v_out4: array<vec4<f32>>;
-@group(0) @binding(5) var<storage, read_write> u_out: array<f32>;
+@group(0) @binding(4) var<storage, read> joined: array<f32>; // second part of x, where it has two
+@group(0) @binding(5) var<storage, read_write> v_out4: array<vec4<f32>>;
+@group(0) @binding(6) var<storage, read_write> u_out: array<f32>;
 
 /// G times three weights.
 fn of_weights(a: f32, b: f32, c: f32) -> vec4<f32> {
@@ -95,6 +97,11 @@ fn transform_kernel(at: u32) {
 /// B^T times four numbers, for each tile of a quad.
 fn of_pixels(a: vec4<f32>, b: vec4<f32>, c: vec4<f32>, d: vec4<f32>) -> array<vec4<f32>, 4> {
     return array<vec4<f32>, 4>(a - c, b + c, c - b, b - d);
+}
+
+fn channel(pixel: u32, ci: u32) -> f32 {
+    if ci < params.split { return x[pixel * params.split + ci]; }
+    return joined[pixel * (params.in_c - params.split) + ci - params.split];
 }
 
 /// One invocation: the 16 numbers of a channel for the four tiles of a quad, which lie under 4 rows of 10 pixels.
@@ -124,7 +131,7 @@ fn transform_input(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_w
         for (var c = 0u; c < 10u; c++) {
             let ix = i32(corner.z + c) - params.pad_w;
             let inside = row_inside && ix >= 0 && ix < i32(params.in_w);
-            let v = (x[(row_at + u32(ix)) * params.in_c + ci] - center) * scale + shift;
+            let v = (channel(row_at + u32(ix), ci) - center) * scale + shift;
             pixels[c] = select(0.0, v, inside && !(normed && v < params.floor));
         }
         var d: array<vec4<f32>, 4>; // pixel c of each tile

@@ -37,6 +37,9 @@ const CANCELS: Tolerance = Tolerance { nmse: 1.0, absolute: 1e-5 };
 /// channels nothing else is in the norm that the error is compared with.
 pub(super) const PARAMETER: Tolerance = Tolerance { nmse: 1e-11, absolute: 5e-6 };
 
+/// The kernel that sums up the gradients of weight and bias.
+pub(super) const SUMS_ENTRY: [&str; 2] = ["backward_sums weight", "backward_sums bias"];
+
 pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for mode in [Mode::Train, Mode::Eval] {
@@ -148,6 +151,7 @@ fn case(shape: [usize; 4], spread: Spread, mode: Mode, relu: bool) -> Case {
         let cancels = mode == Mode::Train && shape[..3].iter().product::<usize>() == 2;
         let inputs = Inputs {
             op: OP,
+            sums: SUMS_ENTRY,
             shape,
             x: &x,
             vectors: [&weight, &bias, &mean, &var],
@@ -171,6 +175,8 @@ fn case(shape: [usize; 4], spread: Spread, mode: Mode, relu: bool) -> Case {
 /// What an op that begins with a batch normalisation takes.
 pub(super) struct Inputs<'a> {
     pub(super) op: &'static str,
+    /// What the gradients of weight and bias are called.
+    pub(super) sums: [&'static str; 2],
     pub(super) shape: [usize; 4],
     pub(super) x: &'a [f32],
     /// Weight, bias, running mean and variance.
@@ -206,8 +212,8 @@ pub(super) fn run(
         None => Err(shadegrad::Error::Tape(format!("{entry}: no gradient"))),
     };
     gradient("backward_input", &x, &want.gx, input)?;
-    gradient("backward_sums weight", &weight, &want.gw, parameter)?;
-    gradient("backward_sums bias", &bias, &want.gb, PARAMETER)?;
+    gradient(inputs.sums[0], &weight, &want.gw, parameter)?;
+    gradient(inputs.sums[1], &bias, &want.gb, PARAMETER)?;
     Ok(grads)
 }
 

@@ -6,7 +6,7 @@ use shadegrad::cpu::upsample_bilinear::{UpsampleBilinearParams, backward_input, 
 use shadegrad::ops::batch_norm_upsample_bilinear::forward;
 use shadegrad::ops::{BatchNormSettings, Mode, Version};
 
-use super::batch_norm::{Inputs, PARAMETER, gradient_case, params, reference, run};
+use super::batch_norm::{Inputs, PARAMETER, SUMS_ENTRY, gradient_case, params, reference, run};
 use super::{Case, EXACT, GradientCase, POINTWISE, SUMS, doubles, numbers};
 
 const OP: &str = "batch_norm_upsample_bilinear";
@@ -52,7 +52,8 @@ fn case(shape: [usize; 4], mode: Mode, relu: bool) -> Case {
             |v| upsampled(shape, relu, v, &doubles(&skip), &doubles(&gy)),
         );
         let bounds = [POINTWISE, SUMS, PARAMETER];
-        let inputs = Inputs { op: OP, shape, x: &x, vectors: [&weight, &bias, &mean, &var], gy: &gy, bounds };
+        let sums = SUMS_ENTRY;
+        let inputs = Inputs { op: OP, sums, shape, x: &x, vectors: [&weight, &bias, &mean, &var], gy: &gy, bounds };
         let settings = BatchNormSettings { relu, ..BatchNormSettings::new(mode) };
         let versions: &[Version] =
             if channels.is_multiple_of(4) { &[Version::V1, Version::V2] } else { &[Version::V1] };

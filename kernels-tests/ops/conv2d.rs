@@ -5,6 +5,7 @@
 //! code, so small cases also compare it with [`naive`] loops that share nothing with it.
 
 use std::cell::RefCell;
+use std::ops::Range;
 
 use shadegrad::cpu::conv2d::{Conv2dParams, backward_input, backward_weight, forward};
 use shadegrad::ops::conv2d::WeightKernel;
@@ -14,6 +15,9 @@ use shadegrad::{Device, Tape, Tensor, ops};
 use super::{Case, GradientCase, SUMS, Tolerance, batch_norm, doubles, numbers};
 
 const OP: &str = "conv2d";
+
+/// What the gradients of a batch norm's weight and bias are called where it is part of a convolution.
+const SUMMED: [&str; 2] = ["backward_input norm weight", "backward_input norm bias"];
 
 /// f64 against f64.
 const TWIN: Tolerance = Tolerance { nmse: 0.0, absolute: 1e-11 };
@@ -83,13 +87,81 @@ pub fn cases() -> Vec<Case> {
     ];
     let modes = [(Mode::Train, true), (Mode::Train, false), (Mode::Eval, true)];
     let normed = normed.into_iter().flat_map(|sizes| modes.map(|(mode, relu)| after_norm(sizes, mode, relu)));
-    sizes.into_iter().map(case).chain([blocks()]).chain(normed).collect()
+    // x is two tensors side by side, which the kernels read where they are.
+    let joined = [
+        ([2, 7, 9, 8], 16, [3, 3], 16, 1),   // stride 1
+        ([2, 16, 16, 16], 8, [3, 3], 16, 1), // v3 and its gradients
+        ([1, 9, 11, 24], 8, [3, 3], 8, 2),
+        ([2, 5, 7, 8], 64, [1, 1], 16, 1),
+        ([1, 6, 5, 8], 8, [3, 3], 5, 1), // written after all
+        ([2, 7, 5, 5], 3, [3, 3], 16, 1),
+        ([2, 128, 128, 8], 8, [3, 3], 8, 1), // several images per binding
+    ];
+    let joined = joined.into_iter().map(|(a, b, kernel, out, stride)| of_two(a, b, kernel, out, stride));
+    sizes.into_iter().map(case).chain([blocks()]).chain(normed).chain(joined).collect()
+}
+
+/// A concatenation and a convolution.
+fn of_two(a_shape: [usize; 4], b_channels: usize, kernel: [usize; 2], out: usize, stride: usize) -> Case {
+    let [n, h, w, a_channels] = a_shape;
+    let (shape, b_shape) = ([n, h, w, a_channels + b_channels], [n, h, w, b_channels]);
+    let name = format!("{a_shape:?} and {b_channels} channels, kernel {kernel:?} -> {out} stride {stride}");
+    Case::new(OP, name, move |device, checks| {
+        let (padding, weight_shape) = (kernel[0] / 2, [kernel[0], kernel[1], shape[3], out]);
+        let p = Conv2dParams::forward(shape, weight_shape, stride, padding, true);
+        let (x, w) = (numbers("x", shape.iter().product()), numbers("w", weight_shape.iter().product()));
+        let mut want = Results::zeros(&p);
+        let (b, gy) = (numbers("b", out), numbers("gy", want.y.len()));
+        let (x64, w64, gy64) = (doubles(&x), doubles(&w), doubles(&gy));
+        forward(&p, &x64, &w64, Some(&doubles(&b)), &mut want.y);
+        backward_input(&p, &gy64, &w64, &mut want.gx);
+        backward_weight(&p, &x64, &gy64, &mut want.gw, Some(&mut want.gb));
+
+        // Channels of a pixel: those of the first tensor, then those of the second.
+        fn part<T: Copy>(x: &[T], channels: usize, of: Range<usize>) -> Vec<T> {
+            x.chunks(channels).flat_map(|pixel| pixel[of.clone()].to_vec()).collect()
+        }
+        let (first, second) = (0..a_channels, a_channels..shape[3]);
+        let tape = Tape::new();
+        let a = tape.watch_input(&device.tensor(OP, a_shape, &part(&x, shape[3], first.clone()))?);
+        let second_of = device.tensor(OP, b_shape, &part(&x, shape[3], second.clone()))?;
+        let second_watched = tape.watch_input(&second_of);
+        let weight = tape.watch_input(&device.tensor(OP, weight_shape, &w)?);
+        let bias = tape.watch_input(&device.tensor(OP, [out], &b)?);
+        let y = ops::conv2d(&ops::concat(&a, &second_watched)?, &weight, Some(&bias), stride, padding)?;
+        let grads = tape.backward_from(&y, &device.tensor(OP, y.shape(), &gy)?)?;
+        let of = |tensor| grads.of(tensor).expect("watched");
+        checks.compare("forward", "selected", &y, &want.y, SUMS)?;
+        checks.compare("backward_input first", "selected", of(&a), &part(&want.gx, shape[3], first), SUMS)?;
+        let gx = part(&want.gx, shape[3], second);
+        checks.compare("backward_input second", "selected", of(&second_watched), &gx, SUMS)?;
+        checks.compare("backward_weight", "selected", of(&weight), &want.gw, SUMS)?;
+        checks.compare("backward_weight bias", "selected", of(&bias), &want.gb, SUMS)?;
+        if matches!(device, Device::Cpu(_)) {
+            return Ok(()); // one version
+        }
+        let (a, weight, bias) = (a.detach(), weight.detach(), bias.detach());
+        for kernel in ops::conv2d::kernels(device, &p) {
+            let x = ops::concat(&a, &second_of)?;
+            let y = ops::conv2d::forward_with_statistics(&x, &weight, Some(&bias), stride, padding, kernel)?;
+            let version = format!("{kernel} joined");
+            checks.compare("forward", &version, &y, &want.y, SUMS)?;
+            if let Some((partials, chunk)) = y.statistics() {
+                let (got, want) = (partials.to_vec()?, statistics(&want.y, out, chunk));
+                for (got, want) in got.chunks(got.len() / 2).zip(&want) {
+                    checks.values("forward_statistics", &version, got, want, SUMS);
+                }
+            }
+        }
+        Ok(())
+    })
 }
 
 /// A batch norm and a convolution.
 fn after_norm((shape, kernel, out, stride, padding, with_bias): Sizes, mode: Mode, relu: bool) -> Case {
     let relu_name = if relu { " relu" } else { "" };
-    let name = format!("{shape:?} normed {mode:?}{relu_name}, kernel {kernel:?} -> {out} stride {stride} padding {padding}");
+    let name =
+        format!("{shape:?} normed {mode:?}{relu_name}, kernel {kernel:?} -> {out} stride {stride} padding {padding}");
     Case::new(OP, name.clone(), move |device, checks| {
         let (channels, weight_shape) = (shape[3], [kernel[0], kernel[1], shape[3], out]);
         let p = Conv2dParams::forward(shape, weight_shape, stride, padding, with_bias);
@@ -121,17 +193,17 @@ fn after_norm((shape, kernel, out, stride, padding, with_bias): Sizes, mode: Mod
         let b = tape.watch_input(&device.tensor(OP, [out], &b)?);
         let bias_of = with_bias.then_some(&b);
         let bounds = [SUMS, SUMS, batch_norm::PARAMETER];
-        let inputs =
-            batch_norm::Inputs { op: OP, shape, x: &x, vectors: [&weight, &bias, &mean, &var], gy: &gy, bounds };
+        let (vectors, sums) = ([&weight[..], &bias, &mean, &var], SUMMED);
+        let inputs = batch_norm::Inputs { op: OP, sums, shape, x: &x, vectors, gy: &gy, bounds };
         let normed = |x: &Tensor, [weight, bias]: [&Tensor; 2], running: &RunningStats<'_>| {
             ops::batch_norm(x, weight, bias, running, &settings)
         };
-        let grads = batch_norm::run(device, tape, checks, &inputs, "normed", &want, |x, affine, running| {
+        let grads = batch_norm::run(device, tape, checks, &inputs, "selected", &want, |x, affine, running| {
             ops::conv2d(&normed(x, affine, running)?, &w, bias_of, stride, padding)
         })?;
-        checks.compare("backward_weight", "normed", grads.of(&w).expect("watched"), &want_w, SUMS)?;
+        checks.compare("backward_weight", "selected", grads.of(&w).expect("watched"), &want_w, SUMS)?;
         if with_bias {
-            checks.compare("backward_weight bias", "normed", grads.of(&b).expect("watched"), &want_b, SUMS)?;
+            checks.compare("backward_weight bias", "selected", grads.of(&b).expect("watched"), &want_b, SUMS)?;
         }
         if matches!(device, Device::Cpu(_)) {
             return Ok(()); // one version
@@ -142,7 +214,7 @@ fn after_norm((shape, kernel, out, stride, padding, with_bias): Sizes, mode: Mod
         let (w, b) = (w.detach(), b.detach());
         let v = normed(&x, affine.each_ref(), &RunningStats { mean: &mean, var: &var })?;
         for kernel in ops::conv2d::kernels(device, &p) {
-            let version = format!("normed {kernel}");
+            let version = format!("{kernel} normed");
             let y = ops::conv2d::forward_with_statistics(&v, &w, with_bias.then_some(&b), stride, padding, kernel)?;
             checks.compare("forward", &version, &y, &want.y, SUMS)?;
             if let Some((partials, chunk)) = y.statistics() {

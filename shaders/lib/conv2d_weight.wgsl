@@ -4,8 +4,10 @@
 //
 // Weights are rows r = (ky, kx, ci) of `out_c` numbers; row r = kernel_h*kernel_w*in_c is the bias, whose "x" is 1.
 //
-// The including file takes in lib/conv2d_sizes, has x4, gy4 and partial4, and says what it makes of both on reading them:
-// x_of(x_norm(quad), v) and gy_of(gy_norm(quad), v), quad being four channels.
+// The including file takes in lib/conv2d_sizes, has gy4 and partial4, and says what it reads and what it makes of it:
+//   x_quad(pixel, quads, quad)   four of x's 4 * quads channels
+//   x_of(x_norm(quad), v)        v itself, or normalised
+//   gy_of(gy_norm(quad), v)      the same for gy
 
 /// Rows of weights per invocation; columns are two vectors of four.
 const TILE_R: u32 = 8u;
@@ -57,11 +59,11 @@ fn weight_tile(tile: u32, p: Params) {
                 let x_row = (n * p.in_h + u32(iy)) * p.in_w;
                 for (var ox = lo; ox < hi; ox++) {
                     let g_at = (row * p.out_w + ox) * out_c4 + co4;
-                    let x_at = (x_row + u32(i32(ox) * s + offset)) * in_c4 + ci4;
+                    let pixel = x_row + u32(i32(ox) * s + offset);
                     let g0 = gy_of(gy_norms[0], gy4[g_at]);
                     let g1 = gy_of(gy_norms[1], gy4[g_at + 1u]);
-                    let a0 = x_of(x_norms[0], x4[x_at]);
-                    let a1 = x_of(x_norms[1], x4[x_at + 1u]);
+                    let a0 = x_of(x_norms[0], x_quad(pixel, in_c4, ci4));
+                    let a1 = x_of(x_norms[1], x_quad(pixel, in_c4, ci4 + 1u));
                     for (var i = 0u; i < 4u; i++) {
                         acc[i][0] += a0[i] * g0;
                         acc[i][1] += a0[i] * g1;

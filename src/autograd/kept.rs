@@ -16,21 +16,25 @@ pub(crate) trait Recipe: Debug + Send + Sync {
     fn make(&self) -> Result<Tensor>;
 
     /// What a kernel needs that makes the numbers itself where it reads them; `None` where none can.
-    fn on_reading(&self) -> Option<OnReading<'_>> {
+    fn on_reading(&self) -> Option<OnReading> {
         None
     }
 }
 
-/// A batch norm, and the ReLU behind it, applied where the result is read: `(x - center) * scale + shift`, and 0 below
-/// `floor`.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct OnReading<'a> {
-    /// The batch norm's input.
-    pub(crate) x: &'a Tensor,
-    /// `[3, C]`: center, scale and shift of each channel.
-    pub(crate) table: &'a Tensor,
-    /// 0 with a ReLU, the lowest f32 without.
-    pub(crate) floor: f32,
+/// Numbers that a kernel can make where it reads them.
+#[derive(Debug, Clone)]
+pub(crate) enum OnReading {
+    /// A batch norm, and the ReLU behind it: `(x - center) * scale + shift`, and 0 below `floor`.
+    Normed {
+        /// The batch norm's input.
+        x: Tensor,
+        /// `[3, C]`: center, scale and shift of each channel.
+        table: Tensor,
+        /// 0 with a ReLU, the lowest f32 without.
+        floor: f32,
+    },
+    /// Two tensors side by side: the channels of the first, then those of the second.
+    Joined([Tensor; 2]),
 }
 
 /// An input kept for the gradient.
@@ -45,8 +49,8 @@ pub(crate) enum Kept {
 impl Kept {
     /// Keeps a tensor by its recipe if it has one, or if nobody has computed its numbers yet.
     pub(crate) fn of(tensor: &Tensor) -> Self {
-        match tensor.recipe.as_ref().or(tensor.later()) {
-            Some(recipe) => Self::Recipe(Arc::clone(recipe), tensor.shape()),
+        match tensor.recipe.clone().or_else(|| tensor.later()) {
+            Some(recipe) => Self::Recipe(recipe, tensor.shape()),
             None => Self::Numbers(tensor.detach()),
         }
     }
@@ -67,7 +71,7 @@ impl Kept {
     }
 
     /// How to make the numbers where they are read, if they were not kept and a kernel can.
-    pub(crate) fn on_reading(&self) -> Option<OnReading<'_>> {
+    pub(crate) fn on_reading(&self) -> Option<OnReading> {
         match self {
             Self::Numbers(_) => None,
             Self::Recipe(recipe, _) => recipe.on_reading(),

@@ -59,7 +59,7 @@ use std::sync::Arc;
 
 use super::choice::{Kernel, choose};
 use super::plan::Plan;
-use super::{Version, filling_invocations};
+use super::{Version, can_wait, filling_invocations};
 use crate::autograd::{Backward, OnReading, Recipe, Setting, Wanted, record_with};
 use crate::cpu::batch_norm::{self as plain, BatchNormParams, Gate};
 use crate::debug::observed;
@@ -206,8 +206,7 @@ fn normalise(
     later: bool,
 ) -> Result<Tensor> {
     let mut affine = Affine::new(OP, x, [weight, bias], running, settings, kernel)?;
-    // A check looks at each op's own numbers.
-    let later = later && matches!(x.device(), Device::Gpu(context) if !context.switches.looks_at_results());
+    let later = later && can_wait(x.device());
     if later {
         affine.table = Some(affine.table()?); // of the statistics as they are now
     }
@@ -286,8 +285,8 @@ impl Affine {
         SHADER
             .entry("table_of_running")
             .params(&self.params)
+            .reads([&self.mean, &self.weight, &self.bias, &self.variance])
             .writes([&table])
-            .reads([&self.weight, &self.bias, &self.mean, &self.variance])
             .over(channels)?;
         Ok(table)
     }
@@ -324,8 +323,9 @@ impl Recipe for Affine {
         Ok(y)
     }
 
-    fn on_reading(&self) -> Option<OnReading<'_>> {
-        self.table.as_ref().map(|table| OnReading { x: &self.x, table, floor: self.params.floor })
+    fn on_reading(&self) -> Option<OnReading> {
+        let (x, floor) = (self.x.clone(), self.params.floor);
+        self.table.clone().map(|table| OnReading::Normed { x, table, floor })
     }
 }
 

@@ -39,8 +39,8 @@
 use std::sync::Arc;
 
 use super::plan::Plan;
-use super::{Version, choice};
-use crate::autograd::{Backward, Kept, Recipe, Wanted, record_with};
+use super::{Version, can_wait, choice};
+use crate::autograd::{Backward, Kept, OnReading, Recipe, Wanted, record_with};
 use crate::cpu::concat::{self as plain, ConcatParams};
 use crate::debug::observed;
 use crate::gpu::shader::shader;
@@ -53,7 +53,11 @@ pub(super) const SHADER: Shader = shader!("concat");
 pub(super) const PLAN: Plan = Plan {
     op: OP,
     rules: &[("_v2", "the channels of both divide by 4")],
-    run: |on| concat(&on.x()?, &on.input(on.sizes.shape.with_last(on.sizes.out))?).map(Some),
+    run: |on| {
+        let y = concat(&on.x()?, &on.input(on.sizes.shape.with_last(on.sizes.out))?)?;
+        y.settle()?;
+        Ok(Some(y))
+    },
 };
 
 /// The channels of a, then those of b: PyTorch's `torch.cat([a, b], 1)`, whose axis 1 is the last one here.
@@ -72,7 +76,7 @@ pub(super) const PLAN: Plan = Plan {
 /// [`Error::Shape`] if another axis than the last differs, or if a tensor has no element.
 pub fn concat(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     let version = select(a, b);
-    observed(OP, a.device(), |on| forward(&on.read(a)?, &on.read(b)?, version))
+    observed(OP, a.device(), |on| join([&on.read(a)?, &on.read(b)?], version, true))
 }
 
 fn select(a: &Tensor, b: &Tensor) -> Version {
@@ -90,6 +94,11 @@ fn usual(a: usize, b: usize) -> Version {
 /// # Errors
 /// As [`concat()`]; [`Error::Shape`] for [`Version::V2`] if the channels of a or b do not divide by 4.
 pub fn forward(a: &Tensor, b: &Tensor, version: Version) -> Result<Tensor> {
+    join([a, b], version, false)
+}
+
+/// With `later` the numbers are computed when somebody asks for them, who may be able to read both parts instead.
+fn join([a, b]: [&Tensor; 2], version: Version, later: bool) -> Result<Tensor> {
     let ((_, ca), (_, cb)) = (a.shape().rows(OP)?, b.shape().rows(OP)?);
     let mut dims = a.shape().dims().to_vec();
     let last = dims.len() - 1;
@@ -108,11 +117,21 @@ pub fn forward(a: &Tensor, b: &Tensor, version: Version) -> Result<Tensor> {
         params: ConcatParams { a_channels: ca as u32, b_channels: cb as u32 },
         version,
     };
-    let y = joined.of(a, b)?;
+    let joined = Arc::new(joined);
+    let y =
+        if later && can_wait(a.device()) { a.device().later(joined.shape, joined.clone()) } else { joined.of(a, b)? };
     let backward = ConcatBackward { shapes: [a.shape(), b.shape()], params: joined.params, version };
     // Not worth it if both parts are numbers: they are as large as y.
     let recipe = joined.parts.iter().any(|part| matches!(part, Kept::Recipe(..)));
-    record_with(y, &[Some(a), Some(b)], || backward, || recipe.then(|| Arc::new(joined) as Arc<dyn Recipe>))
+    record_with(y, &[Some(a), Some(b)], || backward, || recipe.then(|| joined as Arc<dyn Recipe>))
+}
+
+/// The gradient of a joined tensor, of its parts: nobody needs to write it, since [`ConcatBackward`] takes it apart again.
+pub(super) fn of_gradients(shape: Shape, [ga, gb]: [Tensor; 2]) -> Tensor {
+    let (a_channels, b_channels) = (ga.shape().last(), gb.shape().last());
+    let (device, version) = (ga.device().clone(), usual(a_channels, b_channels));
+    let params = ConcatParams { a_channels: a_channels as u32, b_channels: b_channels as u32 };
+    device.later(shape, Arc::new(Joined { parts: [Kept::of(&ga), Kept::of(&gb)], shape, params, version }))
 }
 
 /// How y is made of its parts.
@@ -154,6 +173,11 @@ impl Recipe for Joined {
         let [a, b] = &self.parts;
         self.of(&a.tensor()?, &b.tensor()?)
     }
+
+    fn on_reading(&self) -> Option<OnReading> {
+        let [a, b] = &self.parts;
+        a.numbers().zip(b.numbers()).map(|(a, b)| OnReading::Joined([a.clone(), b.clone()]))
+    }
 }
 
 /// What the gradient needs: the shapes.
@@ -171,6 +195,9 @@ impl Backward for ConcatBackward {
 
     fn backward(&self, gy: &Tensor, wanted: &mut Wanted<'_>) -> Result<Vec<Option<Tensor>>> {
         let Self { shapes, params, version } = self;
+        if let Some(OnReading::Joined([ga, gb])) = gy.on_reading() {
+            return Ok(vec![wanted.needs(0).then_some(ga), wanted.needs(1).then_some(gb)]);
+        }
         let ga = wanted.empty(OP, 0, shapes[0])?;
         let gb = wanted.empty(OP, 1, shapes[1])?;
         match gy.device() {

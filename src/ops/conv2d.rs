@@ -32,15 +32,16 @@
 //! gradient `v3`, input channels that divide by 8 too. Forward and input gradient `v3`: 3x3 with stride 1 in Winograd's
 //! form, 16 products for 2x2 pixels instead of 36 ([`winograd`]). [`conv2d_with_statistics`] launches `v2` with an epilogue.
 //!
+//! An x that is the result of a [`batch_norm`](super::batch_norm()) or a [`concat`](super::concat()) and that nobody has
+//! asked for yet is made where it is read: `conv2d_normed` and `conv2d_joined` are the same kernels (and
+//! `conv2d_normed_backward`, `conv2d_joined_backward`) with another way to read. Two passes over memory fewer, and a tensor
+//! less that is kept. A joined x needs tiles and parts whose channels divide by 8; else it is written.
+//!
 //! Launches: 1 forward, 1 for both gradients where their kernels are `v2` and `v3` (else 2, 3 more in Winograd's form), and
 //! a share in those of [`transpose_weights`](mod@super::transpose_weights) and [`sum_chunks`](mod@super::sum_chunks).
 //!
 //! # Files
-//! - [`shaders/conv2d.wgsl`](../../../../../shaders/conv2d.wgsl) and
-//!   [`conv2d_backward.wgsl`](../../../../../shaders/conv2d_backward.wgsl), below, with their pieces
-//!   [`conv2d_sizes`](../../../../../shaders/lib/conv2d_sizes.wgsl),
-//!   [`conv2d_gather`](../../../../../shaders/lib/conv2d_gather.wgsl) and
-//!   [`conv2d_weight`](../../../../../shaders/lib/conv2d_weight.wgsl)
+//! - [`shaders/conv2d.wgsl`](../../../../../shaders/conv2d.wgsl), below, and its pieces `shaders/lib/conv2d_*.wgsl`
 //! - [`src/ops/conv2d.rs`](../../../src/shadegrad/ops/conv2d.rs.html)
 //! - [`src/cpu/conv2d.rs`](../../../src/shadegrad/cpu/conv2d.rs.html)
 //! - [`kernels-tests/ops/conv2d.rs`](../../../../../kernels-tests/ops/conv2d.rs)
@@ -58,6 +59,18 @@
 #![doc = include_str!("../../shaders/conv2d_backward.wgsl")]
 //! ```
 //! </details>
+//! <details><summary>shaders/conv2d_normed.wgsl</summary>
+//!
+//! ```wgsl
+#![doc = include_str!("../../shaders/conv2d_normed.wgsl")]
+//! ```
+//! </details>
+//! <details><summary>shaders/conv2d_joined.wgsl</summary>
+//!
+//! ```wgsl
+#![doc = include_str!("../../shaders/conv2d_joined.wgsl")]
+//! ```
+//! </details>
 
 use std::fmt;
 use std::ops::Range;
@@ -65,8 +78,8 @@ use std::sync::Arc;
 
 use super::choice::{Kernel, choose};
 use super::plan::Plan;
-use super::{Tile, Version, chunks_with_room, filling_invocations, winograd};
-use crate::autograd::{Backward, Kept, Setting, Wanted, record};
+use super::{Tile, Version, chunks_with_room, concat, filling_invocations, winograd};
+use crate::autograd::{Backward, Kept, OnReading, Setting, Wanted, record};
 use crate::cpu::conv2d::{self as plain, Conv2dParams};
 use crate::debug::observed;
 use crate::gpu::shader::shader;
@@ -77,6 +90,9 @@ use crate::{Error, Result};
 const OP: &str = "conv2d";
 pub(super) const SHADER: Shader = shader!("conv2d");
 pub(super) const BACKWARD: Shader = shader!("conv2d_backward");
+/// The same kernels of an x that is two tensors side by side.
+pub(super) const JOINED: Shader = shader!("conv2d_joined");
+pub(super) const JOINED_BACKWARD: Shader = shader!("conv2d_joined_backward");
 /// The same kernels of an x that they normalise themselves.
 pub(super) const NORMED: Shader = shader!("conv2d_normed");
 pub(super) const NORMED_BACKWARD: Shader = shader!("conv2d_normed_backward");
@@ -237,12 +253,12 @@ fn run(
     let mut y = x.device().empty(OP, [p.batch, p.out_h, p.out_w, p.out_c].map(|extent| extent as usize))?;
     match x.device() {
         Device::Gpu(_) => {
-            let statistics = if with_statistics { statistics(x, &y, kernel)? } else { None };
             let read = x.on_reading();
-            p.floor = read.map_or(f32::MIN, |read| read.floor);
-            let gather = Gather::new(p, read.map_or(x, |read| read.x), weight, &y);
-            let table = read.map(|read| read.table);
-            Gather { bias, table, statistics: statistics.as_ref(), ..gather }.run(kernel)?;
+            let tiles = kernel != GatherKernel::from(Version::V1);
+            let source = Source::of(read.as_ref(), tiles).unwrap_or(Source::Plain(x));
+            source.note(p);
+            let statistics = if with_statistics { statistics(source, &y, kernel)? } else { None };
+            Gather { bias, statistics: statistics.as_ref(), ..Gather::new(p, source, weight, &y) }.run(kernel)?;
             y.statistics = statistics.map(Arc::new);
         }
         Device::Cpu(_) => {
@@ -255,12 +271,12 @@ fn run(
 
 /// The place for the statistics of y, if the kernel can make them: all of y in one launch, all channels of a pixel in one
 /// workgroup.
-pub(super) fn statistics(x: &Tensor, y: &Tensor, kernel: GatherKernel) -> Result<Option<Statistics>> {
+fn statistics(source: Source<'_>, y: &Tensor, kernel: GatherKernel) -> Result<Option<Statistics>> {
     let GatherKernel::Direct(kernel) = kernel else { return Ok(None) };
     let (channels, tile) = (y.shape().last(), Tile::of(kernel));
     let tiles = channels / tile.columns;
     let fits = kernel.version == Version::V2 && tiles.is_power_of_two() && tiles <= WORKGROUP;
-    if !fits || x.device().image_ranges(OP, &[x, y])?.len() > 1 {
+    if !fits || source.ranges(&[y])?.len() > 1 {
         return Ok(None);
     }
     let chunk = tile.rows * (WORKGROUP / tiles);
@@ -268,7 +284,13 @@ pub(super) fn statistics(x: &Tensor, y: &Tensor, kernel: GatherKernel) -> Result
     Ok(Some(Statistics { partials: y.device().empty(OP, [2, channels, chunks])?, chunk }))
 }
 
-pub(super) fn sizes(x: Shape, weight: Shape, bias: Option<Shape>, stride: usize, padding: usize) -> Result<Conv2dParams> {
+pub(super) fn sizes(
+    x: Shape,
+    weight: Shape,
+    bias: Option<Shape>,
+    stride: usize,
+    padding: usize,
+) -> Result<Conv2dParams> {
     let image = x.nhwc(OP)?;
     let kernel = weight.nhwc(OP).map_err(|_| {
         Error::shape(OP, format!("the weight must be [kernel height, kernel width, in, out], got {weight}"))
@@ -289,23 +311,89 @@ pub(super) fn sizes(x: Shape, weight: Shape, bias: Option<Shape>, stride: usize,
     }
 }
 
+/// What a convolution reads on a GPU.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Source<'a> {
+    /// Numbers.
+    Plain(&'a Tensor),
+    /// The input of a batch norm, which is applied where it is read: its table `[3, C]`, and the floor of its ReLU.
+    Normed(&'a Tensor, &'a Tensor, f32),
+    /// Two tensors side by side, each with channels that divide by 8.
+    Joined([&'a Tensor; 2]),
+}
+
+impl<'a> Source<'a> {
+    /// What stands for numbers that nobody has computed, if there is a kernel that takes it; `tiles`: whether it works on
+    /// tiles.
+    fn of(read: Option<&'a OnReading>, tiles: bool) -> Option<Self> {
+        match read? {
+            OnReading::Normed { x, table, floor } => Some(Self::Normed(x, table, *floor)),
+            OnReading::Joined(parts) => {
+                let takes = tiles && parts.iter().all(|part| part.shape().last().is_multiple_of(8));
+                takes.then_some(Self::Joined(parts.each_ref()))
+            }
+        }
+    }
+
+    /// Tells the kernel.
+    fn note(self, p: &mut Conv2dParams) {
+        match self {
+            Self::Plain(_) => {}
+            Self::Normed(_, _, floor) => p.floor = floor,
+            Self::Joined([a, _]) => p.split = a.shape().last() as u32,
+        }
+    }
+
+    /// The images.
+    pub(super) fn parts(self) -> Vec<&'a Tensor> {
+        match self {
+            Self::Plain(x) | Self::Normed(x, ..) => vec![x],
+            Self::Joined(parts) => parts.to_vec(),
+        }
+    }
+
+    pub(super) fn table(self) -> Option<&'a Tensor> {
+        match self {
+            Self::Normed(_, table, _) => Some(table),
+            _ => None,
+        }
+    }
+
+    fn images(self, range: &Range<usize>) -> Vec<Tensor> {
+        self.parts().iter().map(|part| part.images(range)).collect()
+    }
+
+    /// Ranges of images whose part of every tensor fits one binding.
+    pub(super) fn ranges(self, others: &[&Tensor]) -> Result<Vec<Range<usize>>> {
+        let all: Vec<&Tensor> = self.parts().into_iter().chain(others.iter().copied()).collect();
+        all[0].device().image_ranges(OP, &all)
+    }
+
+    /// The kernels that read it: one gradient at a time, and both.
+    fn shaders(self) -> [Shader; 2] {
+        match self {
+            Self::Plain(_) => [SHADER, BACKWARD],
+            Self::Normed(..) => [NORMED, NORMED_BACKWARD],
+            Self::Joined(_) => [JOINED, JOINED_BACKWARD],
+        }
+    }
+}
+
 /// A gather on a GPU: that of forward and of the input gradient; also the input gradient of `conv_transpose2d`.
 #[derive(Clone, Copy)]
 pub(super) struct Gather<'a> {
     pub(super) p: &'a Conv2dParams,
-    pub(super) x: &'a Tensor,
+    pub(super) source: Source<'a>,
     pub(super) weight: &'a Tensor,
     pub(super) bias: Option<&'a Tensor>,
-    /// Of the batch norm that is applied to x where it is read.
-    pub(super) table: Option<&'a Tensor>,
     pub(super) y: &'a Tensor,
     pub(super) statistics: Option<&'a Statistics>,
 }
 
 impl<'a> Gather<'a> {
-    /// x and y, and nothing else.
-    pub(super) fn new(p: &'a Conv2dParams, x: &'a Tensor, weight: &'a Tensor, y: &'a Tensor) -> Self {
-        Self { p, x, weight, bias: None, table: None, y, statistics: None }
+    /// Without bias and statistics.
+    pub(super) fn new(p: &'a Conv2dParams, source: Source<'a>, weight: &'a Tensor, y: &'a Tensor) -> Self {
+        Self { p, source, weight, bias: None, y, statistics: None }
     }
 
     /// Launches it.
@@ -314,14 +402,14 @@ impl<'a> Gather<'a> {
     /// [`Error::Shape`] if the kernel does not take the channels; else as the launch.
     pub(super) fn run(&self, kernel: GatherKernel) -> Result<()> {
         let GatherKernel::Direct(kernel) = kernel else { return winograd::gather(self) };
-        let Self { p, x, weight, bias, table, y, statistics } = *self;
+        let Self { p, source, weight, bias, y, statistics } = *self;
         let channels = p.out_c as usize;
         let tile = Tile::of(kernel);
         tile.check(OP, kernel, channels)?;
-        let shader = if table.is_some() { NORMED } else { SHADER };
+        let [shader, _] = source.shaders();
         let bias = bias.unwrap_or(weight); // without a bias the binding is not read
-        for images in x.device().image_ranges(OP, &[x, y])? {
-            let (x, y) = (x.images(&images), y.images(&images));
+        for images in source.ranges(&[y])? {
+            let y = y.images(&images);
             let params = of(p, &images);
             let (entry, invocations) = match (kernel.version, statistics) {
                 (Version::V1, _) => ("forward_v1", y.len()),
@@ -332,8 +420,9 @@ impl<'a> Gather<'a> {
                 .entry(entry)
                 .constants(kernel.constants)
                 .params(&params)
-                .reads([&x, weight])
-                .reads(table)
+                .reads(source.images(&images))
+                .reads([weight])
+                .reads(source.table())
                 .reads([bias])
                 .writes([&y])
                 .writes(statistics.map(|statistics| &statistics.partials))
@@ -424,7 +513,7 @@ pub(super) fn input_gradient(
     wanted: &Wanted<'_>,
 ) -> Result<()> {
     match gy.device() {
-        Device::Gpu(_) => Gather::new(&p.input_gradient(), gy, &wanted.turned(weight)?, gx).run(kernel),
+        Device::Gpu(_) => Gather::new(&p.input_gradient(), Source::Plain(gy), &wanted.turned(weight)?, gx).run(kernel),
         Device::Cpu(_) => {
             plain::backward_input(p, &gy.f32s(), &weight.f32s(), &mut gx.f32s_mut());
             Ok(())
@@ -444,13 +533,13 @@ pub fn backward_weight(
     gb: Option<&Tensor>,
     kernel: WeightKernel,
 ) -> Result<()> {
-    weight_gradient(p, [x, gy], None, [Some(gw), gb], kernel, &Wanted::alone(x.device()))
+    weight_gradient(p, Source::Plain(x), gy, [Some(gw), gb], kernel, &Wanted::alone(x.device()))
 }
 
-/// Both gradients in one launch, by the kernels `v2` and `v3`. gx is added to what stands there if `p` says so.
+/// Both gradients, on a GPU in one launch, by the kernels `v2` and `v3`. gx is added to what stands there if `p` says so.
 ///
 /// # Errors
-/// As the launch; [`Error::Shape`] on the CPU, or if the channels do not divide by 8.
+/// As the launch; [`Error::Shape`] if the channels do not divide by 8.
 pub fn backward(
     p: &Conv2dParams,
     [x, gy, weight]: [&Tensor; 3],
@@ -461,35 +550,40 @@ pub fn backward(
     if WeightKernel::usual(p.in_c as usize, p.out_c as usize) != WeightKernel::V3 {
         return Err(Error::shape(OP, format!("both gradients at once need channels that divide by 8, got {p:?}")));
     }
+    if let Device::Cpu(_) = x.device() {
+        backward_input(p, gy, weight, gx, Version::V1)?;
+        return backward_weight(p, x, gy, gw, gb, WeightKernel::V1);
+    }
     let wanted = Wanted::alone(x.device());
     let gradients: Vec<&Tensor> = [Some(gw), gb].into_iter().flatten().collect();
     let gather = Conv2dParams { turned: 1, ..p.input_gradient() };
-    let both = BothGradients { p, x, norm: None, gy, gather, from: gy, weight: &wanted.turned(weight)?, gx };
+    let (source, weight) = (Source::Plain(x), &wanted.turned(weight)?);
+    let both = BothGradients { p, source, gy, gy_norm: None, gather, from: gy, weight, gx: &[gx] };
     both.run(Version::V2.into(), &gradients, &wanted)
 }
 
-/// As [`backward_weight`] within a backward pass, which may add up the chunks later; with a table the batch norm that it
-/// belongs to is applied to x (on a GPU). `gradients` are the weight's and the bias's.
+/// As [`backward_weight`] within a backward pass, which may add up the chunks later. `gradients` are the weight's and the
+/// bias's. The CPU takes plain sources only.
 pub(super) fn weight_gradient(
     p: &Conv2dParams,
-    [x, gy]: [&Tensor; 2],
-    table: Option<&Tensor>,
+    source: Source<'_>,
+    gy: &Tensor,
     gradients: [Option<&Tensor>; 2],
     kernel: WeightKernel,
     wanted: &Wanted<'_>,
 ) -> Result<()> {
-    match (x.device(), gradients) {
-        (Device::Gpu(context), _) => {
+    match (gy.device(), source, gradients) {
+        (Device::Gpu(context), ..) => {
             let gradients: Vec<&Tensor> = gradients.into_iter().flatten().collect();
-            let partial = partial_sums(context, p, [x, gy], table, &gradients, kernel, wanted)?;
+            let partial = partial_sums(context, p, source, gy, &gradients, kernel, wanted)?;
             wanted.sum_chunks(&partial, &gradients)
         }
-        (Device::Cpu(_), [Some(gw), gb]) => {
+        (Device::Cpu(_), Source::Plain(x), [Some(gw), gb]) => {
             let mut gb = gb.map(Tensor::f32s_mut);
             plain::backward_weight(p, &x.f32s(), &gy.f32s(), &mut gw.f32s_mut(), gb.as_deref_mut());
             Ok(())
         }
-        (Device::Cpu(_), [None, _]) => Ok(()),
+        (Device::Cpu(_), ..) => Ok(()),
     }
 }
 
@@ -497,14 +591,14 @@ pub(super) fn weight_gradient(
 fn partial_sums(
     context: &Context,
     p: &Conv2dParams,
-    [x, gy]: [&Tensor; 2],
-    table: Option<&Tensor>,
+    source: Source<'_>,
+    gy: &Tensor,
     gradients: &[&Tensor],
     kernel: WeightKernel,
     wanted: &Wanted<'_>,
 ) -> Result<Tensor> {
-    let shader = if table.is_some() { NORMED } else { SHADER };
-    let chunks = WeightChunks::new(context, p, [x, gy], kernel)?;
+    let [shader, _] = source.shaders();
+    let chunks = WeightChunks::new(context, p, source, gy, kernel)?;
     let partial = wanted.chunk_table(OP, chunks.table, gradients)?;
     for (images, first) in chunks.ranges() {
         let params = chunks.of(p, images, first);
@@ -516,8 +610,9 @@ fn partial_sums(
         shader
             .entry(entry)
             .params(&params)
-            .reads([x.images(images), gy.images(images)])
-            .reads(table)
+            .reads(source.images(images))
+            .reads([gy.images(images)])
+            .reads(source.table())
             .writes([&partial])
             .over(invocations)?;
     }
@@ -537,17 +632,18 @@ struct WeightChunks {
 }
 
 impl WeightChunks {
-    fn new(context: &Context, p: &Conv2dParams, [x, gy]: [&Tensor; 2], kernel: WeightKernel) -> Result<Self> {
+    fn new(context: &Context, p: &Conv2dParams, x: Source<'_>, gy: &Tensor, kernel: WeightKernel) -> Result<Self> {
         let weight_rows = (p.kernel_h * p.kernel_w * p.in_c) as usize;
         let (in_row_tile, in_col_tile) = if kernel == WeightKernel::V1 { (1, 1) } else { (8, 8) };
         let tiles = (weight_rows / in_row_tile + 1) * (p.out_c as usize / in_col_tile);
-        let ranges = x.device().image_ranges(OP, &[x, gy])?;
+        let ranges = x.ranges(&[gy])?;
         let image_rows = ranges.iter().map(|range| range.len() * p.out_h as usize).max().unwrap_or(1);
         // Enough chunks to fill the device, as long as their partial sums stay small.
         let width = (weight_rows + 1) * p.out_c as usize;
         let most = chunks_with_room(context, width, ranges.len());
         let enough = (filling_invocations(context) / tiles.max(1)).clamp(1, most).min(image_rows);
-        let mut chunks = Self { ranges, rows: [p.out_h as usize, image_rows.div_ceil(enough)], tiles, table: [0, width] };
+        let mut chunks =
+            Self { ranges, rows: [p.out_h as usize, image_rows.div_ceil(enough)], tiles, table: [0, width] };
         chunks.table[0] = chunks.ranges.iter().map(|images| chunks.count(images)).sum();
         Ok(chunks)
     }
@@ -582,14 +678,15 @@ impl WeightChunks {
 /// convolution from x to gy whose weight gradient is wanted.
 pub(super) struct BothGradients<'a> {
     pub(super) p: &'a Conv2dParams,
-    pub(super) x: &'a Tensor,
-    /// The shader that normalises what it reads, and the table of the batch norm.
-    pub(super) norm: Option<(Shader, &'a Tensor)>,
+    pub(super) source: Source<'a>,
     pub(super) gy: &'a Tensor,
+    /// Of a batch norm that is applied to gy where it is read, and the shader that does so.
+    pub(super) gy_norm: Option<(Shader, &'a Tensor)>,
     pub(super) gather: Conv2dParams,
     pub(super) from: &'a Tensor,
     pub(super) weight: &'a Tensor,
-    pub(super) gx: &'a Tensor,
+    /// One tensor, or two for a joined source.
+    pub(super) gx: &'a [&'a Tensor],
 }
 
 impl BothGradients<'_> {
@@ -606,27 +703,34 @@ impl BothGradients<'_> {
     /// # Errors
     /// As the launches.
     pub(super) fn run(&self, kernel: Kernel, gradients: &[&Tensor], wanted: &Wanted<'_>) -> Result<()> {
-        let Self { p, x, norm, gy, gather, from, weight, gx } = self;
-        let shader = norm.map_or(BACKWARD, |(shader, _)| shader);
-        let Device::Gpu(context) = x.device() else { return Err(Error::shape(OP, "not on a GPU".to_owned())) };
+        let Self { p, source, gy, gy_norm, gather, from, weight, gx } = self;
+        let Device::Gpu(context) = gy.device() else { return Err(Error::shape(OP, "not on a GPU".to_owned())) };
+        let shader = gy_norm.map_or(source.shaders()[1], |(shader, _)| shader);
         let tile = Tile::of(kernel);
         tile.check(OP, kernel, gather.out_c as usize)?;
-        let chunks = WeightChunks::new(context, p, [x, gy], WeightKernel::V3)?;
+        let chunks = WeightChunks::new(context, p, *source, gy, WeightKernel::V3)?;
         let partial = wanted.chunk_table(OP, chunks.table, gradients)?;
         for (images, first) in chunks.ranges() {
             let launch = chunks.of(p, images, first);
             let Conv2dParams { chunk_rows, block_rows, first_chunk, .. } = launch;
             let params = Conv2dParams { chunk_rows, block_rows, first_chunk, ..of(gather, images) };
-            let gx = gx.images(images);
-            let gx_tiles = tile.tiles(gx.len() / gather.out_c as usize, gather.out_c as usize);
+            let pixels = images.len() * (gather.out_h * gather.out_w) as usize;
+            let gx_tiles = tile.tiles(pixels, gather.out_c as usize);
             let weight_tiles = chunks.count(images) * chunks.tiles;
+            // The joined form has no room for a bias, which gradients have not.
+            let bias = (!matches!(source, Source::Joined(_))).then_some(*weight);
             shader
                 .entry("backward_v2")
                 .constants(kernel.constants)
                 .params(&params)
-                .reads([&from.images(images), weight, weight, &x.images(images), &gy.images(images)])
-                .reads(norm.map(|(_, table)| table))
-                .writes([&gx, &partial])
+                .reads([from.images(images)])
+                .reads([*weight])
+                .reads(bias)
+                .reads(source.images(images))
+                .reads([gy.images(images)])
+                .reads(source.table().or(gy_norm.map(|(_, table)| table)))
+                .writes(gx.iter().map(|gx| gx.images(images)))
+                .writes([&partial])
                 .over(gx_tiles.next_multiple_of(WORKGROUP) + weight_tiles)?;
         }
         wanted.sum_chunks(&partial, gradients)
@@ -662,24 +766,39 @@ impl Backward for Conv2dBackward {
         let input_kernel = select(gy.device(), p, Part::BackwardInput);
         let both = BothGradients::take(input_kernel, kernel).filter(|_| matches!(gy.device(), Device::Gpu(_)));
         let gradients = [gw.as_ref(), gb.as_ref()];
-        let read = self.x.on_reading().filter(|_| kernel != WeightKernel::V2);
-        let p = &Conv2dParams { floor: read.map_or(f32::MIN, |read| read.floor), ..*p };
-        let table = read.map(|read| read.table);
-        let x = read.map(|read| read.x).or(self.x.numbers());
+        let read = self.x.on_reading();
+        let source = match self.x.numbers() {
+            Some(x) => Some(Source::Plain(x)),
+            None => Source::of(read.as_ref(), kernel == WeightKernel::V3).filter(|_| kernel != WeightKernel::V2),
+        };
+        let mut p = Conv2dParams { split: 0, floor: f32::MIN, ..*p };
+        if let Some(source) = source {
+            source.note(&mut p);
+        }
+        let p = &p;
         // Not with an x that is computed again: it is gone before gx is made.
-        if let (Some(_), Some(both), true, Some(x)) = (&gw, both, wanted.needs(0), x) {
-            let (place, accumulate) = wanted.place_to_add(OP, 0, x.shape())?;
-            let gather = Conv2dParams { accumulate: accumulate.into(), turned: 1, ..p.input_gradient() };
+        if let (Some(_), Some(both), true, Some(source)) = (&gw, both, wanted.needs(0), source) {
+            let gradients: Vec<&Tensor> = gradients.into_iter().flatten().collect();
             let weight = &wanted.turned(&self.weight)?;
-            let norm = table.map(|table| (NORMED_BACKWARD, table));
-            let both_of = BothGradients { p, x, norm, gy, gather, from: gy, weight, gx: &place };
-            both_of.run(both, &gradients.into_iter().flatten().collect::<Vec<_>>(), wanted)?;
+            let mut gather = Conv2dParams { turned: 1, ..p.input_gradient() };
+            let gy_norm = None;
+            if let Source::Joined(parts) = source {
+                let [ga, gb_of] = parts.map(|part| gy.device().empty(OP, part.shape()));
+                let (ga, gb_of) = (ga?, gb_of?);
+                let gx = &[&ga, &gb_of];
+                BothGradients { p, source, gy, gy_norm, gather, from: gy, weight, gx }.run(both, &gradients, wanted)?;
+                return Ok(vec![Some(concat::of_gradients(self.x.shape(), [ga, gb_of])), gw, gb]);
+            }
+            let (place, accumulate) = wanted.place_to_add(OP, 0, self.x.shape())?;
+            gather.accumulate = accumulate.into();
+            let gx = &[&place];
+            BothGradients { p, source, gy, gy_norm, gather, from: gy, weight, gx }.run(both, &gradients, wanted)?;
             return Ok(vec![Some(place), gw, gb]);
         }
         if gw.is_some() {
-            match x {
-                Some(x) => weight_gradient(p, [x, gy], table, gradients, kernel, wanted)?,
-                None => weight_gradient(p, [&self.x.tensor()?, gy], None, gradients, kernel, wanted)?,
+            match source {
+                Some(source) => weight_gradient(p, source, gy, gradients, kernel, wanted)?,
+                None => weight_gradient(p, Source::Plain(&self.x.tensor()?), gy, gradients, kernel, wanted)?,
             }
         }
         if wanted.needs(0) {

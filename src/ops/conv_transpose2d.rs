@@ -44,14 +44,17 @@
 #![doc = include_str!("../../shaders/conv_transpose2d.wgsl")]
 //! ```
 //! </details>
+//!
+//! An x that is the result of a [`batch_norm`](super::batch_norm()) and that nobody has asked for yet is made where it is
+//! read (`conv_transpose2d_normed.wgsl`, `conv_transpose2d_normed_backward.wgsl`), as [`conv2d`](super::conv2d()) does.
 
 use super::choice::{Kernel, choose};
+use super::conv2d::{BothGradients, Source};
 use super::plan::Plan;
-use super::conv2d::BothGradients;
 use super::{Tile, Version, add, conv2d};
-use crate::autograd::{Backward, Kept, Setting, Wanted, record};
-use crate::cpu::conv2d::Conv2dParams;
+use crate::autograd::{Backward, Kept, OnReading, Setting, Wanted, record};
 use crate::cpu::conv_transpose2d::{self as plain, ConvTranspose2dParams};
+use crate::cpu::conv2d::Conv2dParams;
 use crate::debug::observed;
 use crate::gpu::shader::shader;
 use crate::gpu::{Part, Question, Shader, Sizes};
@@ -65,10 +68,10 @@ pub(super) const NORMED: Shader = shader!("conv_transpose2d_normed");
 pub(super) const NORMED_BACKWARD: Shader = shader!("conv_transpose2d_normed_backward");
 pub(super) const PLAN: Plan = Plan {
     op: OP,
-    rules: &[(
-        "forward_v2",
-        "kernel = stride, no padding, the channels of the result divide by 4 and times the kernel by 8",
-    )],
+    rules: &[
+        ("forward_v2", "kernel = stride, no padding, the channels of the result divide by 4 and times the kernel by 8"),
+        ("backward_v2", "x is the result of a batch norm that no other op has read, and both channels divide by 8"),
+    ],
     run: |on| {
         let Sizes { shape, out, kernel, stride, padding } = on.sizes;
         let weight = on.input([kernel, kernel, out, shape.last()])?;
@@ -235,9 +238,13 @@ fn gather(
         }
     };
     let bias = bias.unwrap_or(&weight); // without a bias the binding is not read
-    let read = x.on_reading().filter(|_| kernel.version == Version::V2);
-    let (shader, x) = read.map_or((SHADER, x), |read| (NORMED, read.x));
-    let floor = read.map_or(f32::MIN, |read| read.floor);
+    let read = x.on_reading();
+    let (shader, x, table, floor) = match &read {
+        Some(OnReading::Normed { x, table, floor }) if kernel.version == Version::V2 => {
+            (NORMED, x, Some(table), *floor)
+        }
+        _ => (SHADER, x, None, f32::MIN),
+    };
     for images in x.device().image_ranges(OP, &[x, y])? {
         let (x, y) = (x.images(&images), y.images(&images));
         let params = ConvTranspose2dParams { batch: images.len() as u32, floor, ..*p };
@@ -253,7 +260,7 @@ fn gather(
             .constants(kernel.constants)
             .params(&params)
             .reads([&x, &weight])
-            .reads(read.map(|read| read.table))
+            .reads(table)
             .reads([bias])
             .writes([&y])
             .over(invocations)?;
@@ -288,19 +295,21 @@ impl Backward for ConvTranspose2dBackward {
         let gather = conv2d::select(gy.device(), &p, Part::Forward);
         let both = BothGradients::take(gather, kernel).filter(|_| matches!(gy.device(), Device::Gpu(_)));
         let read = x.on_reading();
-        let x_read = read.map(|read| read.x).or(x.numbers());
+        let (x_read, gy_norm, floor) = match &read {
+            Some(OnReading::Normed { x, table, floor }) => (Some(x), Some((NORMED_BACKWARD, table)), *floor),
+            _ => (x.numbers(), None, f32::MIN),
+        };
         if let ([Some(gx), Some(gw), _], Some(both), Some(x)) = (&gradients, both, x_read) {
-            let gather = Conv2dParams { floor: read.map_or(f32::MIN, |read| read.floor), ..p };
-            let norm = read.map(|read| (NORMED_BACKWARD, read.table));
-            let gradients = BothGradients { p: &p, x: gy, norm, gy: x, gather, from: gy, weight, gx };
+            let (source, gather, gx) = (Source::Plain(gy), Conv2dParams { floor, ..p }, &[gx]);
+            let gradients = BothGradients { p: &p, source, gy: x, gy_norm, gather, from: gy, weight, gx };
             gradients.run(both, &[gw], wanted)?;
         } else {
             if let Some(gw) = &gradients[1] {
-                conv2d::weight_gradient(&p, [gy, &x.tensor()?], None, [Some(gw), None], kernel, wanted)?;
+                conv2d::weight_gradient(&p, Source::Plain(gy), &x.tensor()?, [Some(gw), None], kernel, wanted)?;
             }
             if let Some(gx) = &gradients[0] {
                 match gy.device() {
-                    Device::Gpu(_) => conv2d::Gather::new(&p, gy, weight, gx).run(gather)?,
+                    Device::Gpu(_) => conv2d::Gather::new(&p, Source::Plain(gy), weight, gx).run(gather)?,
                     Device::Cpu(_) => plain::backward_input(params, &gy.f32s(), &weight.f32s(), &mut gx.f32s_mut()),
                 }
             }

@@ -78,7 +78,12 @@ use std::ops::Range;
 
 use crate::Result;
 use crate::gpu::{Context, Shader};
-use crate::tensor::Tensor;
+use crate::tensor::{Device, Tensor};
+
+/// Whether results of this device may be computed later, or never: not where a check looks at each op's own numbers.
+fn can_wait(device: &Device) -> bool {
+    matches!(device, Device::Gpu(context) if !context.switches.looks_at_results())
+}
 
 /// Invocations that keep all of a device busy: a large GPU, or the few cores that software runs on. Weight gradients are
 /// summed in no more chunks than that takes, since the partial sums of each are written and read again.
@@ -168,6 +173,8 @@ pub const SHADERS: &[Shader] = &[
 /// Shaders with further kernels of an op: the op, and the shader.
 pub const MORE_SHADERS: &[(&str, Shader)] = &[
     ("conv2d", conv2d::BACKWARD),
+    ("conv2d", conv2d::JOINED),
+    ("conv2d", conv2d::JOINED_BACKWARD),
     ("conv2d", conv2d::NORMED),
     ("conv2d", conv2d::NORMED_BACKWARD),
     ("conv2d", winograd::SHADER),
@@ -237,6 +244,8 @@ pub const UNIFORMS: &[(&str, &str, Fields)] = &[
     ("concat", "Params", crate::cpu::concat::ConcatParams::FIELDS),
     ("conv2d", "Params", crate::cpu::conv2d::Conv2dParams::FIELDS),
     ("conv2d_backward", "Params", crate::cpu::conv2d::Conv2dParams::FIELDS),
+    ("conv2d_joined", "Params", crate::cpu::conv2d::Conv2dParams::FIELDS),
+    ("conv2d_joined_backward", "Params", crate::cpu::conv2d::Conv2dParams::FIELDS),
     ("conv2d_normed", "Params", crate::cpu::conv2d::Conv2dParams::FIELDS),
     ("conv2d_normed_backward", "Params", crate::cpu::conv2d::Conv2dParams::FIELDS),
     ("conv_transpose2d", "Params", crate::cpu::conv_transpose2d::ConvTranspose2dParams::FIELDS),

@@ -72,6 +72,8 @@ uniform! {
         kernels: u32,
         /// 1 if x is normalised where it is read.
         normed: u32,
+        /// Channels of the first part of a joined x; else all.
+        split: u32,
         /// Normalised numbers below this are 0.
         floor: f32,
     }
@@ -105,19 +107,19 @@ fn pays(p: &Conv2dParams) -> bool {
 
 /// Launches the gather.
 pub(super) fn gather(of: &Gather<'_>) -> Result<()> {
-    let Gather { p, x, weight, bias, table, y, .. } = *of;
-    let Device::Gpu(context) = x.device() else {
+    let Gather { p, source, weight, bias, y, .. } = *of;
+    let Device::Gpu(context) = y.device() else {
         return Err(Error::shape(OP, "v3 is no kernel of the CPU".to_owned()));
     };
-    if !takes(p) || !fits(x.device(), p) {
+    if !takes(p) || !fits(y.device(), p) {
         let message = format!(
             "v3 needs a 3x3 kernel, stride 1 and channels that divide by 8, and its weights fit a binding; got {p:?}"
         );
         return Err(Error::shape(OP, message));
     }
-    let device = x.device();
+    let device = y.device();
     let (in_c, out_c) = (p.in_c as usize, p.out_c as usize);
-    let ranges = device.image_ranges(OP, &[x, y])?;
+    let ranges = source.ranges(&[y])?;
     let images = ranges.iter().map(ExactSizeIterator::len).max().unwrap_or(0);
     let (tiles_y, quads_x) = (p.out_h.div_ceil(2), p.out_w.div_ceil(8));
     let quads_of = |images: usize| images * (tiles_y * quads_x) as usize;
@@ -130,10 +132,12 @@ pub(super) fn gather(of: &Gather<'_>) -> Result<()> {
     let v = device.empty(OP, [FREQUENCIES, slab, in_c, GROUP])?;
     let m = device.empty(OP, [FREQUENCIES, slab, GROUP, out_c])?;
     let bias = bias.unwrap_or(weight).detach(); // without a bias the binding is not read, nor the table without a norm
-    let table = table.unwrap_or(weight);
+    let table = source.table().unwrap_or(weight);
+    let parts = source.parts();
     let mut kernels = in_c * out_c; // to transform
     for images in &ranges {
-        let (x, y) = (x.images(images), y.images(images));
+        let y = y.images(images);
+        let x: Vec<_> = parts.iter().map(|part| part.images(images)).collect();
         let all = quads_of(images.len());
         for first in (0..all).step_by(2 * slab) {
             let quads = (all - first).min(2 * slab);
@@ -155,11 +159,15 @@ pub(super) fn gather(of: &Gather<'_>) -> Result<()> {
                 quads: quads as u32,
                 groups: groups as u32,
                 kernels: kernels as u32,
-                normed: of.table.is_some().into(),
+                normed: source.table().is_some().into(),
+                split: if x.len() == 2 { p.split } else { p.in_c },
                 floor: p.floor,
             };
             let launch = |entry| SHADER.entry(entry).params(&params);
-            launch("transform_input").reads([&x, weight, table]).writes([&v, &u]).over(kernels + quads * in_c)?;
+            launch("transform_input")
+                .reads([&x[0], weight, table, x.last().unwrap_or(weight)])
+                .writes([&v, &u])
+                .over(kernels + quads * in_c)?;
             launch("forward_v3").reads([&v, &u]).writes([&m]).over(FREQUENCIES * groups * out_c / GROUP)?;
             launch("transform_output").reads([&m, &bias]).writes([&y]).over(4 * quads * out_c / 4)?;
             kernels = 0;

@@ -11,7 +11,7 @@ mod storage;
 
 use std::fmt;
 use std::ops::Range;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::autograd::{Leaf, OnReading, Recipe, Slot};
 use crate::gpu;
@@ -41,8 +41,16 @@ enum Storage {
 /// not ask, and then they are never written.
 #[derive(Debug)]
 struct Later {
-    recipe: Arc<dyn Recipe>,
+    /// Let go once the numbers are there: it keeps tensors alive.
+    recipe: Mutex<Option<Arc<dyn Recipe>>>,
     made: OnceLock<Arc<gpu::Buffer>>,
+}
+
+impl Later {
+    fn recipe(&self) -> MutexGuard<'_, Option<Arc<dyn Recipe>>> {
+        // A pointer: a panic elsewhere cannot leave it half-changed.
+        self.recipe.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// A handle to numbers on a device, and to their place on a tape if they were computed from a watched tensor.
@@ -103,7 +111,11 @@ impl Device {
 
     /// A tensor of this GPU whose numbers are computed when they are needed.
     pub(crate) fn later(&self, shape: Shape, recipe: Arc<dyn Recipe>) -> Tensor {
-        self.handle(shape, DType::F32, Storage::Later(Arc::new(Later { recipe, made: OnceLock::new() })))
+        self.handle(
+            shape,
+            DType::F32,
+            Storage::Later(Arc::new(Later { recipe: Mutex::new(Some(recipe)), made: OnceLock::new() })),
+        )
     }
 
     /// The number 1, as a tensor that nobody may change.
@@ -225,12 +237,13 @@ impl Tensor {
     /// As the op that makes them.
     pub(crate) fn settle(&self) -> Result<()> {
         let Storage::Later(later) = &self.storage else { return Ok(()) };
-        if later.made.get().is_none() {
-            let made = later.recipe.make()?;
-            if let Some(buffer) = made.gpu_buffer() {
-                let _ = later.made.set(Arc::clone(buffer)); // if somebody was faster, theirs are the same numbers
-            }
+        let mut recipe = later.recipe();
+        let Some(known) = recipe.as_ref() else { return Ok(()) };
+        let made = known.make()?;
+        if let Some(buffer) = made.gpu_buffer() {
+            let _ = later.made.set(Arc::clone(buffer)); // empty until here: whoever fills it holds the lock
         }
+        *recipe = None;
         Ok(())
     }
 
@@ -241,16 +254,19 @@ impl Tensor {
     }
 
     /// How to compute the numbers, if nobody has yet.
-    pub(crate) fn later(&self) -> Option<&Arc<dyn Recipe>> {
+    pub(crate) fn later(&self) -> Option<Arc<dyn Recipe>> {
         match &self.storage {
-            Storage::Later(later) if later.made.get().is_none() => Some(&later.recipe),
+            Storage::Later(later) => later.recipe().clone(),
             _ => None,
         }
     }
 
     /// As [`later`](Self::later), if a kernel can make the numbers where it reads them.
-    pub(crate) fn on_reading(&self) -> Option<OnReading<'_>> {
-        self.later().and_then(|recipe| recipe.on_reading()).filter(|made| made.x.shape() == self.shape)
+    pub(crate) fn on_reading(&self) -> Option<OnReading> {
+        self.later().and_then(|recipe| recipe.on_reading()).filter(|read| match read {
+            OnReading::Normed { x, .. } => x.shape() == self.shape,
+            OnReading::Joined([a, b]) => a.shape().with_last(a.shape().last() + b.shape().last()) == self.shape,
+        })
     }
 
     /// Whether both are the same numbers of the same buffer.

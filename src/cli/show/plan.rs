@@ -156,7 +156,7 @@ mod tests {
         let Ok(args) = parse(&["conv2d", "--shape", "2x128x128x64", "--device", "auto"]) else { panic!("refused") };
         let planned = planned(&args)?;
         let text = text(&args, &planned);
-        assert!(text.contains("conv2d.forward_v2") && text.contains("conv2d.backward_weight_v3"), "{text}");
+        assert!(text.contains("conv2d.forward_v2") && text.contains("conv2d_backward.backward_v2"), "{text}");
         assert!(text.contains("taken where the channels of the result divide by 8"), "{text}");
         // 2 * 128 * 128 pixels, 9 * 64 * 64 products each.
         assert_eq!(planned.macs, 2 * 128 * 128 * 9 * 64 * 64);

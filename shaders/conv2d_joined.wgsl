@@ -1,0 +1,74 @@
+// The convolution of an x that is two tensors side by side, channels of a and then channels of b, and its weight gradient.
+// Nobody writes the joined tensor.
+//
+//   forward, forward_statistics, backward_weight    as in conv2d.wgsl, of x[pixel] = (a[pixel], b[pixel])
+//
+// Both parts have a multiple of 8 channels, so that no tile has channels of both.
+//
+// _v2, _v3  as in conv2d.wgsl.
+// @include flat
+// @include gemm_tile
+// @include epilogue
+// @include conv2d_sizes
+// @include conv2d_tile
+// @include conv2d_statistics
+// @include conv2d_weight
+
+override WG: u32 = 64u;
+
+@group(0) @binding(0) var<uniform> params: Params;
+
+// ---- forward ---------------------------------------------------------------------------------------------------
+
+@group(0) @binding(1) var<storage, read> a: array<f32>;
+@group(0) @binding(2) var<storage, read> b: array<f32>;
+@group(0) @binding(3) var<storage, read> weight4: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read> bias4: array<vec4<f32>>;
+@group(0) @binding(5) var<storage, read_write> y4: array<vec4<f32>>;
+
+/// Channel ci of a joined pixel.
+fn joined(pixel: u32, ci: u32) -> f32 {
+    if ci < params.split { return a[pixel * params.split + ci]; }
+    return b[pixel * (params.in_c - params.split) + ci - params.split];
+}
+
+fn pixel_stride() -> u32 { return 1u; }
+fn load_a(pixel: u32, ci: u32) -> f32 { return select(joined(pixel, ci), 0.0, pixel == OUTSIDE); }
+
+@compute @workgroup_size(WG)
+fn forward_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    gemm_tile(flat_index(gid, groups));
+}
+
+@group(0) @binding(6) var<storage, read_write> statistics: array<f32>;
+
+@compute @workgroup_size(WG)
+fn forward_statistics_v2(
+    @builtin(global_invocation_id) gid: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lid: u32,
+) {
+    tile_with_statistics(flat_index(gid, groups), lid);
+}
+
+// ---- backward_weight -------------------------------------------------------------------------------------------
+
+@group(0) @binding(1) var<storage, read> a4: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read> b4: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read> gy4: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read_write> partial4: array<vec4<f32>>;
+
+fn x_quad(pixel: u32, quads: u32, quad: u32) -> vec4<f32> {
+    let split = params.split / 4u;
+    if quad < split { return a4[pixel * split + quad]; }
+    return b4[pixel * (quads - split) + quad - split];
+}
+fn x_norm(quad: u32) -> u32 { return quad; }
+fn x_of(none: u32, v: vec4<f32>) -> vec4<f32> { return v; }
+fn gy_norm(quad: u32) -> u32 { return quad; }
+fn gy_of(none: u32, v: vec4<f32>) -> vec4<f32> { return v; }
+
+@compute @workgroup_size(WG)
+fn backward_weight_v3(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    weight_tile(flat_index(gid, groups), params);
+}

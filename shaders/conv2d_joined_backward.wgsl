@@ -1,0 +1,50 @@
+// Both gradients of the convolution of an x that is two tensors side by side, in one launch; that of x goes to two tensors.
+//
+//   backward_v2   ga and gb = backward_input of conv2d.wgsl, and the partial sums of gw and gb as backward_weight_v3 of
+//                 conv2d_joined.wgsl
+// @include flat
+// @include gemm_tile
+// @include conv2d_sizes
+// @include conv2d_tile
+// @include conv2d_weight
+// @include conv2d_both
+
+override WG: u32 = 64u;
+
+@group(0) @binding(0) var<uniform> params: Params; // of the gather
+
+@group(0) @binding(1) var<storage, read> gy: array<f32>;
+@group(0) @binding(2) var<storage, read> weight4: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read> a4: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read> b4: array<vec4<f32>>;
+@group(0) @binding(5) var<storage, read> gy4: array<vec4<f32>>;
+@group(0) @binding(6) var<storage, read_write> ga4: array<vec4<f32>>;
+@group(0) @binding(7) var<storage, read_write> gb4: array<vec4<f32>>;
+@group(0) @binding(8) var<storage, read_write> partial4: array<vec4<f32>>;
+
+fn pixel_stride() -> u32 { return params.in_c; }
+fn load_a(at: u32, co: u32) -> f32 { return select(gy[at + co], 0.0, at == OUTSIDE); }
+
+fn store(pixel: u32, col4: u32, value: vec4<f32>) {
+    let split = params.split / 4u;
+    if col4 < split {
+        ga4[pixel * split + col4] = value;
+    } else {
+        gb4[pixel * (params.out_c / 4u - split) + col4 - split] = value;
+    }
+}
+
+fn x_quad(pixel: u32, quads: u32, quad: u32) -> vec4<f32> {
+    let split = params.split / 4u;
+    if quad < split { return a4[pixel * split + quad]; }
+    return b4[pixel * (quads - split) + quad - split];
+}
+fn x_norm(quad: u32) -> u32 { return quad; }
+fn x_of(none: u32, v: vec4<f32>) -> vec4<f32> { return v; }
+fn gy_norm(quad: u32) -> u32 { return quad; }
+fn gy_of(none: u32, v: vec4<f32>) -> vec4<f32> { return v; }
+
+@compute @workgroup_size(WG)
+fn backward_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    both_gradients(flat_index(gid, groups));
+}
