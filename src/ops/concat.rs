@@ -122,8 +122,9 @@ fn join([a, b]: [&Tensor; 2], version: Version, later: bool) -> Result<Tensor> {
         if later && can_wait(a.device()) { a.device().later(joined.shape, joined.clone()) } else { joined.of(a, b)? };
     let backward = ConcatBackward { shapes: [a.shape(), b.shape()], params: joined.params, version };
     // Not worth it if both parts are numbers: they are as large as y.
-    let recipe = joined.parts.iter().any(|part| matches!(part, Kept::Recipe(..)));
-    record_with(y, &[Some(a), Some(b)], || backward, || recipe.then(|| joined as Arc<dyn Recipe>))
+    let cheap = joined.parts.iter().any(|part| matches!(part, Kept::Recipe(..)));
+    let recipe: Option<Arc<dyn Recipe>> = if cheap { Some(joined) } else { None };
+    record_with(y, &[Some(a), Some(b)], || backward, || recipe)
 }
 
 /// The gradient of a joined tensor, of its parts: nobody needs to write it, since [`ConcatBackward`] takes it apart again.
