@@ -1,7 +1,10 @@
 //! 2-D convolution and its gradients. The twin of `shaders/conv2d.wgsl`.
 //!
 //! Forward and the input gradient are one gather (see `gather`): a small tile of pixels times 16 output channels
-//! stays in registers while the loop walks over kernel positions and input channels.
+//! stays in registers while the loop walks over kernel positions and input channels. In the weight gradient a tile of
+//! input channels times 16 output channels does, while the loop walks over pixels.
+
+use std::ops::Range;
 
 use rayon::prelude::*;
 
@@ -118,224 +121,214 @@ impl Conv2dParams {
     }
 }
 
-/// Terms of the forward sum that are added up before they join the total. One chain over all taps and channels (2304
-/// terms in UNeXt) makes losses drift ten times further from f64 within a dozen steps (measured).
+/// Pixels of a gather's register tile, and input channels of the weight gradient's. With [`LANES`] output channels
+/// these sums just fit the registers (12 of 16 in AVX2, of 32 in AVX-512; 24 of 32 in NEON) and are enough to keep both
+/// units busy while each waits for its last sum. One more row of sums, and LLVM moves them to memory and back in every
+/// step: 22 instead of 80 GFLOP/s (measured, AVX2).
+const TILE: usize = if cfg!(target_feature = "avx512f") { 12 } else { 6 };
+
+/// Terms of a sum that are added up before they join the total. One chain over all taps and channels (2304 terms in
+/// UNeXt) makes losses drift ten times further from f64 within a dozen steps (measured).
 const SUM_TERMS: usize = 64;
 
-/// Adds the sums of a block to the total and starts the next block.
-#[inline(always)]
-fn flush<T: Real, const M: usize, const V: usize>(acc: &mut [[Lanes<T>; V]; M], total: &mut [[Lanes<T>; V]; M]) {
-    for (acc, total) in acc.iter_mut().flatten().zip(total.iter_mut().flatten()) {
-        for (acc, total) in acc.0.iter_mut().zip(&mut total.0) {
-            *total += *acc;
-            *acc = T::zero();
-        }
-    }
-}
+/// Pixels of a gather's task, if its rows are short: they share what they read of the weights. Fewer if there would not
+/// be tasks for all threads; no number depends on it.
+const TASK_PIXELS: usize = 256;
 
-/// Pixels of a register tile.
-const PIXELS: usize = 4; // more, and LLVM no longer keeps the sums in registers: 41 instead of 78 GFLOP/s (measured)
 /// `y[n,oy,ox,co]` = `bias[co]` + sum over ky, kx, ci of `x[n, oy*s+ky-p, ox*s+kx-p, ci] * w[ky,kx,ci,co]`.
 pub fn forward<T: Real>(p: &Conv2dParams, x: &[T], weight: &[T], bias: Option<&[T]>, y: &mut [T]) {
-    gather(p, x, weight, bias, y);
+    let [in_c, out_w, out_c] = [p.in_c, p.out_w, p.out_c].map(|extent| extent as usize);
+    let start = bias.map_or_else(|| vec![T::zero(); out_w * out_c], |bias| bias.repeat(out_w));
+    gather(p, x, &pack(p, |tap| (&weight[tap * in_c * out_c..], out_c, 1)), Some(&start), y);
 }
 
-/// `gx`: the gather over gy with flipped weights; with `accumulate` added to what stands there. `p` are forward's sizes.
+/// `gx`: the gather over gy with flipped weights `v[ky,kx,co,ci]` = `w[kh-1-ky,kw-1-kx,ci,co]`; with `accumulate`
+/// added to what stands there. `p` are forward's sizes.
 pub fn backward_input<T: Real>(p: &Conv2dParams, gy: &[T], weight: &[T], gx: &mut [T]) {
-    let flipped = flip_weight(p, weight);
-    if p.accumulate == 0 {
-        return gather(&p.input_gradient(), gy, &flipped, None, gx);
-    }
-    let mut own = vec![T::zero(); gx.len()];
-    gather(&p.input_gradient(), gy, &flipped, None, &mut own);
-    gx.iter_mut().zip(own).for_each(|(gx, own)| *gx += own);
-}
-
-/// `v[ky,kx,co,ci]` = `w[kh-1-ky,kw-1-kx,ci,co]`.
-pub fn flip_weight<T: Real>(p: &Conv2dParams, weight: &[T]) -> Vec<T> {
+    let start = (p.accumulate == 0).then(|| vec![T::zero(); (p.in_w * p.in_c) as usize]);
     let (taps, in_c, out_c) = ((p.kernel_h * p.kernel_w) as usize, p.in_c as usize, p.out_c as usize);
-    let mut flipped = vec![T::zero(); weight.len()];
-    for tap in 0..taps {
-        let from = &weight[(taps - 1 - tap) * in_c * out_c..][..in_c * out_c];
-        let to = &mut flipped[tap * in_c * out_c..][..in_c * out_c];
-        for (ci, row) in from.chunks_exact(out_c).enumerate() {
-            for (co, value) in row.iter().enumerate() {
-                to[co * in_c + ci] = *value;
-            }
-        }
-    }
-    flipped
+    let turned = p.input_gradient();
+    let packed = pack(&turned, |tap| (&weight[(taps - 1 - tap) * in_c * out_c..], 1, out_c));
+    gather(&turned, gy, &packed, start.as_deref(), gx);
 }
 
-/// Both directions. One task computes one row of the result.
-fn gather<T: Real>(p: &Conv2dParams, x: &[T], weight: &[T], bias: Option<&[T]>, y: &mut [T]) {
-    let (out_w, out_c) = (p.out_w as usize, p.out_c as usize);
-    let nothing = vec![T::zero(); p.in_c as usize]; // what lies outside
-    y.par_chunks_mut(out_w * out_c).enumerate().for_each(|(row, y)| {
-        let (n, oy) = (row / p.out_h as usize, row % p.out_h as usize);
-        let image = &x[n * (p.in_h * p.in_w * p.in_c) as usize..][..(p.in_h * p.in_w * p.in_c) as usize];
-        let mut co = 0;
-        while co < out_c {
-            let bias = bias.map(|bias| &bias[co..]);
-            let line = Line { p, image, nothing: &nothing, weight, bias, oy, co };
-            co += match (out_c - co) / LANES {
-                0 => line.plain(y),
-                1 => line.tiles::<1>(y),
-                _ => line.tiles::<2>(y),
-            };
+/// The weights in the order in which `gather` reads them: `[co / LANES][ky][kx][ci][LANES]`, zeros beyond the last
+/// channel. `matrix` is a kernel position's weights, with the distances between its input and output channels.
+///
+/// Kernel columns of the same remainder modulo `divide` are neighbours: a pixel of a strided convolution's input
+/// gradient sees one such group.
+fn pack<'a, T: Real>(p: &Conv2dParams, matrix: impl Fn(usize) -> (&'a [T], usize, usize) + Sync) -> Vec<[T; LANES]> {
+    let [in_c, out_c, kernel_w, divide] = [p.in_c, p.out_c, p.kernel_w, p.divide].map(|extent| extent as usize);
+    let columns: Vec<usize> = (0..divide).flat_map(|group| (group..kernel_w).step_by(divide)).collect();
+    let taps = (p.kernel_h * p.kernel_w) as usize;
+    let mut packed = vec![[T::zero(); LANES]; out_c.div_ceil(LANES) * taps * in_c];
+    packed.par_chunks_mut(in_c).enumerate().for_each(|(at, rows)| {
+        let (co, tap) = (at / taps * LANES, at % taps);
+        let (weight, ci_step, co_step) = matrix(tap / kernel_w * kernel_w + columns[tap % kernel_w]);
+        for (ci, row) in rows.iter_mut().enumerate() {
+            let weight = weight[ci * ci_step + co * co_step..].iter().step_by(co_step);
+            row.iter_mut().zip(weight).take(out_c - co).for_each(|(to, from)| *to = *from);
+        }
+    });
+    packed
+}
+
+/// Both directions: adds the sums to `start`, a row of the result, or to what stands in y. `packed` are the weights as
+/// `pack` leaves them.
+///
+/// In a source row the kernel columns and channels below a pixel are neighbours: one sum of `kernel_w * in_c` terms
+/// for each kernel row.
+fn gather<T: Real>(p: &Conv2dParams, x: &[T], packed: &[[T; LANES]], start: Option<&[T]>, y: &mut [T]) {
+    let [in_h, out_h, out_w, in_c, out_c] = [p.in_h, p.out_h, p.out_w, p.in_c, p.out_c].map(|extent| extent as usize);
+    let [kernel_w, divide, source_row] = [p.kernel_w, p.divide, p.in_w * p.in_c].map(|extent| extent as usize);
+    let all_rows = p.batch as usize * out_h;
+    let rows = (TASK_PIXELS / out_w).min(all_rows / (4 * rayon::current_num_threads())).max(1);
+    y.par_chunks_mut(rows * out_w * out_c).enumerate().for_each(|(task, y)| {
+        if let Some(start) = start {
+            y.chunks_exact_mut(out_w * out_c).for_each(|y| y.copy_from_slice(start));
+        }
+        let mut edge = Vec::new();
+        for (block, panels) in packed.chunks_exact((p.kernel_h * p.kernel_w) as usize * in_c).enumerate() {
+            for (row, y) in (task * rows..).zip(y.chunks_exact_mut(out_w * out_c)) {
+                let image = &x[row / out_h * in_h * source_row..][..in_h * source_row];
+                let mut end = 0;
+                for group in 0..divide.min(kernel_w) {
+                    let begin = end;
+                    end += (kernel_w - group).div_ceil(divide) * in_c;
+                    let line = Line { p, image, panels, oy: row % out_h, group, terms: begin..end, co: block * LANES };
+                    line.add_to(y, &mut edge);
+                }
+            }
         }
     });
 }
 
-/// One row of the result, from output channel `co` on.
+/// A row of the result: [`LANES`] channels from `co` on of those pixels that see a group of kernel columns. `panels` are
+/// the weights of these channels, and `terms` says which of each kernel row's belong to the group.
 struct Line<'a, T> {
     p: &'a Conv2dParams,
     image: &'a [T],
-    nothing: &'a [T],
-    weight: &'a [T],
-    bias: Option<&'a [T]>,
+    panels: &'a [[T; LANES]],
     oy: usize,
+    group: usize,
+    terms: Range<usize>,
     co: usize,
 }
 
 impl<T: Real> Line<'_, T> {
-    /// Computes `V * LANES` channels of every pixel of the row; returns how many.
-    fn tiles<const V: usize>(&self, y: &mut [T]) -> usize {
-        let out_w = self.p.out_w as usize;
-        let mut ox = 0;
-        while ox + PIXELS <= out_w {
-            self.tile::<PIXELS, V>(ox, y);
-            ox += PIXELS;
-        }
-        while ox < out_w {
-            self.tile::<1, V>(ox, y);
-            ox += 1;
-        }
-        V * LANES
-    }
-
-    /// `M` pixels x `V * LANES` channels. A function of its own, so that its sums get all registers.
-    #[inline(never)]
-    fn tile<const M: usize, const V: usize>(&self, ox: usize, y: &mut [T]) {
-        let out_c = self.p.out_c as usize;
-        let mut total = [[Lanes::zero(); V]; M];
-        let mut acc = total;
-        let mut terms = 0;
-        self.each_tap::<M>(ox, &mut |below, taps| {
-            for (at, taps) in taps.chunks(SUM_TERMS * out_c).enumerate() {
-                let channels = taps.len() / out_c;
-                let below = below.map(|pixel| &pixel[at * SUM_TERMS..][..channels]);
-                for (ci, row) in taps.chunks_exact(out_c).enumerate() {
-                    let (vectors, _) = row[self.co..].as_chunks::<LANES>();
-                    let Some(w) = vectors.first_chunk::<V>() else { return };
-                    for m in 0..M {
-                        let a = below[m][ci];
-                        for v in 0..V {
-                            acc[m][v] = acc[m][v].add_scaled(a, &w[v]);
-                        }
-                    }
-                }
-                terms += channels;
-                if terms >= SUM_TERMS {
-                    flush(&mut acc, &mut total);
-                    terms = 0;
-                }
-            }
-        });
-        flush(&mut acc, &mut total);
-        for (m, acc) in total.iter().enumerate() {
-            let out = &mut y[(ox + m) * out_c + self.co..][..V * LANES];
-            for (v, lanes) in acc.iter().enumerate() {
-                let out = &mut out[v * LANES..][..LANES];
-                match self.bias {
-                    Some(bias) => {
-                        let bias = &bias[v * LANES..];
-                        out.iter_mut().zip(lanes.0).zip(bias).for_each(|((out, acc), bias)| *out = acc + *bias);
-                    }
-                    None => out.copy_from_slice(&lanes.0),
-                }
-            }
-        }
-    }
-
-    /// The channels that are left, one pixel at a time; returns how many.
-    #[inline(never)]
-    fn plain(&self, y: &mut [T]) -> usize {
-        let out_c = self.p.out_c as usize;
-        let left = out_c - self.co;
-        for ox in 0..self.p.out_w as usize {
-            let out = &mut y[ox * out_c + self.co..][..left];
-            match self.bias {
-                Some(bias) => out.copy_from_slice(&bias[..left]),
-                None => out.fill(T::zero()),
-            }
-            self.each_tap::<1>(ox, &mut |below, taps| {
-                for (below, taps) in below[0].chunks(SUM_TERMS).zip(taps.chunks(SUM_TERMS * out_c)) {
-                    let mut acc = [T::zero(); LANES];
-                    for (a, row) in below.iter().zip(taps.chunks_exact(out_c)) {
-                        for (acc, w) in acc.iter_mut().zip(&row[self.co..]) {
-                            *acc = a.fma(*w, *acc);
-                        }
-                    }
-                    out.iter_mut().zip(acc).for_each(|(out, acc)| *out += acc);
-                }
-            });
-        }
-        left
-    }
-
-    /// Calls `work` for each kernel position that some of `M` pixels see, with the input channels below each pixel
-    /// and that position's weights `[in, out]`.
-    #[inline(always)]
-    fn each_tap<const M: usize>(&self, ox: usize, work: &mut impl FnMut([&[T]; M], &[T])) {
+    fn add_to(&self, y: &mut [T], edge: &mut Vec<T>) {
         let p = self.p;
-        let (in_c, out_c) = (p.in_c as usize, p.out_c as usize);
-        for ky in 0..p.kernel_h as usize {
+        let [out_w, out_c, step, apart] = [p.out_w, p.out_c, p.multiply, p.divide].map(|extent| extent as usize);
+        // The first pixel that sees the group, and the first source column below it.
+        let first = (p.pad_w - self.group as i32).rem_euclid(p.divide as i32);
+        let below = (first + self.group as i32 - p.pad_w) / p.divide as i32;
+        let pixels = out_w.saturating_sub(first as usize).div_ceil(apart);
+        let most = TILE * size_of::<f32>() / size_of::<T>(); // f64: half as many numbers in a register
+        let mut done = 0;
+        while done < pixels {
+            let y = &mut y[(first as usize + done * apart) * out_c + self.co..];
+            let below = below + (done * step) as i32;
+            done += match (pixels - done).min(most) {
+                TILE.. => self.tile::<TILE>(below, y, edge),
+                4.. => self.tile::<4>(below, y, edge),
+                2.. => self.tile::<2>(below, y, edge),
+                _ => self.tile::<1>(below, y, edge),
+            };
+        }
+    }
+
+    /// `M` pixels, the first of which sees the source from column `below` on; returns `M`.
+    fn tile<const M: usize>(&self, below: i32, y: &mut [T], edge: &mut Vec<T>) -> usize {
+        let p = self.p;
+        let [in_w, in_c, step, kernel_w] = [p.in_w, p.in_c, p.multiply, p.kernel_w].map(|extent| extent as usize);
+        let terms = self.terms.len();
+        let block = terms.div_ceil(terms.div_ceil(SUM_TERMS));
+        let width = (M - 1) * step + terms / in_c;
+        let end = below + width as i32;
+        let mut sums = [Lanes::zero(); M];
+        for (ky, panel) in self.panels.chunks_exact(kernel_w * in_c).enumerate() {
             let Some(iy) = p.source(self.oy, ky, p.pad_h, p.in_h) else { continue };
-            let source_row = &self.image[iy * p.in_w as usize * in_c..][..p.in_w as usize * in_c];
-            for kx in 0..p.kernel_w as usize {
-                let mut below = [self.nothing; M];
-                let mut any = false;
-                for (m, below) in below.iter_mut().enumerate() {
-                    if let Some(ix) = p.source(ox + m, kx, p.pad_w, p.in_w) {
-                        *below = &source_row[ix * in_c..][..in_c];
-                        any = true;
-                    }
+            let x = &self.image[iy * in_w * in_c..][..in_w * in_c];
+            let x = if below >= 0 && end <= in_w as i32 {
+                &x[below as usize * in_c..end as usize * in_c]
+            } else {
+                // A copy with zeros for what lies outside.
+                edge.clear();
+                edge.resize(width * in_c, T::zero());
+                let [from, to] = [below, end].map(|column| column.clamp(0, in_w as i32));
+                if from < to {
+                    let inside = &x[from as usize * in_c..to as usize * in_c];
+                    edge[(from - below) as usize * in_c..][..inside.len()].copy_from_slice(inside);
                 }
-                if any {
-                    let tap = (ky * p.kernel_w as usize + kx) * in_c * out_c;
-                    work(below.map(|slice| &slice[..in_c]), &self.weight[tap..][..in_c * out_c]);
-                }
+                &*edge
+            };
+            for (at, panel) in panel[self.terms.clone()].chunks(block).enumerate() {
+                add_block(&x[at * block..], step * in_c, panel, &mut sums);
             }
         }
+        let lanes = LANES.min(p.out_c as usize - self.co);
+        for (m, sum) in sums.iter().enumerate() {
+            sum.add_to(&mut y[m * (p.divide * p.out_c) as usize..][..lanes]);
+        }
+        M
     }
 }
 
-/// Rows of the weight gradient's register tile.
-const WEIGHT_ROWS: usize = 4;
+/// `sums[m]` += sum over k of `x[m * step + k] * panel[k]`. A function of its own, so that its sums get all registers.
+#[inline(never)]
+fn add_block<T: Real, const M: usize>(x: &[T], step: usize, panel: &[[T; LANES]], sums: &mut [Lanes<T>; M]) {
+    let mut acc = [Lanes::zero(); M];
+    let x: [&[T]; M] = std::array::from_fn(|m| &x[m * step..][..panel.len()]);
+    for (k, weight) in panel.iter().enumerate() {
+        for m in 0..M {
+            acc[m] = acc[m].add_scaled(x[m][k], weight);
+        }
+    }
+    for (sum, acc) in sums.iter_mut().zip(acc) {
+        acc.add_to(&mut sum.0);
+    }
+}
+
+/// Tasks of a weight gradient, about: enough for the cores, few enough that their sums are soon added up. Not a matter
+/// of the number of threads, because the order of the sums depends on it.
+const WEIGHT_TASKS: usize = 32;
+/// Input channels of a weight gradient's task, so that its sums stay in the cache.
+const WEIGHT_CHANNELS: usize = 48;
+/// Least pixels of a weight gradient's task.
+const WEIGHT_PIXELS: usize = 1024;
+
+/// The sums of a register tile of the weight gradient.
+type WeightTile<T> = [Lanes<T>; TILE];
 
 /// `gw[ky,kx,ci,co]` = sum over pixels of `x * gy`; `gb[co]` = sum of `gy`. `p` are forward's sizes.
 ///
-/// One task owns some rows of the gradient and walks over all pixels, image row by image row: every sum is blocked
-/// and its order does not depend on the number of threads.
+/// A task sums some input channels over some image rows, a few at a time, so that every sum is blocked. Both operands
+/// are first copied to the order in which the loops read them.
 pub fn backward_weight<T: Real>(p: &Conv2dParams, x: &[T], gy: &[T], gw: &mut [T], gb: Option<&mut [T]>) {
-    let (in_c, out_c) = (p.in_c as usize, p.out_c as usize);
-    let blocks = gw.chunks_mut(in_c * out_c).enumerate().flat_map(|(tap, gw)| {
-        gw.chunks_mut(WEIGHT_ROWS * out_c).enumerate().map(move |(block, gw)| (tap, block * WEIGHT_ROWS, gw))
-    });
-    let blocks: Vec<_> = blocks.collect();
-    blocks.into_par_iter().for_each(|(tap, ci, gw)| {
+    let [out_w, in_c, out_c] = [p.out_w, p.in_c, p.out_c].map(|extent| extent as usize);
+    let (taps, all_rows) = ((p.kernel_h * p.kernel_w) as usize, (p.batch * p.out_h) as usize);
+    let groups = in_c.div_ceil(WEIGHT_CHANNELS);
+    let chunks = (WEIGHT_TASKS / groups).min(all_rows * out_w / WEIGHT_PIXELS).max(1);
+    let rows = all_rows.div_ceil(chunks);
+    let tasks: Vec<_> =
+        (0..all_rows).step_by(rows).flat_map(|row| (0..groups).map(move |group| (row, group))).collect();
+    let sums: Vec<Vec<WeightTile<T>>> = tasks
+        .into_par_iter()
+        .map(|(row, group)| {
+            let ci = group * WEIGHT_CHANNELS;
+            let task = WeightTask { p, x, gy, ci, channels: WEIGHT_CHANNELS.min(in_c - ci) };
+            task.sums(row, rows.min(all_rows - row))
+        })
+        .collect();
+    gw.par_chunks_mut(out_c).enumerate().for_each(|(row, gw)| {
         gw.fill(T::zero());
-        let rows = gw.len() / out_c;
-        let mut co = 0;
-        while co < out_c {
-            let block = WeightBlock { p, x, gy, tap, ci, co };
-            co += match (rows, (out_c - co) / LANES) {
-                (WEIGHT_ROWS, 2..) => block.lanes::<WEIGHT_ROWS, 2>(gw),
-                (WEIGHT_ROWS, 1) => block.lanes::<WEIGHT_ROWS, 1>(gw),
-                (3, 1..) => block.lanes::<3, 1>(gw),
-                _ => block.plain(rows, gw),
-            };
+        let (tap, ci) = (row / in_c, row % in_c);
+        let (group, ci) = (ci / WEIGHT_CHANNELS, ci % WEIGHT_CHANNELS);
+        let tiles = WEIGHT_CHANNELS.min(in_c - group * WEIGHT_CHANNELS).div_ceil(TILE);
+        for sums in sums.iter().skip(group).step_by(groups) {
+            for (block, gw) in gw.chunks_mut(LANES).enumerate() {
+                sums[(block * taps + tap) * tiles + ci / TILE][ci % TILE].add_to(gw);
+            }
         }
     });
     if let Some(gb) = gb {
@@ -343,79 +336,120 @@ pub fn backward_weight<T: Real>(p: &Conv2dParams, x: &[T], gy: &[T], gw: &mut [T
     }
 }
 
-/// Some input channels from `ci` on and some output channels from `co` on, of one kernel position.
-struct WeightBlock<'a, T> {
+/// Some input channels from `ci` on.
+struct WeightTask<'a, T> {
     p: &'a Conv2dParams,
     x: &'a [T],
     gy: &'a [T],
-    tap: usize,
     ci: usize,
-    co: usize,
+    channels: usize,
 }
 
-impl<T: Real> WeightBlock<'_, T> {
-    /// `R` input channels x `V * LANES` output channels; returns how many output channels.
-    #[inline(never)]
-    fn lanes<const R: usize, const V: usize>(&self, gw: &mut [T]) -> usize {
-        let out_c = self.p.out_c as usize;
-        self.each_row(&mut |x, step, gy| {
-            let mut acc = [[Lanes::zero(); V]; R];
-            for (x, gy) in x.chunks(step).zip(gy.chunks_exact(out_c)) {
-                let (vectors, _) = gy[self.co..].as_chunks::<LANES>();
-                let (Some(x), Some(g)) = (x.first_chunk::<R>(), vectors.first_chunk::<V>()) else { return };
-                for i in 0..R {
-                    for v in 0..V {
-                        acc[i][v] = acc[i][v].add_scaled(x[i], &g[v]);
-                    }
-                }
-            }
-            for (acc, gw) in acc.iter().zip(gw.chunks_exact_mut(out_c)) {
-                for (v, lanes) in acc.iter().enumerate() {
-                    let gw = &mut gw[self.co + v * LANES..][..LANES];
-                    gw.iter_mut().zip(lanes.0).for_each(|(gw, acc)| *gw += acc);
-                }
-            }
-        });
-        V * LANES
-    }
-
-    /// The channels that are left, up to [`LANES`]; returns how many.
-    #[inline(never)]
-    fn plain(&self, rows: usize, gw: &mut [T]) -> usize {
-        let out_c = self.p.out_c as usize;
-        let left = (out_c - self.co).min(LANES);
-        self.each_row(&mut |x, step, gy| {
-            for (i, gw) in gw.chunks_exact_mut(out_c).enumerate().take(rows) {
-                let mut acc = [T::zero(); LANES];
-                for (x, gy) in x.chunks(step).zip(gy.chunks_exact(out_c)) {
-                    for (acc, g) in acc.iter_mut().zip(&gy[self.co..self.co + left]) {
-                        *acc = x[i].fma(*g, *acc);
-                    }
-                }
-                gw[self.co..self.co + left].iter_mut().zip(acc).for_each(|(gw, acc)| *gw += acc);
-            }
-        });
-        left
-    }
-
-    /// Calls `work` for each image row with x from its first pixel that lies inside on, the distance between pixels
-    /// in x, and the same pixels of gy.
-    #[inline(always)]
-    fn each_row(&self, work: &mut impl FnMut(&[T], usize, &[T])) {
+impl<T: Real> WeightTask<'_, T> {
+    /// The sums over `rows` rows of gy from `first` on: `[co / LANES][ky][kx][ci / TILE]`.
+    fn sums(&self, first: usize, rows: usize) -> Vec<WeightTile<T>> {
         let p = self.p;
-        let (in_w, in_c, out_w, out_c) = (p.in_w as usize, p.in_c as usize, p.out_w as usize, p.out_c as usize);
-        let (ky, kx) = (self.tap / p.kernel_w as usize, self.tap % p.kernel_w as usize);
-        // The columns whose source lies inside.
-        let inside = |ox: &usize| p.source(*ox, kx, p.pad_w, p.in_w).is_some();
-        let Some(lo) = (0..out_w).find(inside) else { return };
-        let hi = (0..out_w).rfind(inside).map_or(lo, |last| last + 1);
-        let Some(first_ix) = p.source(lo, kx, p.pad_w, p.in_w) else { return };
-        for (row, gy) in self.gy.chunks_exact(out_w * out_c).enumerate() {
-            let (n, oy) = (row / p.out_h as usize, row % p.out_h as usize);
-            let Some(iy) = p.source(oy, ky, p.pad_h, p.in_h) else { continue };
-            let x = &self.x[((n * p.in_h as usize + iy) * in_w + first_ix) * in_c + self.ci..];
-            work(x, in_c * p.multiply as usize, &gy[lo * out_c..hi * out_c]);
+        let [out_w, out_c, kernel_w, step] = [p.out_w, p.out_c, p.kernel_w, p.multiply].map(|extent| extent as usize);
+        let (blocks, tiles) = (out_c.div_ceil(LANES), self.channels.div_ceil(TILE));
+        let taps = p.kernel_h as usize * kernel_w;
+        let mut sums = vec![[Lanes::zero(); TILE]; blocks * taps * tiles];
+        // A row of x in columns that are `step` apart: kernel column kx reads neighbours from its place on.
+        let columns = out_w + (kernel_w - 1) / step;
+        let width = step.min(kernel_w) * columns;
+        let band = (SUM_TERMS / out_w).clamp(1, rows);
+        let mut gy = vec![[T::zero(); LANES]; blocks * band * out_w];
+        let mut x = vec![[T::zero(); TILE]; tiles * band * width];
+        for from in (first..first + rows).step_by(band) {
+            let band = band.min(first + rows - from);
+            let (gy_apart, x_apart) = (band * out_w, band * width);
+            for row in 0..band {
+                self.copy_gy(from + row, &mut gy[row * out_w..], gy_apart);
+            }
+            for ky in 0..p.kernel_h as usize {
+                for row in 0..band {
+                    let to = &mut x[row * width..(tiles - 1) * x_apart + (row + 1) * width];
+                    self.copy_x(from + row, ky, columns, to, x_apart);
+                }
+                for (block, gy) in gy.chunks_exact(gy_apart).take(blocks).enumerate() {
+                    for kx in 0..kernel_w {
+                        let sums = &mut sums[(block * taps + ky * kernel_w + kx) * tiles..][..tiles];
+                        for (tile, (sums, x)) in sums.iter_mut().zip(x.chunks_exact(x_apart)).enumerate() {
+                            let x = &x[kx % step * columns + kx / step..];
+                            match self.channels - tile * TILE {
+                                5.. => add_products::<T, TILE>(x, width, gy, out_w, sums),
+                                3.. => add_products::<T, 4>(x, width, gy, out_w, sums),
+                                _ => add_products::<T, 2>(x, width, gy, out_w, sums),
+                            }
+                        }
+                    }
+                }
+            }
         }
+        sums
+    }
+
+    /// A row of gy, `[co / LANES][ox][LANES]`; blocks are `apart` from each other.
+    fn copy_gy(&self, row: usize, to: &mut [[T; LANES]], apart: usize) {
+        let (out_w, out_c) = (self.p.out_w as usize, self.p.out_c as usize);
+        let gy = &self.gy[row * out_w * out_c..][..out_w * out_c];
+        for (ox, gy) in gy.chunks_exact(out_c).enumerate() {
+            for (block, gy) in gy.chunks(LANES).enumerate() {
+                let to = &mut to[block * apart + ox];
+                match gy.as_array() {
+                    Some(gy) => *to = *gy,
+                    None => to.iter_mut().zip(gy).for_each(|(to, gy)| *to = *gy),
+                }
+            }
+        }
+    }
+
+    /// The row of x that kernel row ky sees from row `row` of gy, `[ci / TILE][column][TILE]`.
+    fn copy_x(&self, row: usize, ky: usize, columns: usize, to: &mut [[T; TILE]], apart: usize) {
+        let p = self.p;
+        let [in_w, in_c, out_h, step] = [p.in_w, p.in_c, p.out_h, p.multiply].map(|extent| extent as usize);
+        let source = p.source(row % out_h, ky, p.pad_h, p.in_h).map(|iy| (row / out_h * p.in_h as usize + iy) * in_w);
+        for group in 0..step.min(p.kernel_w as usize) {
+            for column in 0..columns {
+                let to = to[group * columns + column..].iter_mut().step_by(apart);
+                let ix = (column * step + group) as i64 - i64::from(p.pad_w);
+                match source {
+                    Some(source) if (0..in_w as i64).contains(&ix) => {
+                        let x = &self.x[(source + ix as usize) * in_c + self.ci..];
+                        for (to, ci) in to.zip((0..self.channels).step_by(TILE)) {
+                            // Beyond the last channel anything may stand: these sums are not read.
+                            match x[ci..].first_chunk() {
+                                Some(x) => *to = *x,
+                                None => to.iter_mut().zip(&x[ci..]).for_each(|(to, x)| *to = *x),
+                            }
+                        }
+                    }
+                    _ => to.for_each(|to| *to = [T::zero(); TILE]),
+                }
+            }
+        }
+    }
+}
+
+/// `sums[i]` += sum over rows and their pixels of `x[i] * gy`, for `M` channels of x. A function of its own, so that
+/// its sums get all registers.
+#[inline(never)]
+fn add_products<T: Real, const M: usize>(
+    x: &[[T; TILE]],
+    width: usize,
+    gy: &[[T; LANES]],
+    out_w: usize,
+    sums: &mut WeightTile<T>,
+) {
+    let mut acc = [Lanes::zero(); M];
+    for (x, gy) in x.chunks(width).zip(gy.chunks_exact(out_w)) {
+        for (x, gy) in x.iter().zip(gy) {
+            for m in 0..M {
+                acc[m] = acc[m].add_scaled(x[m], gy);
+            }
+        }
+    }
+    for (sum, acc) in sums.iter_mut().zip(acc) {
+        acc.add_to(&mut sum.0);
     }
 }
 

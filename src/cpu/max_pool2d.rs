@@ -63,10 +63,12 @@ pub fn backward_input<T: Real>(p: &MaxPool2dParams, gy: &[T], winner: &[u32], gx
         }
         for ox in 0..out_w {
             let window = ((n * out_h + iy / 2) * out_w + ox) * channels;
-            for c in 0..channels {
-                let which = winner[window + c] as usize;
-                if which / 2 == iy % 2 {
-                    gx[(2 * ox + which % 2) * channels + c] = gy[window + c];
+            let (winner, gy) = (&winner[window..][..channels], &gy[window..][..channels]);
+            for side in 0..2 {
+                let which = (iy % 2 * 2 + side) as u32;
+                let gx = &mut gx[(2 * ox + side) * channels..][..channels];
+                for ((gx, gy), winner) in gx.iter_mut().zip(gy).zip(winner) {
+                    *gx = if *winner == which { *gy } else { T::zero() };
                 }
             }
         }

@@ -111,6 +111,15 @@ impl<T: Real> Lanes<T> {
         }
         Self(sum)
     }
+
+    /// Adds the first of these numbers to `totals`, which may be fewer.
+    #[inline(always)]
+    pub(crate) fn add_to(&self, totals: &mut [T]) {
+        match totals.as_mut_array::<LANES>() {
+            Some(totals) => totals.iter_mut().zip(&self.0).for_each(|(total, sum)| *total += *sum),
+            None => totals.iter_mut().zip(&self.0).for_each(|(total, sum)| *total += *sum),
+        }
+    }
 }
 
 /// Declares the sizes of an op once, as the Rust twin of the WGSL struct: plain 4-byte fields in the same order.
