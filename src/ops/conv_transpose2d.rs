@@ -293,7 +293,7 @@ impl Backward for ConvTranspose2dBackward {
         }
         let kernel = conv2d::WeightKernel::select(gy.device(), &p);
         let gather = conv2d::select(gy.device(), &p, Part::Forward);
-        let both = BothGradients::take(gather, kernel).filter(|_| matches!(gy.device(), Device::Gpu(_)));
+        let both = BothGradients::take(gy.device(), &p, gather, kernel);
         let read = x.on_reading();
         let (x_read, gy_norm, floor) = match &read {
             Some(OnReading::Normed { x, table, floor }) => (Some(x), Some((NORMED_BACKWARD, table)), *floor),
