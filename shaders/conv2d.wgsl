@@ -23,6 +23,9 @@
 // @include conv2d_tile
 // @include conv2d_statistics
 // @include conv2d_weight
+// @include conv2d_gather_plain
+// @include conv2d_x_plain
+// @include conv2d_gy_plain
 
 override WG: u32 = 64u;
 
@@ -34,9 +37,6 @@ override WG: u32 = 64u;
 @group(0) @binding(2) var<storage, read> weight: array<f32>;
 @group(0) @binding(3) var<storage, read> bias: array<f32>;
 @group(0) @binding(4) var<storage, read_write> y: array<f32>;
-
-fn pixel_stride() -> u32 { return params.in_c; }
-fn load_a(at: u32, ci: u32) -> f32 { return select(x[at + ci], 0.0, at == OUTSIDE); }
 
 @compute @workgroup_size(WG)
 fn forward_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
@@ -141,13 +141,6 @@ fn backward_weight_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(nu
 }
 
 @group(0) @binding(1) var<storage, read> x4: array<vec4<f32>>;
-
-// Both are taken as they are.
-fn x_quad(pixel: u32, quads: u32, quad: u32) -> vec4<f32> { return x4[pixel * quads + quad]; }
-fn x_norm(quad: u32) -> u32 { return quad; }
-fn x_of(none: u32, v: vec4<f32>) -> vec4<f32> { return v; }
-fn gy_norm(quad: u32) -> u32 { return quad; }
-fn gy_of(none: u32, v: vec4<f32>) -> vec4<f32> { return v; }
 
 @compute @workgroup_size(WG)
 fn backward_weight_v3(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {

@@ -14,6 +14,9 @@
 // @include conv2d_tile
 // @include conv2d_weight
 // @include conv2d_both
+// @include conv2d_gather_plain
+// @include conv2d_x_plain
+// @include conv2d_gy_plain
 
 override WG: u32 = 64u;
 
@@ -26,15 +29,6 @@ override WG: u32 = 64u;
 @group(0) @binding(5) var<storage, read> gy4: array<vec4<f32>>;
 @group(0) @binding(6) var<storage, read_write> y4: array<vec4<f32>>; // gx
 @group(0) @binding(7) var<storage, read_write> partial4: array<vec4<f32>>;
-
-// Both are taken as they are.
-fn pixel_stride() -> u32 { return params.in_c; }
-fn load_a(at: u32, co: u32) -> f32 { return select(x[at + co], 0.0, at == OUTSIDE); }
-fn x_quad(pixel: u32, quads: u32, quad: u32) -> vec4<f32> { return x4[pixel * quads + quad]; }
-fn x_norm(quad: u32) -> u32 { return quad; }
-fn x_of(none: u32, v: vec4<f32>) -> vec4<f32> { return v; }
-fn gy_norm(quad: u32) -> u32 { return quad; }
-fn gy_of(none: u32, v: vec4<f32>) -> vec4<f32> { return v; }
 
 @compute @workgroup_size(WG)
 fn backward_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {

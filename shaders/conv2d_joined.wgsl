@@ -13,6 +13,8 @@
 // @include conv2d_tile
 // @include conv2d_statistics
 // @include conv2d_weight
+// @include conv2d_x_joined
+// @include conv2d_gy_plain
 
 override WG: u32 = 64u;
 
@@ -57,16 +59,6 @@ fn forward_statistics_v2(
 @group(0) @binding(2) var<storage, read> b4: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read> gy4: array<vec4<f32>>;
 @group(0) @binding(4) var<storage, read_write> partial4: array<vec4<f32>>;
-
-fn x_quad(pixel: u32, quads: u32, quad: u32) -> vec4<f32> {
-    let split = params.split / 4u;
-    if quad < split { return a4[pixel * split + quad]; }
-    return b4[pixel * (quads - split) + quad - split];
-}
-fn x_norm(quad: u32) -> u32 { return quad; }
-fn x_of(none: u32, v: vec4<f32>) -> vec4<f32> { return v; }
-fn gy_norm(quad: u32) -> u32 { return quad; }
-fn gy_of(none: u32, v: vec4<f32>) -> vec4<f32> { return v; }
 
 @compute @workgroup_size(WG)
 fn backward_weight_v3(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {

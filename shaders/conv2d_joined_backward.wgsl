@@ -8,12 +8,15 @@
 // @include conv2d_tile
 // @include conv2d_weight
 // @include conv2d_both
+// @include conv2d_gather_plain
+// @include conv2d_x_joined
+// @include conv2d_gy_plain
 
 override WG: u32 = 64u;
 
 @group(0) @binding(0) var<uniform> params: Params; // of the gather
 
-@group(0) @binding(1) var<storage, read> gy: array<f32>;
+@group(0) @binding(1) var<storage, read> x: array<f32>; // what the gather reads: gy
 @group(0) @binding(2) var<storage, read> weight4: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read> a4: array<vec4<f32>>;
 @group(0) @binding(4) var<storage, read> b4: array<vec4<f32>>;
@@ -21,9 +24,6 @@ override WG: u32 = 64u;
 @group(0) @binding(6) var<storage, read_write> ga4: array<vec4<f32>>;
 @group(0) @binding(7) var<storage, read_write> gb4: array<vec4<f32>>;
 @group(0) @binding(8) var<storage, read_write> partial4: array<vec4<f32>>;
-
-fn pixel_stride() -> u32 { return params.in_c; }
-fn load_a(at: u32, co: u32) -> f32 { return select(gy[at + co], 0.0, at == OUTSIDE); }
 
 fn store(pixel: u32, col4: u32, value: vec4<f32>) {
     let split = params.split / 4u;
@@ -33,16 +33,6 @@ fn store(pixel: u32, col4: u32, value: vec4<f32>) {
         gb4[pixel * (params.out_c / 4u - split) + col4 - split] = value;
     }
 }
-
-fn x_quad(pixel: u32, quads: u32, quad: u32) -> vec4<f32> {
-    let split = params.split / 4u;
-    if quad < split { return a4[pixel * split + quad]; }
-    return b4[pixel * (quads - split) + quad - split];
-}
-fn x_norm(quad: u32) -> u32 { return quad; }
-fn x_of(none: u32, v: vec4<f32>) -> vec4<f32> { return v; }
-fn gy_norm(quad: u32) -> u32 { return quad; }
-fn gy_of(none: u32, v: vec4<f32>) -> vec4<f32> { return v; }
 
 @compute @workgroup_size(WG)
 fn backward_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {

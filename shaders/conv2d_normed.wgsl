@@ -19,7 +19,9 @@
 // @include conv2d_tile
 // @include conv2d_statistics
 // @include conv2d_weight
+// @include conv2d_gy_plain
 // @include batch_norm_table
+// @include batch_norm_table4
 
 override WG: u32 = 64u;
 
@@ -35,8 +37,7 @@ override WG: u32 = 64u;
 
 fn pixel_stride() -> u32 { return params.in_c; }
 fn load_a(at: u32, ci: u32) -> f32 {
-    let v = (x[at + ci] - table[ci]) * table[params.in_c + ci] + table[2u * params.in_c + ci];
-    return select(v, 0.0, v < params.floor || at == OUTSIDE);
+    return select(normalised(x[at + ci], ci), 0.0, at == OUTSIDE);
 }
 
 @compute @workgroup_size(WG)
@@ -80,13 +81,8 @@ fn backward_weight_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(nu
 @group(0) @binding(4) var<storage, read_write> partial4: array<vec4<f32>>;
 
 fn x_quad(pixel: u32, quads: u32, quad: u32) -> vec4<f32> { return x4[pixel * quads + quad]; }
-fn x_norm(quad: u32) -> Norm4 {
-    let quads = params.in_c / 4u;
-    return Norm4(table4[quad], table4[quads + quad], table4[2u * quads + quad]);
-}
+fn x_norm(quad: u32, quads: u32) -> Norm4 { return norm4(quad, quads); }
 fn x_of(norm: Norm4, v: vec4<f32>) -> vec4<f32> { return normalised4(norm, v); }
-fn gy_norm(quad: u32) -> u32 { return quad; }
-fn gy_of(none: u32, v: vec4<f32>) -> vec4<f32> { return v; }
 
 @compute @workgroup_size(WG)
 fn backward_weight_v3(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {

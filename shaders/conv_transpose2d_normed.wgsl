@@ -4,6 +4,7 @@
 // @include flat
 // @include gemm_tile
 // @include conv_transpose2d_tile
+// @include batch_norm_table
 
 override WG: u32 = 64u;
 
@@ -15,10 +16,7 @@ override WG: u32 = 64u;
 @group(0) @binding(4) var<storage, read> bias4: array<vec4<f32>>;
 @group(0) @binding(5) var<storage, read_write> y4: array<vec4<f32>>;
 
-fn load_a(at: u32, ci: u32) -> f32 {
-    let v = (x[at + ci] - table[ci]) * table[params.in_c + ci] + table[2u * params.in_c + ci];
-    return select(v, 0.0, v < params.floor);
-}
+fn load_a(at: u32, ci: u32) -> f32 { return normalised(x[at + ci], ci); }
 
 @compute @workgroup_size(WG)
 fn forward_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {

@@ -10,9 +10,9 @@ use std::ops::Range;
 use shadegrad::cpu::conv2d::{Conv2dParams, backward_input, backward_weight, forward};
 use shadegrad::ops::conv2d::WeightKernel;
 use shadegrad::ops::{BatchNormSettings, Mode, RunningStats};
-use shadegrad::{Device, Tape, Tensor, ops};
+use shadegrad::{Device, Result, Tape, Tensor, ops};
 
-use super::{Case, GradientCase, SUMS, Tolerance, batch_norm, doubles, numbers};
+use super::{Case, Checks, GradientCase, SUMS, Tolerance, batch_norm, doubles, numbers};
 
 const OP: &str = "conv2d";
 
@@ -146,12 +146,7 @@ fn of_two(a_shape: [usize; 4], b_channels: usize, kernel: [usize; 2], out: usize
             let y = ops::conv2d::forward_with_statistics(&x, &weight, Some(&bias), stride, padding, kernel)?;
             let version = format!("{kernel} joined");
             checks.compare("forward", &version, &y, &want.y, SUMS)?;
-            if let Some((partials, chunk)) = y.statistics() {
-                let (got, want) = (partials.to_vec()?, statistics(&want.y, out, chunk));
-                for (got, want) in got.chunks(got.len() / 2).zip(&want) {
-                    checks.values("forward_statistics", &version, got, want, SUMS);
-                }
-            }
+            compare_statistics(checks, &version, &y, &want.y)?;
         }
         Ok(())
     })
@@ -217,12 +212,7 @@ fn after_norm((shape, kernel, out, stride, padding, with_bias): Sizes, mode: Mod
             let version = format!("{kernel} normed");
             let y = ops::conv2d::forward_with_statistics(&v, &w, with_bias.then_some(&b), stride, padding, kernel)?;
             checks.compare("forward", &version, &y, &want.y, SUMS)?;
-            if let Some((partials, chunk)) = y.statistics() {
-                let (got, want) = (partials.to_vec()?, statistics(&want.y, out, chunk));
-                for (got, want) in got.chunks(got.len() / 2).zip(&want) {
-                    checks.values("forward_statistics", &version, got, want, SUMS);
-                }
-            }
+            compare_statistics(checks, &version, &y, &want.y)?;
         }
         Ok(())
     })
@@ -313,13 +303,7 @@ fn case((shape, kernel, out, stride, padding, with_bias): Sizes) -> Case {
             let y = ops::conv2d::forward(&x, &w, bias, stride, padding, kernel)?;
             checks.compare("forward", &kernel.to_string(), &y, &want.y, SUMS)?;
             let y = ops::conv2d::forward_with_statistics(&x, &w, bias, stride, padding, kernel)?;
-            if let Some((partials, chunk)) = y.statistics() {
-                checks.compare("forward_statistics", &kernel.to_string(), &y, &want.y, SUMS)?;
-                let (got, want) = (partials.to_vec()?, statistics(&want.y, out, chunk));
-                for (got, want) in got.chunks(got.len() / 2).zip(&want) {
-                    checks.values("forward_statistics", &kernel.to_string(), got, want, SUMS);
-                }
-            }
+            compare_statistics(checks, &kernel.to_string(), &y, &want.y)?;
         }
         for kernel in ops::conv2d::kernels(device, &p.input_gradient()) {
             let gx = device.tensor(OP, shape, &vec![f32::NAN; x.len()])?;
@@ -354,6 +338,17 @@ fn case((shape, kernel, out, stride, padding, with_bias): Sizes) -> Case {
         }
         Ok(())
     })
+}
+
+/// Compares y and the statistics that the kernel left of it, if it did.
+fn compare_statistics(checks: &mut Checks, version: &str, y: &Tensor, want: &[f64]) -> Result<()> {
+    let Some((partials, chunk)) = y.statistics() else { return Ok(()) };
+    checks.compare("forward_statistics", version, y, want, SUMS)?;
+    let (got, want) = (partials.to_vec()?, statistics(want, y.shape().last(), chunk));
+    for (got, want) in got.chunks(got.len() / 2).zip(&want) {
+        checks.values("forward_statistics", version, got, want, SUMS);
+    }
+    Ok(())
 }
 
 /// Mean, and sum of (y - mean)^2, of each channel and chunk of pixels.

@@ -5,9 +5,9 @@
 // Weights are rows r = (ky, kx, ci) of `out_c` numbers; row r = kernel_h*kernel_w*in_c is the bias, whose "x" is 1.
 //
 // The including file takes in lib/conv2d_sizes, has gy4 and partial4, and says what it reads and what it makes of it:
-//   x_quad(pixel, quads, quad)   four of x's 4 * quads channels
-//   x_of(x_norm(quad), v)        v itself, or normalised
-//   gy_of(gy_norm(quad), v)      the same for gy
+//   x_quad(pixel, quads, quad)      four of x's 4 * quads channels
+//   x_of(x_norm(quad, quads), v)    v itself, or normalised
+//   gy_of(gy_norm(quad, quads), v)  the same for gy
 
 /// Rows of weights per invocation; columns are two vectors of four.
 const TILE_R: u32 = 8u;
@@ -40,8 +40,8 @@ fn weight_tile(tile: u32, p: Params) {
     let past = (i32(p.in_w) - offset + s - 1) / s;
     let hi = select(u32(clamp(past, 0, i32(p.out_w))), p.out_w, is_bias);
 
-    let x_norms = array(x_norm(ci4), x_norm(ci4 + 1u));
-    let gy_norms = array(gy_norm(co4), gy_norm(co4 + 1u));
+    let x_norms = array(x_norm(ci4, in_c4), x_norm(ci4 + 1u, in_c4));
+    let gy_norms = array(gy_norm(co4, out_c4), gy_norm(co4 + 1u, out_c4));
 
     let at_sum = ((p.first_chunk + chunk) * (rows + 1u) + r0) * out_c4 + co4;
     for (var block = first; block < last; block += max(p.block_rows, 1u)) {

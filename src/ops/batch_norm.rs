@@ -37,8 +37,8 @@
 //!
 //! Versions: v1 (a channel per invocation), v2 (four channels).
 //!
-//! Launches: 3 forward in train mode (2 after a convolution that left the statistics), 1 in eval mode; 2 backward (v1: 3 if
-//! the gradient of x is wanted).
+//! Launches: 3 forward in train mode (2 after a convolution that left the statistics), 2 in eval mode, and 1 less where only
+//! convolutions read y, since they make it of x themselves; 2 backward (v1: 3 if the gradient of x is wanted).
 //!
 //! # Files
 //! - [`shaders/batch_norm.wgsl`](../../../../../shaders/batch_norm.wgsl), below
@@ -276,7 +276,7 @@ impl Affine {
     ///
     /// # Errors
     /// As the launch.
-    pub(super) fn table(&self) -> Result<Tensor> {
+    fn table(&self) -> Result<Tensor> {
         if let Some(table) = &self.table {
             return Ok(table.clone());
         }

@@ -100,9 +100,7 @@ pub fn forward(a: &Tensor, b: &Tensor, version: Version) -> Result<Tensor> {
 /// With `later` the numbers are computed when somebody asks for them, who may be able to read both parts instead.
 fn join([a, b]: [&Tensor; 2], version: Version, later: bool) -> Result<Tensor> {
     let ((_, ca), (_, cb)) = (a.shape().rows(OP)?, b.shape().rows(OP)?);
-    let mut dims = a.shape().dims().to_vec();
-    let last = dims.len() - 1;
-    if b.shape().rank() != dims.len() || b.shape().dims()[..last] != dims[..last] {
+    if b.shape().with_last(ca) != a.shape() {
         let message = format!("{} and {} may differ in the last axis only", a.shape(), b.shape());
         return Err(Error::shape(OP, message));
     }
@@ -110,14 +108,7 @@ fn join([a, b]: [&Tensor; 2], version: Version, later: bool) -> Result<Tensor> {
         let message = format!("v2 needs channels that divide by 4, got {} and {}", a.shape(), b.shape());
         return Err(Error::shape(OP, message));
     }
-    dims[last] = ca + cb;
-    let joined = Joined {
-        parts: [Kept::of(a), Kept::of(b)],
-        shape: Shape::new(&dims)?,
-        params: ConcatParams { a_channels: ca as u32, b_channels: cb as u32 },
-        version,
-    };
-    let joined = Arc::new(joined);
+    let joined = Arc::new(Joined::new([a, b], version));
     let y =
         if later && can_wait(a.device()) { a.device().later(joined.shape, joined.clone()) } else { joined.of(a, b)? };
     let backward = ConcatBackward { shapes: [a.shape(), b.shape()], params: joined.params, version };
@@ -128,11 +119,10 @@ fn join([a, b]: [&Tensor; 2], version: Version, later: bool) -> Result<Tensor> {
 }
 
 /// The gradient of a joined tensor, of its parts: nobody needs to write it, since [`ConcatBackward`] takes it apart again.
-pub(super) fn of_gradients(shape: Shape, [ga, gb]: [Tensor; 2]) -> Tensor {
-    let (a_channels, b_channels) = (ga.shape().last(), gb.shape().last());
-    let (device, version) = (ga.device().clone(), usual(a_channels, b_channels));
-    let params = ConcatParams { a_channels: a_channels as u32, b_channels: b_channels as u32 };
-    device.later(shape, Arc::new(Joined { parts: [Kept::of(&ga), Kept::of(&gb)], shape, params, version }))
+pub(super) fn of_gradients(parts: [Tensor; 2]) -> Tensor {
+    let version = usual(parts[0].shape().last(), parts[1].shape().last());
+    let joined = Joined::new(parts.each_ref(), version);
+    parts[0].device().later(joined.shape, Arc::new(joined))
 }
 
 /// How y is made of its parts.
@@ -145,6 +135,17 @@ struct Joined {
 }
 
 impl Joined {
+    /// Of parts that differ in their last axis only.
+    fn new([a, b]: [&Tensor; 2], version: Version) -> Self {
+        let channels = [a, b].map(|part| part.shape().last());
+        Self {
+            parts: [Kept::of(a), Kept::of(b)],
+            shape: a.shape().with_last(channels.iter().sum()),
+            params: ConcatParams { a_channels: channels[0] as u32, b_channels: channels[1] as u32 },
+            version,
+        }
+    }
+
     fn of(&self, a: &Tensor, b: &Tensor) -> Result<Tensor> {
         let Self { shape, params, version, .. } = self;
         let y = a.device().empty(OP, *shape)?;

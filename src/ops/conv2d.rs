@@ -284,13 +284,7 @@ fn statistics(source: Source<'_>, y: &Tensor, kernel: GatherKernel) -> Result<Op
     Ok(Some(Statistics { partials: y.device().empty(OP, [2, channels, chunks])?, chunk }))
 }
 
-pub(super) fn sizes(
-    x: Shape,
-    weight: Shape,
-    bias: Option<Shape>,
-    stride: usize,
-    padding: usize,
-) -> Result<Conv2dParams> {
+fn sizes(x: Shape, weight: Shape, bias: Option<Shape>, stride: usize, padding: usize) -> Result<Conv2dParams> {
     let image = x.nhwc(OP)?;
     let kernel = weight.nhwc(OP).map_err(|_| {
         Error::shape(OP, format!("the weight must be [kernel height, kernel width, in, out], got {weight}"))
@@ -504,7 +498,7 @@ pub fn backward_input(
 }
 
 /// As [`backward_input`] within a backward pass, which turns weights ahead of their use.
-pub(super) fn input_gradient(
+fn input_gradient(
     p: &Conv2dParams,
     gy: &Tensor,
     weight: &Tensor,
@@ -533,7 +527,7 @@ pub fn backward_weight(
     gb: Option<&Tensor>,
     kernel: WeightKernel,
 ) -> Result<()> {
-    weight_gradient(p, Source::Plain(x), gy, [Some(gw), gb], kernel, &Wanted::alone(x.device()))
+    weight_gradient(p, Source::Plain(x), gy, (gw, gb), kernel, &Wanted::alone(x.device()))
 }
 
 /// Both gradients, on a GPU in one launch, by the kernels `v2` and `v3`. gx is added to what stands there if `p` says so.
@@ -555,36 +549,38 @@ pub fn backward(
         return backward_weight(p, x, gy, gw, gb, WeightKernel::V1);
     }
     let wanted = Wanted::alone(x.device());
-    let gradients: Vec<&Tensor> = [Some(gw), gb].into_iter().flatten().collect();
-    let gather = Conv2dParams { turned: 1, ..p.input_gradient() };
-    let (source, weight) = (Source::Plain(x), &wanted.turned(weight)?);
-    let both = BothGradients { p, source, gy, gy_norm: None, gather, from: gy, weight, gx: &[gx] };
-    both.run(Version::V2.into(), &gradients, &wanted)
+    let (source, weight, accumulate) = (Source::Plain(x), &wanted.turned(weight)?, p.accumulate == 1);
+    let both = BothGradients { p, source, gy, gy_norm: None, transposed: false, weight, gx: &[gx], accumulate };
+    both.run(Version::V2.into(), &both_of(gw, gb), &wanted)
 }
 
-/// As [`backward_weight`] within a backward pass, which may add up the chunks later. `gradients` are the weight's and the
-/// bias's. The CPU takes plain sources only.
+/// As [`backward_weight`] within a backward pass, which may add up the chunks later.
 pub(super) fn weight_gradient(
     p: &Conv2dParams,
     source: Source<'_>,
     gy: &Tensor,
-    gradients: [Option<&Tensor>; 2],
+    (gw, gb): (&Tensor, Option<&Tensor>),
     kernel: WeightKernel,
     wanted: &Wanted<'_>,
 ) -> Result<()> {
-    match (gy.device(), source, gradients) {
-        (Device::Gpu(context), ..) => {
-            let gradients: Vec<&Tensor> = gradients.into_iter().flatten().collect();
+    match (gy.device(), source) {
+        (Device::Gpu(context), _) => {
+            let gradients = both_of(gw, gb);
             let partial = partial_sums(context, p, source, gy, &gradients, kernel, wanted)?;
             wanted.sum_chunks(&partial, &gradients)
         }
-        (Device::Cpu(_), Source::Plain(x), [Some(gw), gb]) => {
+        (Device::Cpu(_), Source::Plain(x)) => {
             let mut gb = gb.map(Tensor::f32s_mut);
             plain::backward_weight(p, &x.f32s(), &gy.f32s(), &mut gw.f32s_mut(), gb.as_deref_mut());
             Ok(())
         }
-        (Device::Cpu(_), ..) => Ok(()),
+        (Device::Cpu(_), _) => Err(Error::shape(OP, format!("the CPU does not read {source:?}"))),
     }
+}
+
+/// The gradients of weight and bias, for the sums that a table of chunks goes into.
+fn both_of<'a>(gw: &'a Tensor, gb: Option<&'a Tensor>) -> Vec<&'a Tensor> {
+    [Some(gw), gb].into_iter().flatten().collect()
 }
 
 /// The first stage of the weight gradient on a GPU: a table `[chunks, weights and biases]`.
@@ -674,19 +670,21 @@ impl WeightChunks {
     }
 }
 
-/// Both gradients in one launch: `gather` are the sizes of the one that makes gx of what `from` holds, `p` those of the
-/// convolution from x to gy whose weight gradient is wanted.
+/// Both gradients in one launch. `p` are the sizes of the convolution from `source` to `gy` whose weight gradient is wanted.
 pub(super) struct BothGradients<'a> {
     pub(super) p: &'a Conv2dParams,
     pub(super) source: Source<'a>,
     pub(super) gy: &'a Tensor,
     /// Of a batch norm that is applied to gy where it is read, and the shader that does so.
     pub(super) gy_norm: Option<(Shader, &'a Tensor)>,
-    pub(super) gather: Conv2dParams,
-    pub(super) from: &'a Tensor,
+    /// Whether they are the gradients of the transposed convolution from gy to a plain source: then gx is the convolution of
+    /// the source, else the gather over gy with a turned weight.
+    pub(super) transposed: bool,
     pub(super) weight: &'a Tensor,
     /// One tensor, or two for a joined source.
     pub(super) gx: &'a [&'a Tensor],
+    /// Whether gx is added to what stands there.
+    pub(super) accumulate: bool,
 }
 
 impl BothGradients<'_> {
@@ -714,7 +712,11 @@ impl BothGradients<'_> {
     /// # Errors
     /// As the launches.
     pub(super) fn run(&self, kernel: Kernel, gradients: &[&Tensor], wanted: &Wanted<'_>) -> Result<()> {
-        let Self { p, source, gy, gy_norm, gather, from, weight, gx } = self;
+        let Self { p, source, gy, gy_norm, transposed, weight, gx, accumulate } = self;
+        let (gather, from) = match (transposed, source) {
+            (true, Source::Plain(x)) => (**p, *x),
+            _ => (Conv2dParams { turned: 1, accumulate: (*accumulate).into(), ..p.input_gradient() }, *gy),
+        };
         let Device::Gpu(context) = gy.device() else { return Err(Error::shape(OP, "not on a GPU".to_owned())) };
         let shader = gy_norm.map_or(source.shaders()[1], |(shader, _)| shader);
         let tile = Tile::of(kernel);
@@ -724,7 +726,7 @@ impl BothGradients<'_> {
         for (images, first) in chunks.ranges() {
             let launch = chunks.of(p, images, first);
             let Conv2dParams { chunk_rows, block_rows, first_chunk, .. } = launch;
-            let params = Conv2dParams { chunk_rows, block_rows, first_chunk, ..of(gather, images) };
+            let params = Conv2dParams { chunk_rows, block_rows, first_chunk, ..of(&gather, images) };
             let pixels = images.len() * (gather.out_h * gather.out_w) as usize;
             let gx_tiles = tile.tiles(pixels, gather.out_c as usize);
             let weight_tiles = chunks.count(images) * chunks.tiles;
@@ -759,6 +761,32 @@ struct Conv2dBackward {
     params: Conv2dParams,
 }
 
+impl Conv2dBackward {
+    /// Both gradients in one launch; returns gx, that of a joined x in two parts.
+    fn both(
+        &self,
+        p: &Conv2dParams,
+        (source, gy): (Source<'_>, &Tensor),
+        gradients: Vec<&Tensor>,
+        kernel: Kernel,
+        wanted: &mut Wanted<'_>,
+    ) -> Result<Tensor> {
+        let weight = &wanted.turned(&self.weight)?;
+        let run = |gx: &[&Tensor], accumulate, wanted: &Wanted<'_>| {
+            let both = BothGradients { p, source, gy, gy_norm: None, transposed: false, weight, gx, accumulate };
+            both.run(kernel, &gradients, wanted)
+        };
+        if let Source::Joined([a, b]) = source {
+            let parts = [gy.device().empty(OP, a.shape())?, gy.device().empty(OP, b.shape())?];
+            run(&parts.each_ref(), false, wanted)?;
+            return Ok(concat::of_gradients(parts));
+        }
+        let (gx, accumulate) = wanted.place_to_add(OP, 0, self.x.shape())?;
+        run(&[&gx], accumulate, wanted)?;
+        Ok(gx)
+    }
+}
+
 impl Backward for Conv2dBackward {
     fn name(&self) -> &'static str {
         OP
@@ -776,45 +804,31 @@ impl Backward for Conv2dBackward {
         let kernel = WeightKernel::select(gy.device(), p);
         let input_kernel = select(gy.device(), p, Part::BackwardInput);
         let both = BothGradients::take(gy.device(), p, input_kernel, kernel);
-        let gradients = [gw.as_ref(), gb.as_ref()];
         let read = self.x.on_reading();
-        let source = match self.x.numbers() {
-            Some(x) => Some(Source::Plain(x)),
-            None => Source::of(read.as_ref(), kernel == WeightKernel::V3).filter(|_| kernel != WeightKernel::V2),
+        let source = match (self.x.numbers(), kernel) {
+            (Some(x), _) => Some(Source::Plain(x)),
+            (None, WeightKernel::V2) => None,
+            (None, _) => Source::of(read.as_ref(), kernel == WeightKernel::V3),
         };
         let mut p = Conv2dParams { split: 0, floor: f32::MIN, ..*p };
         if let Some(source) = source {
             source.note(&mut p);
         }
-        let p = &p;
         // Not with an x that is computed again: it is gone before gx is made.
-        if let (Some(_), Some(both), true, Some(source)) = (&gw, both, wanted.needs(0), source) {
-            let gradients: Vec<&Tensor> = gradients.into_iter().flatten().collect();
-            let weight = &wanted.turned(&self.weight)?;
-            let mut gather = Conv2dParams { turned: 1, ..p.input_gradient() };
-            let gy_norm = None;
-            if let Source::Joined(parts) = source {
-                let [ga, gb_of] = parts.map(|part| gy.device().empty(OP, part.shape()));
-                let (ga, gb_of) = (ga?, gb_of?);
-                let gx = &[&ga, &gb_of];
-                BothGradients { p, source, gy, gy_norm, gather, from: gy, weight, gx }.run(both, &gradients, wanted)?;
-                return Ok(vec![Some(concat::of_gradients(self.x.shape(), [ga, gb_of])), gw, gb]);
-            }
-            let (place, accumulate) = wanted.place_to_add(OP, 0, self.x.shape())?;
-            gather.accumulate = accumulate.into();
-            let gx = &[&place];
-            BothGradients { p, source, gy, gy_norm, gather, from: gy, weight, gx }.run(both, &gradients, wanted)?;
-            return Ok(vec![Some(place), gw, gb]);
+        if let (Some(weight), Some(both), true, Some(source)) = (&gw, both, wanted.needs(0), source) {
+            let gx = self.both(&p, (source, gy), both_of(weight, gb.as_ref()), both, wanted)?;
+            return Ok(vec![Some(gx), gw, gb]);
         }
-        if gw.is_some() {
+        if let Some(gw) = &gw {
+            let gradients = (gw, gb.as_ref());
             match source {
-                Some(source) => weight_gradient(p, source, gy, gradients, kernel, wanted)?,
-                None => weight_gradient(p, Source::Plain(&self.x.tensor()?), gy, gradients, kernel, wanted)?,
+                Some(source) => weight_gradient(&p, source, gy, gradients, kernel, wanted)?,
+                None => weight_gradient(&p, Source::Plain(&self.x.tensor()?), gy, gradients, kernel, wanted)?,
             }
         }
         if wanted.needs(0) {
             let (place, accumulate) = wanted.place_to_add(OP, 0, self.x.shape())?;
-            let p = Conv2dParams { accumulate: accumulate.into(), ..*p };
+            let p = Conv2dParams { accumulate: accumulate.into(), ..p };
             input_gradient(&p, gy, &self.weight, &place, input_kernel, wanted)?;
             gx = Some(place);
         }

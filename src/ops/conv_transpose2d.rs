@@ -300,12 +300,12 @@ impl Backward for ConvTranspose2dBackward {
             _ => (x.numbers(), None, f32::MIN),
         };
         if let ([Some(gx), Some(gw), _], Some(both), Some(x)) = (&gradients, both, x_read) {
-            let (source, gather, gx) = (Source::Plain(gy), Conv2dParams { floor, ..p }, &[gx]);
-            let gradients = BothGradients { p: &p, source, gy: x, gy_norm, gather, from: gy, weight, gx };
-            gradients.run(both, &[gw], wanted)?;
+            let (p, source, gx) = (&Conv2dParams { floor, ..p }, Source::Plain(gy), &[gx]);
+            let both_of = BothGradients { p, source, gy: x, gy_norm, transposed: true, weight, gx, accumulate: false };
+            both_of.run(both, &[gw], wanted)?;
         } else {
             if let Some(gw) = &gradients[1] {
-                conv2d::weight_gradient(&p, Source::Plain(gy), &x.tensor()?, [Some(gw), None], kernel, wanted)?;
+                conv2d::weight_gradient(&p, Source::Plain(gy), &x.tensor()?, (gw, None), kernel, wanted)?;
             }
             if let Some(gx) = &gradients[0] {
                 match gy.device() {
