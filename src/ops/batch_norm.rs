@@ -77,9 +77,8 @@ pub(super) const PLAN: Plan = Plan {
         let c = on.sizes.shape.last();
         let (mean, var) = (on.constant([c])?, on.constant([c])?);
         let running = RunningStats { mean: &mean, var: &var };
-        let y = batch_norm(&on.x()?, &on.input([c])?, &on.input([c])?, &running, &BatchNormSettings::new(Mode::Train))?;
-        y.settle()?;
-        Ok(Some(y))
+        let settings = BatchNormSettings::new(Mode::Train);
+        now_or_later(&on.x()?, [&on.input([c])?, &on.input([c])?], &running, &settings, false).map(Some)
     },
 };
 
@@ -158,10 +157,20 @@ pub fn batch_norm(
     running: &RunningStats<'_>,
     settings: &BatchNormSettings,
 ) -> Result<Tensor> {
+    now_or_later(x, [weight, bias], running, settings, true)
+}
+
+fn now_or_later(
+    x: &Tensor,
+    [weight, bias]: [&Tensor; 2],
+    running: &RunningStats<'_>,
+    settings: &BatchNormSettings,
+    later: bool,
+) -> Result<Tensor> {
     observed(OP, x.device(), |on| {
         let running = RunningStats { mean: &on.change(running.mean)?, var: &on.change(running.var)? };
-        let (weight, bias) = (on.read(weight)?, on.read(bias)?);
-        normalise(&on.read(x)?, [&weight, &bias], &running, settings, select(x), true)
+        let affine = [&on.read(weight)?, &on.read(bias)?];
+        normalise(&on.read(x)?, affine, &running, settings, select(x), later)
     })
 }
 

@@ -53,11 +53,7 @@ pub(super) const SHADER: Shader = shader!("concat");
 pub(super) const PLAN: Plan = Plan {
     op: OP,
     rules: &[("_v2", "the channels of both divide by 4")],
-    run: |on| {
-        let y = concat(&on.x()?, &on.input(on.sizes.shape.with_last(on.sizes.out))?)?;
-        y.settle()?;
-        Ok(Some(y))
-    },
+    run: |on| now_or_later(&on.x()?, &on.input(on.sizes.shape.with_last(on.sizes.out))?, false).map(Some),
 };
 
 /// The channels of a, then those of b: PyTorch's `torch.cat([a, b], 1)`, whose axis 1 is the last one here.
@@ -75,8 +71,12 @@ pub(super) const PLAN: Plan = Plan {
 /// # Errors
 /// [`Error::Shape`] if another axis than the last differs, or if a tensor has no element.
 pub fn concat(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    now_or_later(a, b, true)
+}
+
+fn now_or_later(a: &Tensor, b: &Tensor, later: bool) -> Result<Tensor> {
     let version = select(a, b);
-    observed(OP, a.device(), |on| join([&on.read(a)?, &on.read(b)?], version, true))
+    observed(OP, a.device(), |on| join([&on.read(a)?, &on.read(b)?], version, later))
 }
 
 fn select(a: &Tensor, b: &Tensor) -> Version {
