@@ -35,6 +35,7 @@ use serde_json::Value;
 use shadegrad::models::{Model, ModelConfig};
 use shadegrad::ops::use_tuned;
 use shadegrad::tensor::CpuContext;
+use shadegrad::train::Precision;
 use shadegrad::{Device, Error, Result};
 
 use compare::{Comparison, Results};
@@ -90,6 +91,9 @@ pub struct Options {
     /// Of a network: time a training step instead of inference
     #[arg(long)]
     train: bool,
+    /// Of a network: f32, or f16 for mixed precision
+    #[arg(long, default_value = "f32")]
+    precision: Precision,
     /// Compare with this file of an earlier `bench --json`
     #[arg(long, value_name = "FILE")]
     compare: Option<PathBuf>,
@@ -223,7 +227,7 @@ fn networks(options: &Options, device: &Device) -> Result<Vec<Value>> {
     for model in options.ops.iter().filter_map(|name| name.parse::<Model>().ok()) {
         let config = ModelConfig { base: options.base, ..ModelConfig::new(model) };
         let runs = options.runs as usize;
-        let line = models::time(device, &config, options.train, options.batch, options.size, runs)?;
+        let line = models::time(device, &config, options.train, options.batch, options.size, options.precision, runs)?;
         if options.json {
             println!("{}", serde_json::to_string(&line).map_err(json_error)?);
         } else {

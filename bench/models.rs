@@ -3,7 +3,8 @@
 use std::time::Instant;
 
 use shadegrad::models::{self, ModelConfig, Network};
-use shadegrad::ops::{Adam, BceDice, Mode, adam, bce_dice};
+use shadegrad::ops::{Adam, BceDice, Mode, adam, bce_dice, unscale};
+use shadegrad::train::Precision;
 use shadegrad::{Device, Result, Tape, Tensor};
 
 use super::line::{build, commit};
@@ -22,6 +23,8 @@ pub struct ModelLine {
     pub batch: usize,
     /// Rows and columns.
     pub size: usize,
+    /// `f32` or `f16`.
+    pub precision: Precision,
     /// Median wall time of a step.
     pub step_ms: f64,
     /// Shortest wall time of a step.
@@ -85,6 +88,7 @@ pub fn time(
     train: bool,
     batch: usize,
     size: usize,
+    precision: Precision,
     runs: usize,
 ) -> Result<ModelLine> {
     let net = models::build(device, config, 0)?;
@@ -92,12 +96,15 @@ pub fn time(
     let moments = [device.zeros("bench", flat)?, device.zeros("bench", flat)?];
     let count = batch * size * size;
     let pixels: Vec<f32> = (0..count * config.in_channels).map(|i| ((i * 7919) % 1009) as f32 / 504.5 - 1.0).collect();
-    let x = device.tensor("bench", [batch, size, size, config.in_channels], &pixels)?;
+    let x = device.empty_as("bench", [batch, size, size, config.in_channels], precision.dtype())?;
+    x.write(&pixels)?;
     let classes = config.num_classes;
     let disc: Vec<f32> =
         (0..count * classes).map(|i| f32::from(u8::from(i / classes / size % size < size / 4))).collect();
     let target = device.tensor("bench", [batch, size, size, classes], &disc)?;
     let step_values = device.zeros("bench", [4])?;
+    let half = precision == Precision::F16;
+    let scale = half.then(|| device.tensor("bench", [3], &[65536.0, 0.0, 0.0])).transpose()?;
     let (mut times, mut recorded) = (Vec::new(), Vec::new());
     let mut reserved = [0; 2];
     let before = |device: &Device| (device.dispatches(), traffic(device));
@@ -108,7 +115,7 @@ pub fn time(
         let start = before(device);
         let begin = Instant::now();
         if train {
-            step(net.as_ref(), &x, &target, &step_values, &moments, run as u64 + 1)?;
+            step(net.as_ref(), [&x, &target], &step_values, scale.as_ref(), &moments, run as u64 + 1)?;
         } else {
             net.forward(&x, Mode::Eval)?;
         }
@@ -132,6 +139,7 @@ pub fn time(
         mode: if train { "train" } else { "infer" },
         batch,
         size,
+        precision,
         step_ms: median,
         min_ms: min,
         encode_ms: Summary::of(&recorded).median,
@@ -156,15 +164,28 @@ fn traffic(device: &Device) -> u64 {
     }
 }
 
-fn step(net: &dyn Network, x: &Tensor, target: &Tensor, values: &Tensor, moments: &[Tensor; 2], t: u64) -> Result<()> {
+fn step(
+    net: &dyn Network,
+    [x, target]: [&Tensor; 2],
+    values: &Tensor,
+    scale: Option<&Tensor>,
+    moments: &[Tensor; 2],
+    t: u64,
+) -> Result<()> {
     let settings = Adam::default();
     values.write(&settings.step_values(1e-3, t))?;
     let tape = Tape::new();
     let logits = net.forward(&tape.watch(x), Mode::Train)?;
     let loss = bce_dice(&logits, target, &BceDice::sample())?;
     drop(logits);
-    let gradients = tape.backward(&loss)?;
+    let gradients = match scale {
+        Some(scale) => tape.backward_from(&loss, &scale.images(&(0..1)))?,
+        None => tape.backward(&loss)?,
+    };
     let parameters = net.parameters();
     parameters.check(&gradients)?;
+    if let Some(scale) = scale {
+        unscale(2000, &parameters.gradients, values, scale)?;
+    }
     adam(&settings, &parameters.gradients, values, &parameters.values, &moments[0], &moments[1])
 }

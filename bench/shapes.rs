@@ -182,7 +182,7 @@ pub fn of_network(config: &ModelConfig, batch: usize, size: usize, ops: &[&'stat
             continue;
         }
         let (name, x) = match *op {
-            "adam" | "sgd" | "ema" | "clip_norm" => ("update", net.parameters().values.shape()),
+            "adam" | "sgd" | "ema" | "clip_norm" | "unscale" => ("update", net.parameters().values.shape()),
             "load_batch" => ("batch", Shape::from([batch, size, size])),
             "metric_counts" | "sigmoid" => ("logits", logits),
             _ => {

@@ -135,6 +135,9 @@ fn event_files_hold_what_was_written() {
         train_iou: None,
         best: true,
         predicted_pixels: 3,
+        loss_scale: None,
+        skipped_steps: None,
+        fell_back: false,
     };
     events.epoch(2, &line).unwrap();
     events.image(2, "validation/P_3", vec![1, 2, 3, 200], 5, 300).unwrap();

@@ -30,8 +30,10 @@ fn run(device: &Device) -> BTreeSet<Compared> {
     let mut wrong = Vec::new();
     let mut kinds = BTreeSet::new();
     let mut compared = 0;
-    for case in ops::cases() {
-        match case.run(device) {
+    let cases = ops::cases();
+    let halves = cases.iter().filter(|case| case.has_half(device)).map(|case| (case, case.run_half(device)));
+    for (case, outcomes) in cases.iter().map(|case| (case, case.run(device))).chain(halves) {
+        match outcomes {
             Err(error) => wrong.push(format!("{} {}: {error}", case.op, case.name)),
             Ok(outcomes) => {
                 assert!(!outcomes.is_empty(), "{} {} compared nothing", case.op, case.name);

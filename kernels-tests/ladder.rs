@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use shadegrad::debug::{Checks, Switches};
 use shadegrad::gpu::{Context, GpuOptions};
-use shadegrad::models::{MemoryPlan, Model, ModelConfig, build};
+use shadegrad::models::{MemoryPlan, Model, ModelConfig, PlannedStep, build};
 use shadegrad::ops::plan::Sizes;
 use shadegrad::ops::{
     self, Adam, BceDice, Elastic, Mode, Sample, Sgd, Slices, Tone, adam, bce_dice, clip_norm, ema, metric_counts, sgd,
@@ -128,15 +128,15 @@ fn planted(folder: &Path, file: &str, right: &str, wrong: &str) {
 const FAULTS: &[(&str, &str, &str, &str, &str)] = &[
     (
         "depthwise_conv2d.wgsl",
-        "sums[ky * SIDE + kx] += x4[x_at] * g;",
-        "sums[ky * SIDE + kx] += x4[x_at] * gy_of_x4[g_at];",
+        "sums[ky * SIDE + kx] += vec4<f32>(x4[x_at]) * g;",
+        "sums[ky * SIDE + kx] += vec4<f32>(x4[x_at]) * vec4<f32>(gy_of_x4[g_at]);",
         "depthwise_conv2d backward",
         "gradient of input 1",
     ),
     (
         "batch_norm_max_pool2d.wgsl",
-        "y4[at] = activated4((best - mean4[q])",
-        "y4[at] = activated4((best - mean4[0])",
+        "y4[at] = Element4(activated4((best - mean4[q])",
+        "y4[at] = Element4(activated4((best - mean4[0])",
         "batch_norm_max_pool2d",
         "result [",
     ),
@@ -277,8 +277,9 @@ fn two_devices_share_a_trace() {
 #[test]
 fn planned_memory_is_the_memory_of_a_step() {
     let Some(device) = devices::gpu() else { return };
+    let step = PlannedStep { batch: 2, size: 64, ..PlannedStep::default() };
     for config in configs() {
-        let plan = MemoryPlan::new(&config, 2, 64, true, false, Some(&device.to_string())).unwrap();
+        let plan = MemoryPlan::new(&config, &step, Some(&device.to_string())).unwrap();
         let Some(device) = gpu_with(Switches::default()) else { return };
         let net = build(&device, &config, 0).unwrap();
         let shape = net.parameters().values.shape();

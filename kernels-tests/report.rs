@@ -20,6 +20,9 @@ fn log(epochs: usize) -> Vec<EpochLog> {
         train_iou: None,
         best: true,
         predicted_pixels: 10,
+        loss_scale: None,
+        skipped_steps: None,
+        fell_back: false,
     };
     (0..epochs).map(line).collect()
 }

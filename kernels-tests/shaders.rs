@@ -1,11 +1,15 @@
 //! Shader files checked without a device: they are valid, their structs equal the host's, their bindings follow the
 //! convention, and every loop has a bound that its body does not change.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use naga::{AddressSpace, TypeInner};
+use shadegrad::gpu::Context;
 use shadegrad::gpu::loops::unbounded;
-use shadegrad::ops::{SHADERS, UNIFORMS, shaders};
+use shadegrad::gpu::plan::{PlanEvent, PlannedLaunch};
+use shadegrad::models::{Model, ModelConfig, build};
+use shadegrad::ops::{BceDice, Mode, SHADERS, UNIFORMS, bce_dice, metric_counts, shaders};
+use shadegrad::{DType, Device, Tape};
 
 use crate::bench::harness::peaks::{PEAKS, PEAKS_F16};
 
@@ -13,9 +17,12 @@ use crate::bench::harness::peaks::{PEAKS, PEAKS_F16};
 fn modules() -> Vec<(&'static str, naga::Module)> {
     shaders()
         .chain(&[PEAKS, PEAKS_F16])
-        .map(|shader| {
-            let module = shader.assemble(None, &[]).and_then(|text| text.validate());
-            (shader.name, module.unwrap_or_else(|error| panic!("{error}")))
+        .flat_map(|shader| {
+            let half = shader.assemble_half(None, &[]).ok();
+            [shader.assemble(None, &[])].into_iter().chain(half.map(Ok)).map(|text| {
+                let module = text.and_then(|text| text.validate());
+                (shader.name, module.unwrap_or_else(|error| panic!("{error}")))
+            })
         })
         .collect()
 }
@@ -138,6 +145,62 @@ fn bindings_follow_the_convention() {
             let expected: Vec<u32> = (first as u32..first as u32 + bound.len() as u32).collect();
             assert_eq!(bound, expected, "{name}.{}: binding numbers have a gap", entry.name);
         }
+    }
+}
+
+/// Whatever a step with mixed precision binds is what the kernel's text says: 16-bit floats, f32 or integers.
+#[test]
+fn a_kernel_gets_the_types_that_it_declares() {
+    let mut seen = HashSet::new();
+    for model in Model::ALL {
+        for images in [DType::F32, DType::F16] {
+            let context = Context::plan(None).unwrap();
+            let device = Device::Gpu(context.clone());
+            let net = build(&device, &ModelConfig { base: 16, ..ModelConfig::new(model) }, 0).unwrap();
+            let x = device.empty_as("x", [2, 64, 64, 3], images).unwrap();
+            let target = device.empty("target", [2, 64, 64, 1]).unwrap();
+            let tape = Tape::new();
+            let logits = net.forward(&tape.watch(&x), Mode::Train).unwrap();
+            metric_counts(&logits, &target).unwrap();
+            let loss = bce_dice(&logits, &target, &BceDice::batch()).unwrap();
+            assert_eq!((logits.dtype(), loss.dtype()), (images, DType::F32));
+            tape.backward(&loss).unwrap();
+            for event in context.take_plan() {
+                let PlanEvent::Launched(PlannedLaunch { shader, entry, types, .. }) = event else { continue };
+                let half = types.contains(&DType::F16);
+                assert!(images == DType::F16 || !half, "{shader}.{entry}: {types:?}");
+                if seen.insert((shader, entry, types.clone())) {
+                    compare_types(shader, entry, &types, half);
+                }
+            }
+        }
+    }
+    assert!(seen.iter().filter(|(_, _, types)| types.contains(&DType::F16)).count() > 30, "{seen:?}");
+}
+
+fn compare_types(shader: &str, entry: &str, types: &[DType], half: bool) {
+    let of = shaders().find(|known| known.name == shader).unwrap();
+    let text = if half { of.assemble_half(None, &[]) } else { of.assemble(None, &[]) };
+    let module = text.unwrap().validate().unwrap();
+    let mut validator =
+        naga::valid::Validator::new(naga::valid::ValidationFlags::all(), naga::valid::Capabilities::all());
+    let info = validator.validate(&module).unwrap();
+    let index = module.entry_points.iter().position(|known| known.name == entry).unwrap();
+    for (handle, variable) in module.global_variables.iter() {
+        let (Some(at), AddressSpace::Storage { .. }) = (&variable.binding, variable.space) else { continue };
+        if info.get_entry_point(index)[handle].is_empty() {
+            continue;
+        }
+        let TypeInner::Array { base, .. } = module.types[variable.ty].inner else { panic!("{shader}: no array") };
+        let scalar = module.types[base].inner.scalar();
+        let declared = match scalar.map(|scalar| (scalar.kind, scalar.width)) {
+            Some((naga::ScalarKind::Float, 2)) => DType::F16,
+            Some((naga::ScalarKind::Float, 4)) => DType::F32,
+            Some((naga::ScalarKind::Uint, 4)) => DType::U32,
+            other => panic!("{shader}.{entry}: {other:?}"),
+        };
+        let name = variable.name.as_deref().unwrap_or_default();
+        assert_eq!(declared, types[at.binding as usize - 1], "{shader}.{entry} @binding({}) {name}", at.binding);
     }
 }
 

@@ -4,13 +4,14 @@ use std::path::PathBuf;
 
 use shadegrad::data::phantom::{PhantomSettings, phantom_dataset};
 use shadegrad::data::{AugmentConfig, Dataset, Normalization, Split};
-use shadegrad::models::{MemoryPlan, Model, ModelConfig, weights};
+use shadegrad::models::{MemoryPlan, Model, ModelConfig, PlannedStep, weights};
 use shadegrad::nn::fill;
 use shadegrad::tensor::random::Stream;
 use shadegrad::train::{
-    DicePooling, EpochLog, Loss, Monitor, OptimizerKind, Schedule, TrainConfig, Trainer, load_state, save_state,
+    DicePooling, EpochLog, Loss, Monitor, OptimizerKind, Precision, Schedule, TrainConfig, Trainer, load_state,
+    save_state,
 };
-use shadegrad::{Device, Result};
+use shadegrad::{DType, Device, Result};
 
 use crate::devices;
 
@@ -116,10 +117,73 @@ fn recomputing_changes_the_memory_and_nothing_else() {
     // What a batch norm gives to a convolution is never kept. What is left are U-Net's skip connections.
     for (model, most) in [(Model::Unet, 0.92), (Model::Resunet, 1.0)] {
         let config = ModelConfig { base: 16, ..ModelConfig::new(model) };
-        let [kept, again] = [false, true]
-            .map(|recompute| MemoryPlan::new(&config, 8, 256, true, recompute, None).unwrap().peak_bytes as f64);
+        let [kept, again] = [false, true].map(|recompute| {
+            let step = PlannedStep { recompute, ..PlannedStep::default() };
+            MemoryPlan::new(&config, &step, None).unwrap().peak_bytes as f64
+        });
         assert!(again <= most * kept, "{model}: {again} bytes, {kept} without");
     }
+}
+
+/// Mixed precision follows f32, repeats itself, and needs less memory; where there are no 16-bit floats it is f32.
+#[test]
+fn mixed_precision_learns_as_f32_does() {
+    let dataset = phantom();
+    for device in devices::all() {
+        for model in Model::ALL {
+            let f32 = TrainConfig { model, base: 8, batch: 4, ..TrainConfig::default() };
+            let f16 = TrainConfig { precision: Precision::F16, ..f32.clone() };
+            let [(whole, weights), (half, half_weights)] =
+                [&f32, &f16].map(|config| losses(&device, &dataset, config, 12).unwrap());
+            if !device.has_f16() {
+                assert!(whole == half && weights == half_weights, "{model} on {device}");
+                continue;
+            }
+            assert!(whole != half, "{model}: nothing was rounded");
+            for (step, (a, b)) in whole.iter().zip(&half).enumerate() {
+                assert!((a - b).abs() <= 0.02 * a.abs(), "{model}, step {step}: {a} in f32, {b} in f16");
+            }
+            let again = losses(&device, &dataset, &f16, 12).unwrap();
+            assert!(again == (half, half_weights), "{model} on {device}: two runs differ");
+        }
+    }
+    for (model, most) in [(Model::Unet, 0.6), (Model::Resunet, 0.6), (Model::Unext, 0.65)] {
+        let config = ModelConfig { base: 16, ..ModelConfig::new(model) };
+        let [whole, half] = [DType::F32, DType::F16].map(|images| {
+            let step = PlannedStep { images, ..PlannedStep::default() };
+            MemoryPlan::new(&config, &step, None).unwrap().peak_bytes as f64
+        });
+        assert!(half <= most * whole, "{model}: {half} bytes, {whole} in f32");
+    }
+}
+
+/// What is too large for 16-bit floats costs steps, then the precision, but never the run: here the weights of the first
+/// convolution are so large that its results are infinite.
+#[test]
+fn mixed_precision_falls_back() {
+    let Some(device) = devices::gpu().filter(|device| device.has_f16()) else { return };
+    let dataset = phantom();
+    let split = Split::by_patient(&dataset, 0.34, 0).unwrap();
+    let config = TrainConfig { batch: 4, precision: Precision::F16, ..TrainConfig::default() };
+    let mut trainer = Trainer::new(device, &dataset, &config).unwrap();
+    let values = &trainer.net.parameters().values;
+    let mut large = values.to_vec().unwrap();
+    large.iter_mut().take(200).for_each(|value| *value *= 1e6);
+    values.write(&large).unwrap();
+    let first = trainer.step(&[trainer.sample((0, 4)); 4], 1e-3).unwrap().wait().unwrap()[0];
+    assert!(!first.is_finite(), "the loss is {first}");
+    let weights = |trainer: &Trainer| trainer.net.parameters().values.to_vec().unwrap();
+    assert!(large == weights(&trainer), "a step without numbers changed the weights");
+    let bytes = weights::to_bytes(&mut trainer.net, &Default::default()).unwrap();
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    for (name, tensor) in file.iter().filter(|(_, tensor)| tensor.dtype() == safetensors::Dtype::F32) {
+        let values: Vec<f32> = bytemuck::pod_collect_to_vec(tensor.data());
+        assert!(values.iter().all(|value| value.is_finite()), "{name} holds what is no number");
+    }
+    let log = trainer.epoch(&split, &dataset, &mut |_, _, _| true).unwrap();
+    assert!(log.fell_back && trainer.precision() == Precision::F32, "{log:?}");
+    assert!(log.train_loss.is_finite() && log.val_loss.is_finite(), "{log:?}");
+    assert!(large != weights(&trainer), "nothing was learnt");
 }
 
 /// A run that is stopped after every epoch, written to a file and read by a new trainer ends in the same bits.
@@ -142,8 +206,9 @@ fn a_resumed_run_ends_in_the_same_bits() {
     let adamw = TrainConfig { optimizer: OptimizerKind::AdamW, loss: Loss::Tversky, train_iou: true, ..plain.clone() };
     let folder = tempfile::tempdir().unwrap();
     let state = folder.path().join("state.safetensors");
+    let half = TrainConfig { precision: Precision::F16, ..plain.clone() };
     for device in devices::all() {
-        for config in [&plain, &everything, &adamw] {
+        for config in [&plain, &everything, &adamw, &half] {
             let finish = |trainer: &mut Trainer| weights::to_bytes(&mut trainer.net, &Default::default()).unwrap();
             let mut whole = Trainer::new(&device, &dataset, config).unwrap();
             let mut logs = Vec::new();

@@ -21,9 +21,11 @@ use crate::bench::harness::peaks::PEAKS;
 
 /// A shader's text with one choice of its tunable numbers.
 struct Variant {
-    /// `conv2d.TILE_M=4.TILE_N=1`, or `relu`; numbers that the file has anyway are left out.
+    /// `conv2d.TILE_M=4.TILE_N=1`, `relu` or `relu.f16`; numbers that the file has anyway are left out.
     name: String,
     text: Assembled,
+    /// Whether its images are 16-bit floats.
+    half: bool,
 }
 
 /// The shaders of the ops, and the one of `bench` that needs no f16.
@@ -37,8 +39,11 @@ fn variants() -> Vec<Variant> {
     for shader in shaders() {
         for constants in shader.variants() {
             let suffix: String = constants.list().iter().map(|(name, value)| format!(".{name}={value}")).collect();
-            let text = shader.assemble(None, &constants.list()).unwrap();
-            all.push(Variant { name: format!("{}{suffix}", shader.name), text });
+            let name = format!("{}{suffix}", shader.name);
+            if let Ok(text) = shader.assemble_half(None, &constants.list()) {
+                all.push(Variant { name: format!("{name}.f16"), text, half: true });
+            }
+            all.push(Variant { name, text: shader.assemble(None, &constants.list()).unwrap(), half: false });
         }
     }
     all
@@ -47,7 +52,7 @@ fn variants() -> Vec<Variant> {
 #[test]
 fn tuned_numbers_are_all_combined() {
     let names: Vec<_> = variants().into_iter().map(|variant| variant.name).collect();
-    for wanted in ["linear.TILE_M=4.TILE_N=1", "linear.TILE_N=1", "linear", "batch_norm.PIXELS=8", "relu"] {
+    for wanted in ["linear.TILE_M=4.TILE_N=1", "linear.TILE_N=1", "linear", "batch_norm.PIXELS=8", "relu", "relu.f16"] {
         assert!(names.iter().any(|name| name == wanted), "{wanted} is not among {names:?}");
     }
 }
@@ -74,13 +79,14 @@ fn every_tunable_number_is_understood() {
     }
 }
 
-/// Nothing beyond WebGPU itself: no subgroups, no f16, no 64-bit numbers, no limits above the promised ones.
+/// Nothing beyond WebGPU itself: no subgroups, no f16 but for mixed precision, no 64-bit numbers, no limits above the promised ones.
 #[test]
 fn every_kernel_is_plain_webgpu() {
     const MOST_WORKGROUP_BYTES: u32 = 16384;
-    for Variant { name, text } in variants() {
+    for Variant { name, text, half } in variants() {
         let module = text.validate().unwrap();
-        let mut validator = Validator::new(ValidationFlags::all(), Capabilities::empty());
+        let needed = if half { Capabilities::SHADER_FLOAT16 } else { Capabilities::empty() };
+        let mut validator = Validator::new(ValidationFlags::all(), needed);
         let info = match validator.validate(&module) {
             Ok(info) => info,
             Err(error) => panic!("{name} needs more than WebGPU promises: {}", error.into_inner()),
@@ -104,7 +110,7 @@ fn translate(end: &str, language: impl Fn(&Translator, &str) -> shadegrad::Resul
     std::fs::create_dir_all(&folder).unwrap();
     let mut files = Vec::new();
     let mut failed = Vec::new();
-    for Variant { name, text } in variants() {
+    for Variant { name, text, .. } in variants() {
         let translator = Translator::new(&text, true).unwrap();
         for entry in translator.entries() {
             match language(&translator, entry) {

@@ -16,8 +16,8 @@ use shadegrad::{Device, Tape};
 use crate::devices;
 
 /// Text of max pooling, and the same with the neighbour's channel.
-const RIGHT: &str = "let candidate = x[corner + ((k / 2u) * params.in_w + k % 2u) * params.channels];";
-const WRONG: &str = "let candidate = x[corner + ((k / 2u) * params.in_w + k % 2u) * params.channels + 1u];";
+const RIGHT: &str = "let candidate = f32(x[corner + ((k / 2u) * params.in_w + k % 2u) * params.channels]);";
+const WRONG: &str = "let candidate = f32(x[corner + ((k / 2u) * params.in_w + k % 2u) * params.channels + 1u]);";
 
 /// The device of the tests for `--device`, and a folder for files.
 fn workplace() -> Option<(String, tempfile::TempDir)> {
@@ -132,16 +132,16 @@ fn a_right_kernel_is_checked_and_timed_beside_ours() {
 #[test]
 fn bindings_that_do_not_fit_are_explained() {
     let folder = tempfile::tempdir().unwrap();
-    let x = "@group(0) @binding(1) var<storage, read> x: array<f32>;";
+    let x = "@group(0) @binding(1) var<storage, read> x: array<Element>;";
     let cases: &[(&[(&str, &str)], &str)] = &[
         (&[("    winner_out[at] = winner;\n", "")], "it does not use @binding(3) (winner_out)"),
-        (&[(x, "@group(1) @binding(1) var<storage, read> x: array<f32>;")], "@binding(1) (x) is in @group(1)"),
+        (&[(x, "@group(1) @binding(1) var<storage, read> x: array<Element>;")], "@binding(1) (x) is in @group(1)"),
         (
             &[("var<uniform> params: Params", "var<storage, read> params: Params")],
             "@binding(0) (params) is var<storage, read> instead of var<uniform>",
         ),
         (
-            &[(x, "@group(0) @binding(1) var<storage, read_write> x: array<f32>;")],
+            &[(x, "@group(0) @binding(1) var<storage, read_write> x: array<Element>;")],
             "@binding(1) (x) is var<storage, read_write> instead of var<storage, read>",
         ),
         (
@@ -170,7 +170,7 @@ fn bindings_that_do_not_fit_are_explained() {
         ),
         (
             &[
-                ("y[at] = best;", "y[at] = best + more[at];"),
+                ("y[at] = Element(best);", "y[at] = Element(best + more[at]);"),
                 ("struct Params", "@group(0) @binding(7) var<storage, read> more: array<f32>;\nstruct Params"),
             ],
             "it uses @binding(7) (more), which the op does not bind",
@@ -232,7 +232,7 @@ fn what_is_no_kernel_of_the_op_is_said_in_a_sentence() {
     let file = edited(folder.path(), "relu", &[]);
     let message = refused(&file, None);
     assert!(message.contains("it has no entry point of max_pool2d: it has forward_v1, "), "{message}");
-    let file = edited(folder.path(), "max_pool2d", &[("var best = x[corner];", "var best = nowhere;")]);
+    let file = edited(folder.path(), "max_pool2d", &[("var best = f32(x[corner]);", "var best = nowhere;")]);
     let message = refused(&file, None);
     let line = pool.source.lines().position(|line| line.contains("var best")).unwrap() + 1;
     assert!(message.contains(&format!("edited.wgsl:{line}: ")) && message.contains("nowhere"), "{message}");
@@ -315,9 +315,9 @@ fn watch_sees_a_break_a_fault_and_a_fix() {
     assert!(verdict["save"] == 0 && verdict["ok"] == true && verdict["passed"].as_u64().unwrap() > 10, "{verdict}");
 
     // It does not compile: file and line.
-    save(&file, &right.replace("    y[at] = best;", "    y[at] = nowhere * best;"));
+    save(&file, &right.replace("    y[at] = Element(best);", "    y[at] = Element(nowhere * best);"));
     let (verdict, _) = watch.verdict();
-    let line = right.lines().position(|line| line.contains("y[at] = best")).unwrap() + 1;
+    let line = right.lines().position(|line| line.contains("y[at] = Element(best)")).unwrap() + 1;
     let error = verdict["errors"][0].as_str().unwrap();
     assert!(verdict["ok"] == false && error.contains(&format!("max_pool2d.wgsl:{line}: ")), "{verdict}");
     assert!(error.contains("nowhere"), "{error}");
@@ -600,9 +600,9 @@ fn what_tune_finds_is_kept_and_used() {
 fn tune_times_no_wrong_kernel() {
     let Some((device, folder)) = workplace() else { return };
     let kernels = shader("depthwise_conv2d").source;
-    let right = "y[at] = convolved(at);";
-    let everywhere = "y[at] = convolved(at) + 0.5;";
-    let far_out = "y[at] = convolved(at) + select(0.0, 1.0, at % params.channels == 100u);";
+    let right = "y[at] = Element(convolved(at));";
+    let everywhere = "y[at] = Element(convolved(at) + 0.5);";
+    let far_out = "y[at] = Element(convolved(at) + select(0.0, 1.0, at % params.channels == 100u));";
     assert!(kernels.matches(right).count() == 1, "depthwise_conv2d.wgsl has other text now");
     for (wrong, said_of) in [
         (everywhere, "WRONG depthwise_conv2d: forward / v1 "),

@@ -6,7 +6,7 @@
 //
 // step_size = lr / (1 - b1^t), root_correction = sqrt(1 - b2^t), shrink (AdamW: lr * decay, with decay = 0 above) and
 // factor (1 unless gradients are clipped or accumulated) stand in `step`, because they change at every step while
-// `params` do not. One invocation updates one number.
+// `params` do not. With a factor of 0 nothing changes (unscale.wgsl). One invocation updates one number.
 // @include flat
 
 override WG: u32 = 64u;
@@ -32,7 +32,7 @@ struct Params {
 @compute @workgroup_size(WG)
 fn update(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
     let at = flat_index(gid, groups);
-    if at >= params.count { return; }
+    if at >= params.count || step[3] == 0.0 { return; }
     let p = parameter[at];
     let g = step[3] * gradient[at] + params.weight_decay * p;
     let m = params.beta1 * moment1[at] + params.one_minus_beta1 * g;

@@ -9,6 +9,7 @@
 // again over its own result until parts = 1, so the order of the sum is fixed and no f32 chain is long.
 // Extents of outputs come from the bindings (arrayLength).
 // @include flat
+// @include element
 
 override WG: u32 = 64u;
 
@@ -34,9 +35,9 @@ struct ReduceParams {
 
 @group(0) @binding(0) var<uniform> params: Params;
 
-@group(0) @binding(1) var<storage, read> a: array<f32>;
-@group(0) @binding(2) var<storage, read> b: array<f32>;
-@group(0) @binding(3) var<storage, read_write> sums: array<f32>;
+@group(0) @binding(1) var<storage, read> a: array<Element>;
+@group(0) @binding(2) var<storage, read> b: array<Element>;
+@group(0) @binding(3) var<storage, read_write> sums: array<Element>;
 
 @compute @workgroup_size(WG)
 fn forward_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
@@ -50,43 +51,43 @@ fn forward_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgr
     let n = row / params.height;
     let a_at = n * params.a_batch + y * params.a_row + x * params.a_column + c * params.a_channel;
     let b_at = n * params.b_batch + y * params.b_row + x * params.b_column + c * params.b_channel;
-    sums[at] = a[a_at] + b[b_at];
+    sums[at] = Element(f32(a[a_at]) + f32(b[b_at]));
 }
 
-@group(0) @binding(1) var<storage, read> a4: array<vec4<f32>>;
-@group(0) @binding(2) var<storage, read> b4: array<vec4<f32>>;
-@group(0) @binding(3) var<storage, read_write> sums4: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read> a4: array<Element4>;
+@group(0) @binding(2) var<storage, read> b4: array<Element4>;
+@group(0) @binding(3) var<storage, read_write> sums4: array<Element4>;
 
 @compute @workgroup_size(WG)
 fn forward_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
     let at = flat_index(gid, groups);
     if at >= arrayLength(&sums4) { return; }
-    sums4[at] = a4[at] + b4[at];
+    sums4[at] = Element4(vec4<f32>(a4[at]) + vec4<f32>(b4[at]));
 }
 
-@group(0) @binding(1) var<storage, read> added: array<f32>;
-@group(0) @binding(2) var<storage, read_write> sum: array<f32>;
+@group(0) @binding(1) var<storage, read> added: array<Element>;
+@group(0) @binding(2) var<storage, read_write> sum: array<Element>;
 
 @compute @workgroup_size(WG)
 fn assign_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
     let at = flat_index(gid, groups);
     if at >= arrayLength(&sum) { return; }
-    sum[at] += added[at];
+    sum[at] = Element(f32(sum[at]) + f32(added[at]));
 }
 
-@group(0) @binding(1) var<storage, read> added4: array<vec4<f32>>;
-@group(0) @binding(2) var<storage, read_write> sum4: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read> added4: array<Element4>;
+@group(0) @binding(2) var<storage, read_write> sum4: array<Element4>;
 
 @compute @workgroup_size(WG)
 fn assign_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
     let at = flat_index(gid, groups);
     if at >= arrayLength(&sum4) { return; }
-    sum4[at] += added4[at];
+    sum4[at] = Element4(vec4<f32>(sum4[at]) + vec4<f32>(added4[at]));
 }
 
 @group(0) @binding(0) var<uniform> sizes: ReduceParams;
 
-@group(0) @binding(1) var<storage, read> gy: array<f32>;
+@group(0) @binding(1) var<storage, read> gy: array<Element>; // or sums of it, which are f32 like g
 @group(0) @binding(2) var<storage, read_write> g: array<f32>;
 
 @compute @workgroup_size(WG)
@@ -99,6 +100,6 @@ fn reduce(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups
     let o = rest / sizes.parts;
     let start = o * sizes.count * sizes.inner + i;
     var total = 0.0;
-    for (var k = part; k < sizes.count; k += sizes.parts) { total += gy[start + k * sizes.inner]; }
+    for (var k = part; k < sizes.count; k += sizes.parts) { total += f32(gy[start + k * sizes.inner]); }
     g[at] = total;
 }

@@ -31,6 +31,8 @@
 //
 //      In the gradient workgroups have WIDE invocations, and backward_input takes slabs of pixels in the same way.
 // @include flat
+// @include element
+// @include finite
 // @include reduce
 // @include columns
 // @include batch_norm
@@ -63,7 +65,7 @@ struct Params {
 
 // ---- statistics ------------------------------------------------------------------------------------------------
 
-@group(0) @binding(1) var<storage, read> x: array<f32>;
+@group(0) @binding(1) var<storage, read> x: array<Element>;
 @group(0) @binding(2) var<storage, read_write> partials: array<f32>;
 
 @compute @workgroup_size(WG)
@@ -75,13 +77,13 @@ fn statistics_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_wor
     let range = chunk_range(chunk);
     let start = range.x * params.channels + c;
     // Summed around the first pixel: the mean of numbers far from 0 is then as exact as f32 can hold it.
-    let origin = x[start];
+    let origin = f32(x[start]);
     var sum = 0.0;
-    for (var p = 0u; p < range.y; p++) { sum += x[start + p * params.channels] - origin; }
+    for (var p = 0u; p < range.y; p++) { sum += f32(x[start + p * params.channels]) - origin; }
     let mean = origin + sum / f32(range.y);
     var squares = 0.0;
     for (var p = 0u; p < range.y; p++) {
-        let off = x[start + p * params.channels] - mean;
+        let off = f32(x[start + p * params.channels]) - mean;
         squares += off * off;
     }
     let to = c * params.chunks + params.first_chunk + chunk;
@@ -89,7 +91,7 @@ fn statistics_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_wor
     partials[to + params.channels * params.chunks] = squares;
 }
 
-@group(0) @binding(1) var<storage, read> x4: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read> x4: array<Element4>;
 
 @compute @workgroup_size(WG)
 fn statistics_v2(
@@ -109,13 +111,13 @@ fn statistics_v2(
     let end = select(0u, range.y, inside);
     let rows = WG / params.columns;
 
-    let origin = x4[start];
+    let origin = vec4<f32>(x4[start]);
     var sum = vec4(0.0);
-    for (var p = lid / params.columns; p < end; p += rows) { sum += x4[start + p * quads] - origin; }
+    for (var p = lid / params.columns; p < end; p += rows) { sum += vec4<f32>(x4[start + p * quads]) - origin; }
     let mean = origin + column_sum(sum, 0u, params.columns, lid) / f32(range.y);
     var squares = vec4(0.0);
     for (var p = lid / params.columns; p < end; p += rows) {
-        let off = x4[start + p * quads] - mean;
+        let off = vec4<f32>(x4[start + p * quads]) - mean;
         squares += off * off;
     }
     squares = column_sum(squares, 1u, params.columns, lid);
@@ -165,9 +167,11 @@ fn finalize(
     if lid == 0u {
         mean_out[c] = mean;
         variance_out[c] = total / count;
-        // The running variance gets the unbiased one, as in PyTorch.
-        running_mean[c] += params.momentum * (mean - running_mean[c]);
-        running_var[c] += params.momentum * (total / (count - 1.0) - running_var[c]);
+        // The running variance gets the unbiased one, as in PyTorch. A step whose numbers are none is a skipped one.
+        if is_finite(total) {
+            running_mean[c] += params.momentum * (mean - running_mean[c]);
+            running_var[c] += params.momentum * (total / (count - 1.0) - running_var[c]);
+        }
         norm_table_out[c] = mean;
         norm_table_out[params.channels + c] = weight[c] / sqrt(total / count + params.eps);
         norm_table_out[2u * params.channels + c] = bias[c];
@@ -191,18 +195,19 @@ fn table_of_running(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_
 // ---- forward ---------------------------------------------------------------------------------------------------
 
 @group(0) @binding(2) var<storage, read> norm_table: array<f32>;
-@group(0) @binding(3) var<storage, read_write> y: array<f32>;
+@group(0) @binding(3) var<storage, read_write> y: array<Element>;
 
 @compute @workgroup_size(WG)
 fn forward_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
     let at = flat_index(gid, groups);
     if at >= params.images * params.image_pixels * params.channels { return; }
     let c = at % params.channels;
-    y[at] = activated((x[at] - norm_table[c]) * norm_table[params.channels + c] + norm_table[2u * params.channels + c]);
+    let v = (f32(x[at]) - norm_table[c]) * norm_table[params.channels + c] + norm_table[2u * params.channels + c];
+    y[at] = Element(activated(v));
 }
 
 @group(0) @binding(2) var<storage, read> norm_table4: array<vec4<f32>>;
-@group(0) @binding(3) var<storage, read_write> y4: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read_write> y4: array<Element4>;
 
 @compute @workgroup_size(WG)
 fn forward_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
@@ -218,13 +223,13 @@ fn forward_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgr
     let shift = norm_table4[2u * quads + q];
     for (var i = 0u; i < PIXELS; i++) {
         let at = first + i * stride;
-        if at < pixels * quads { y4[at] = activated4((x4[at] - center) * scale + shift); }
+        if at < pixels * quads { y4[at] = Element4(activated4((vec4<f32>(x4[at]) - center) * scale + shift)); }
     }
 }
 
 // ---- backward --------------------------------------------------------------------------------------------------
 
-@group(0) @binding(2) var<storage, read> gy: array<f32>;
+@group(0) @binding(2) var<storage, read> gy: array<Element>;
 @group(0) @binding(3) var<storage, read> sums_mean: array<f32>;
 @group(0) @binding(4) var<storage, read> sums_variance: array<f32>;
 @group(0) @binding(5) var<storage, read> sums_weight: array<f32>;
@@ -243,15 +248,15 @@ fn backward_sums_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_
     var sum = 0.0;
     var product = 0.0;
     for (var p = 0u; p < range.y; p++) {
-        let off = x[start + p * params.channels] - per.center;
-        let g = gated(gy[start + p * params.channels], off * per.scale + per.shift);
+        let off = f32(x[start + p * params.channels]) - per.center;
+        let g = gated(f32(gy[start + p * params.channels]), off * per.scale + per.shift);
         sum += g;
         product += g * off;
     }
     leave_sums(chunk, c, per, sum, product);
 }
 
-@group(0) @binding(2) var<storage, read> gy4: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read> gy4: array<Element4>;
 @group(0) @binding(3) var<storage, read> sums_mean4: array<vec4<f32>>;
 @group(0) @binding(4) var<storage, read> sums_variance4: array<vec4<f32>>;
 @group(0) @binding(5) var<storage, read> sums_weight4: array<vec4<f32>>;
@@ -273,8 +278,8 @@ fn backward_sums_v2(
     var sum = vec4(0.0);
     var product = vec4(0.0);
     for (var p = share.first; p < share.end; p += share.step) {
-        let off = x4[p * quads + q] - per.center;
-        let g = gated4(gy4[p * quads + q], off * per.scale + per.shift);
+        let off = vec4<f32>(x4[p * quads + q]) - per.center;
+        let g = gated4(vec4<f32>(gy4[p * quads + q]), off * per.scale + per.shift);
         sum += g;
         product += g * off;
     }
@@ -309,21 +314,21 @@ fn backward_finalize(
 @group(0) @binding(3) var<storage, read> table: array<f32>;
 @group(0) @binding(4) var<storage, read> gw_in: array<f32>;
 @group(0) @binding(5) var<storage, read> gb_in: array<f32>;
-@group(0) @binding(6) var<storage, read_write> gx: array<f32>;
+@group(0) @binding(6) var<storage, read_write> gx: array<Element>;
 
 @compute @workgroup_size(WG)
 fn backward_input_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
     let at = flat_index(gid, groups);
     if at >= params.images * params.image_pixels * params.channels { return; }
-    var result = input_gradient(channel(at % params.channels), x[at], gy[at]);
-    if params.accumulate == 1u { result += gx[at]; }
-    gx[at] = result;
+    var result = input_gradient(channel(at % params.channels), f32(x[at]), f32(gy[at]));
+    if params.accumulate == 1u { result += f32(gx[at]); }
+    gx[at] = Element(result);
 }
 
 @group(0) @binding(3) var<storage, read> table4: array<vec4<f32>>;
 @group(0) @binding(4) var<storage, read_write> gw_out4: array<vec4<f32>>;
 @group(0) @binding(5) var<storage, read_write> gb_out4: array<vec4<f32>>;
-@group(0) @binding(6) var<storage, read_write> gx4: array<vec4<f32>>;
+@group(0) @binding(6) var<storage, read_write> gx4: array<Element4>;
 
 @compute @workgroup_size(WIDE)
 fn backward_input_v2(
@@ -340,8 +345,8 @@ fn backward_input_v2(
     let walk = slab_walk(group, lid, places);
     for (var p = walk.first; p < walk.end; p += walk.step) {
         let at = p * quads + quad;
-        var result = input_gradient4(per, x4[at], gy4[at]);
-        if params.accumulate == 1u { result += gx4[at]; }
-        gx4[at] = result;
+        var result = input_gradient4(per, vec4<f32>(x4[at]), vec4<f32>(gy4[at]));
+        if params.accumulate == 1u { result += vec4<f32>(gx4[at]); }
+        gx4[at] = Element4(result);
     }
 }

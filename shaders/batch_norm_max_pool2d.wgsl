@@ -27,6 +27,7 @@
 //        | 2  | 3  |
 //        +----+----+
 // @include flat
+// @include element
 // @include batch_norm
 // @include batch_norm_sums
 // @include batch_norm_input
@@ -64,12 +65,12 @@ fn pixel(k: u32) -> u32 { return (k / 2u) * params.in_w + k % 2u; }
 
 // ---- forward ---------------------------------------------------------------------------------------------------
 
-@group(0) @binding(1) var<storage, read> x: array<f32>;
+@group(0) @binding(1) var<storage, read> x: array<Element>;
 @group(0) @binding(2) var<storage, read> weight: array<f32>;
 @group(0) @binding(3) var<storage, read> bias: array<f32>;
 @group(0) @binding(4) var<storage, read> mean: array<f32>;
 @group(0) @binding(5) var<storage, read> variance: array<f32>;
-@group(0) @binding(6) var<storage, read_write> y: array<f32>;
+@group(0) @binding(6) var<storage, read_write> y: array<Element>;
 @group(0) @binding(7) var<storage, read_write> winner_out: array<u32>;
 
 @compute @workgroup_size(WG)
@@ -81,22 +82,22 @@ fn forward_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgr
     let start = corner(window / params.image_pixels, window % params.image_pixels) * params.channels + c;
 
     let direction = sign(weight[c]);
-    var best = x[start];
+    var best = f32(x[start]);
     var winner = 0u;
     for (var k = 1u; k < 4u; k++) {
-        let candidate = x[start + pixel(k) * params.channels];
+        let candidate = f32(x[start + pixel(k) * params.channels]);
         if direction * candidate > direction * best { best = candidate; winner = k; }
     }
-    y[at] = activated((best - mean[c]) * (weight[c] / sqrt(variance[c] + params.eps)) + bias[c]);
+    y[at] = Element(activated((best - mean[c]) * (weight[c] / sqrt(variance[c] + params.eps)) + bias[c]));
     winner_out[at] = winner;
 }
 
-@group(0) @binding(1) var<storage, read> x4: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read> x4: array<Element4>;
 @group(0) @binding(2) var<storage, read> weight4: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read> bias4: array<vec4<f32>>;
 @group(0) @binding(4) var<storage, read> mean4: array<vec4<f32>>;
 @group(0) @binding(5) var<storage, read> variance4: array<vec4<f32>>;
-@group(0) @binding(6) var<storage, read_write> y4: array<vec4<f32>>;
+@group(0) @binding(6) var<storage, read_write> y4: array<Element4>;
 @group(0) @binding(7) var<storage, read_write> winner_out4: array<vec4<u32>>;
 
 @compute @workgroup_size(WG)
@@ -109,21 +110,21 @@ fn forward_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgr
     let start = corner(window / params.image_pixels, window % params.image_pixels) * quads + q;
 
     let direction = sign(weight4[q]);
-    var best = x4[start];
+    var best = vec4<f32>(x4[start]);
     var winner = vec4(0u);
     for (var k = 1u; k < 4u; k++) {
-        let candidate = x4[start + pixel(k) * quads];
+        let candidate = vec4<f32>(x4[start + pixel(k) * quads]);
         let better = direction * candidate > direction * best;
         best = select(best, candidate, better);
         winner = select(winner, vec4(k), better);
     }
-    y4[at] = activated4((best - mean4[q]) * (weight4[q] / sqrt(variance4[q] + params.eps)) + bias4[q]);
+    y4[at] = Element4(activated4((best - mean4[q]) * (weight4[q] / sqrt(variance4[q] + params.eps)) + bias4[q]));
     winner_out4[at] = winner;
 }
 
 // ---- backward --------------------------------------------------------------------------------------------------
 
-@group(0) @binding(2) var<storage, read> gy: array<f32>;
+@group(0) @binding(2) var<storage, read> gy: array<Element>;
 @group(0) @binding(3) var<storage, read> winner_in: array<u32>;
 @group(0) @binding(4) var<storage, read> sums_mean: array<f32>;
 @group(0) @binding(5) var<storage, read> sums_variance: array<f32>;
@@ -145,15 +146,15 @@ fn backward_sums_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_
     for (var p = 0u; p < range.y; p++) {
         let window = range.x + p;
         let won = corner(n, window - n * params.image_pixels) + pixel(winner_in[window * params.channels + c]);
-        let off = x[won * params.channels + c] - per.center;
-        let g = gated(gy[window * params.channels + c], off * per.scale + per.shift);
+        let off = f32(x[won * params.channels + c]) - per.center;
+        let g = gated(f32(gy[window * params.channels + c]), off * per.scale + per.shift);
         sum += g;
         product += g * off;
     }
     leave_sums(chunk, c, per, sum, product);
 }
 
-@group(0) @binding(2) var<storage, read> gy4: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read> gy4: array<Element4>;
 @group(0) @binding(3) var<storage, read> winner_in4: array<vec4<u32>>;
 @group(0) @binding(4) var<storage, read> sums_mean4: array<vec4<f32>>;
 @group(0) @binding(5) var<storage, read> sums_variance4: array<vec4<f32>>;
@@ -180,8 +181,8 @@ fn backward_sums_v2(
         let start = corner(n, window - n * params.image_pixels);
         let winner = winner_in4[window * quads + q];
         var off = -per.center;
-        for (var i = 0u; i < 4u; i++) { off[i] += x[(start + pixel(winner[i])) * params.channels + 4u * q + i]; }
-        let g = gated4(gy4[window * quads + q], off * per.scale + per.shift);
+        for (var i = 0u; i < 4u; i++) { off[i] += f32(x[(start + pixel(winner[i])) * params.channels + 4u * q + i]); }
+        let g = gated4(vec4<f32>(gy4[window * quads + q]), off * per.scale + per.shift);
         sum += g;
         product += g * off;
     }
@@ -191,7 +192,7 @@ fn backward_sums_v2(
 @group(0) @binding(4) var<storage, read> table: array<f32>;
 @group(0) @binding(5) var<storage, read> gw_in: array<f32>;
 @group(0) @binding(6) var<storage, read> gb_in: array<f32>;
-@group(0) @binding(7) var<storage, read_write> gx: array<f32>;
+@group(0) @binding(7) var<storage, read_write> gx: array<Element>;
 
 @compute @workgroup_size(WG)
 fn backward_input_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
@@ -208,15 +209,15 @@ fn backward_input_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num
     var g = 0.0;
     if iy < 2u * out_h && ix < 2u * out_w {
         let window = ((n * out_h + iy / 2u) * out_w + ix / 2u) * params.channels + c;
-        if winner_in[window] == (iy % 2u) * 2u + ix % 2u { g = gy[window]; }
+        if winner_in[window] == (iy % 2u) * 2u + ix % 2u { g = f32(gy[window]); }
     }
-    gx[at] = input_gradient(channel(c), x[at], g);
+    gx[at] = Element(input_gradient(channel(c), f32(x[at]), g));
 }
 
 @group(0) @binding(4) var<storage, read> table4: array<vec4<f32>>;
 @group(0) @binding(5) var<storage, read_write> gw_out4: array<vec4<f32>>;
 @group(0) @binding(6) var<storage, read_write> gb_out4: array<vec4<f32>>;
-@group(0) @binding(7) var<storage, read_write> gx4: array<vec4<f32>>;
+@group(0) @binding(7) var<storage, read_write> gx4: array<Element4>;
 
 @compute @workgroup_size(WIDE)
 fn backward_input_v2(
@@ -244,7 +245,7 @@ fn backward_input_v2(
         var winner = vec4(4u); // nobody
         if oy < out_h && ox < out_w {
             let window = ((n * out_h + oy) * out_w + ox) * quads + q;
-            g = gy4[window];
+            g = vec4<f32>(gy4[window]);
             winner = winner_in4[window];
         }
         for (var k = 0u; k < 4u; k++) {
@@ -252,7 +253,7 @@ fn backward_input_v2(
             let ix = 2u * ox + k % 2u;
             if iy < params.in_h && ix < params.in_w {
                 let at = ((n * params.in_h + iy) * params.in_w + ix) * quads + q;
-                gx4[at] = input_gradient4(per, x4[at], select(vec4(0.0), g, winner == vec4(k)));
+                gx4[at] = Element4(input_gradient4(per, vec4<f32>(x4[at]), select(vec4(0.0), g, winner == vec4(k))));
             }
         }
     }

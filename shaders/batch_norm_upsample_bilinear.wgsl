@@ -13,6 +13,7 @@
 // _v1  forward: one element of y. backward_sums: one invocation walks through a chunk of one channel.
 // _v2  four channels at a time: of a 2x2 block of y, whose corner is a pixel of x. A workgroup takes a chunk (lib/columns).
 // @include flat
+// @include element
 // @include batch_norm
 // @include batch_norm_sums
 // @include bilinear
@@ -38,13 +39,13 @@ struct Params {
 
 fn align_corners() -> bool { return false; }
 
-@group(0) @binding(1) var<storage, read> x: array<f32>;
-@group(0) @binding(2) var<storage, read> skip: array<f32>;
+@group(0) @binding(1) var<storage, read> x: array<Element>;
+@group(0) @binding(2) var<storage, read> skip: array<Element>;
 @group(0) @binding(3) var<storage, read> weight: array<f32>;
 @group(0) @binding(4) var<storage, read> bias: array<f32>;
 @group(0) @binding(5) var<storage, read> mean: array<f32>;
 @group(0) @binding(6) var<storage, read> variance: array<f32>;
-@group(0) @binding(7) var<storage, read_write> y: array<f32>;
+@group(0) @binding(7) var<storage, read_write> y: array<Element>;
 
 /// What the channel of this invocation is normalised with.
 var<private> per: Affine;
@@ -53,13 +54,13 @@ fn take_channel(c: u32) { per = affine(mean[c], variance[c], weight[c], bias[c])
 
 fn normalized(u: f32) -> f32 { return (u - per.center) * per.scale + per.shift; }
 
-@group(0) @binding(1) var<storage, read> x4: array<vec4<f32>>;
-@group(0) @binding(2) var<storage, read> skip4: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read> x4: array<Element4>;
+@group(0) @binding(2) var<storage, read> skip4: array<Element4>;
 @group(0) @binding(3) var<storage, read> weight4: array<vec4<f32>>;
 @group(0) @binding(4) var<storage, read> bias4: array<vec4<f32>>;
 @group(0) @binding(5) var<storage, read> mean4: array<vec4<f32>>;
 @group(0) @binding(6) var<storage, read> variance4: array<vec4<f32>>;
-@group(0) @binding(7) var<storage, read_write> y4: array<vec4<f32>>;
+@group(0) @binding(7) var<storage, read_write> y4: array<Element4>;
 
 var<private> per4: Affine4;
 
@@ -80,10 +81,10 @@ fn forward_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgr
     let oy = row % (2u * params.in_h);
     let n = row / (2u * params.in_h);
     take_channel(c);
-    y[at] = activated(normalized(sample(n, oy, ox, c))) + skip[at];
+    y[at] = Element(activated(normalized(sample(n, oy, ox, c))) + f32(skip[at]));
 }
 
-fn store4(at: u32, u: vec4<f32>) { y4[at] = activated4(normalized4(u)) + skip4[at]; }
+fn store4(at: u32, u: vec4<f32>) { y4[at] = Element4(activated4(normalized4(u)) + vec4<f32>(skip4[at])); }
 
 @compute @workgroup_size(WG)
 fn forward_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
@@ -106,14 +107,14 @@ fn forward_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgr
 
 // ---- backward --------------------------------------------------------------------------------------------------
 
-@group(0) @binding(2) var<storage, read> gy: array<f32>;
-@group(0) @binding(7) var<storage, read_write> gv: array<f32>;
+@group(0) @binding(2) var<storage, read> gy: array<Element>;
+@group(0) @binding(7) var<storage, read_write> gv: array<Element>;
 @group(0) @binding(8) var<storage, read_write> table_out: array<f32>; // as lib/batch_norm_sums says
 
 /// The ReLU asks for u. (Without one its floor is so low that everything comes through.)
 fn gates() -> bool { return true; }
 
-fn passed(at: u32, u: f32) -> f32 { return gated(gy[at], normalized(u)); }
+fn passed(at: u32, u: f32) -> f32 { return gated(f32(gy[at]), normalized(u)); }
 
 @compute @workgroup_size(WG)
 fn backward_sums_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
@@ -129,18 +130,18 @@ fn backward_sums_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_
         let pixel = range.x + p; // (n, iy, ix)
         let row = pixel / params.in_w; // (n, iy)
         let g = gathered(row / params.in_h, row % params.in_h, pixel % params.in_w, c);
-        gv[pixel * params.channels + c] = g;
+        gv[pixel * params.channels + c] = Element(g);
         sum += g;
-        product += g * (x[pixel * params.channels + c] - per.center);
+        product += g * (f32(x[pixel * params.channels + c]) - per.center);
     }
     leave_sums(chunk, c, per, sum, product);
 }
 
-@group(0) @binding(2) var<storage, read> gy4: array<vec4<f32>>;
-@group(0) @binding(7) var<storage, read_write> gv4: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read> gy4: array<Element4>;
+@group(0) @binding(7) var<storage, read_write> gv4: array<Element4>;
 @group(0) @binding(8) var<storage, read_write> table_out4: array<vec4<f32>>;
 
-fn passed4(at: u32, u: vec4<f32>) -> vec4<f32> { return gated4(gy4[at], normalized4(u)); }
+fn passed4(at: u32, u: vec4<f32>) -> vec4<f32> { return gated4(vec4<f32>(gy4[at]), normalized4(u)); }
 
 @compute @workgroup_size(WIDE)
 fn backward_sums_v2(
@@ -159,9 +160,9 @@ fn backward_sums_v2(
     for (var pixel = share.first; pixel < share.end; pixel += share.step) { // (n, iy, ix)
         let row = pixel / params.in_w; // (n, iy)
         let g = gathered4(row, row % params.in_h, pixel % params.in_w, q);
-        gv4[pixel * quads + q] = g;
+        gv4[pixel * quads + q] = Element4(g);
         sum += g;
-        product += g * (x4[pixel * quads + q] - per4.center);
+        product += g * (vec4<f32>(x4[pixel * quads + q]) - per4.center);
     }
     leave_sums4(share, per4, sum, product, lid);
 }

@@ -19,6 +19,7 @@
 // sums: one workgroup adds up one chunk. finalize: one workgroup. backward_input: one element per invocation.
 // A group is an image or the whole batch; its chunks stand side by side in partials[which][chunk].
 // @include flat
+// @include element
 // @include reduce
 
 override WG: u32 = 64u;
@@ -42,7 +43,7 @@ struct Params {
 
 @group(0) @binding(0) var<uniform> params: Params;
 
-@group(0) @binding(1) var<storage, read> x: array<f32>;
+@group(0) @binding(1) var<storage, read> x: array<Element>;
 @group(0) @binding(2) var<storage, read> target_in: array<f32>;
 @group(0) @binding(3) var<storage, read_write> partials: array<f32>;
 
@@ -95,12 +96,13 @@ fn sums(
     var entropy = 0.0;
     for (var i = image + start + lid; i < image + end; i += WG) {
         let t = target_in[i];
-        let e = exp(-abs(x[i]));
+        let logit = f32(x[i]);
+        let e = exp(-abs(logit));
         let rest = log1p(e);
-        let pq = sigmoids(x[i], e);
+        let pq = sigmoids(logit, e);
         both += pq.x * t;
         missed += params.false_positive * pq.x * (1.0 - t) + params.false_negative * pq.y * t;
-        entropy += focal_weight(x[i], t, rest) * entropy_of(x[i], t, rest);
+        entropy += focal_weight(logit, t, rest) * entropy_of(logit, t, rest);
     }
     both = workgroup_sum(both, lid);
     missed = workgroup_sum(missed, lid);
@@ -147,7 +149,7 @@ fn finalize(@builtin(local_invocation_index) lid: u32) {
 
 @group(0) @binding(3) var<storage, read> group_sums: array<f32>;
 @group(0) @binding(4) var<storage, read> gy: array<f32>; // one number
-@group(0) @binding(5) var<storage, read_write> gx: array<f32>;
+@group(0) @binding(5) var<storage, read_write> gx: array<Element>;
 
 @compute @workgroup_size(WG)
 fn backward_input(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
@@ -159,18 +161,19 @@ fn backward_input(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_wo
     let total = hit + missed;
 
     let t = target_in[at];
-    let e = exp(-abs(x[at]));
+    let logit = f32(x[at]);
+    let e = exp(-abs(logit));
     let rest = log1p(e);
-    let pq = sigmoids(x[at], e);
+    let pq = sigmoids(logit, e);
     var slope = pq.x * (1.0 - t) - pq.y * t;
     if params.focal_gamma > 0.0 {
         let m = pq.x * (1.0 - t) + pq.y * t;
         let right = pq.y * (1.0 - t) + pq.x * t;
-        slope = (1.0 - 2.0 * t) * (params.focal_gamma * right * entropy_of(x[at], t, rest) + m);
+        slope = (1.0 - 2.0 * t) * (params.focal_gamma * right * entropy_of(logit, t, rest) + m);
     }
-    let bce = focal_weight(x[at], t, rest) * slope;
+    let bce = focal_weight(logit, t, rest) * slope;
     // total may be as small as 1e-5: dividing twice keeps its square out of reach of underflow.
     let push = params.false_positive * (1.0 - t) - params.false_negative * t;
     let dice = pq.x * pq.y * ((push * (hit / total) - 2.0 * t * (missed / total)) / total);
-    gx[at] = gy[0] * (params.bce_scale * bce + params.dice_scale * dice);
+    gx[at] = Element(gy[0] * (params.bce_scale * bce + params.dice_scale * dice));
 }

@@ -7,6 +7,7 @@
 // finalize  one workgroup adds up the chunks and writes norm and factor; the optimizer multiplies by step[3]
 // @include flat
 // @include reduce
+// @include squares
 
 override WG: u32 = 64u;
 
@@ -28,13 +29,7 @@ fn partial(
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) lid: u32,
 ) {
-    let chunk = flat_group(wid, groups);
-    if chunk >= params.chunks { return; }
-    let end = min((chunk + 1u) * params.chunk, params.count);
-    var sum = 0.0;
-    for (var i = chunk * params.chunk + lid; i < end; i += WG) { sum += gradient[i] * gradient[i]; }
-    sum = workgroup_sum(sum, lid);
-    if lid == 0u { partials[chunk] = sum; }
+    sum_squares(flat_group(wid, groups), lid);
 }
 
 @group(0) @binding(1) var<storage, read> partials_in: array<f32>;
@@ -47,7 +42,8 @@ fn finalize(@builtin(local_invocation_index) lid: u32) {
     for (var i = lid; i < params.chunks; i += WG) { sum += partials_in[i]; }
     sum = workgroup_sum(sum, lid);
     if lid == 0u {
-        let norm = step[3] * sqrt(sum);
+        // A factor of 0 is kept: the step is skipped (unscale.wgsl), and the sum may be infinite.
+        let norm = select(step[3] * sqrt(sum), 0.0, step[3] == 0.0);
         norm_out[0] = norm;
         step[3] *= min(1.0, params.max_norm / (norm + 1e-6));
     }

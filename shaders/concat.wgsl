@@ -6,6 +6,7 @@
 // One invocation copies one element of the wide tensor, in the _v2 entries four channels. The number of rows comes from
 // the bindings (arrayLength).
 // @include flat
+// @include element
 
 override WG: u32 = 64u;
 
@@ -16,9 +17,9 @@ struct Params {
 
 @group(0) @binding(0) var<uniform> params: Params;
 
-@group(0) @binding(1) var<storage, read> a: array<f32>;
-@group(0) @binding(2) var<storage, read> b: array<f32>;
-@group(0) @binding(3) var<storage, read_write> y: array<f32>;
+@group(0) @binding(1) var<storage, read> a: array<Element>;
+@group(0) @binding(2) var<storage, read> b: array<Element>;
+@group(0) @binding(3) var<storage, read_write> y: array<Element>;
 
 @compute @workgroup_size(WG)
 fn forward_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
@@ -34,9 +35,9 @@ fn forward_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgr
     }
 }
 
-@group(0) @binding(1) var<storage, read> a4: array<vec4<f32>>;
-@group(0) @binding(2) var<storage, read> b4: array<vec4<f32>>;
-@group(0) @binding(3) var<storage, read_write> y4: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read> a4: array<Element4>;
+@group(0) @binding(2) var<storage, read> b4: array<Element4>;
+@group(0) @binding(3) var<storage, read_write> y4: array<Element4>;
 
 @compute @workgroup_size(WG)
 fn forward_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
@@ -53,16 +54,16 @@ fn forward_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgr
     }
 }
 
-@group(0) @binding(1) var<storage, read> gy: array<f32>;
-@group(0) @binding(2) var<storage, read_write> ga: array<f32>;
-@group(0) @binding(3) var<storage, read_write> gb: array<f32>;
+@group(0) @binding(1) var<storage, read> gy: array<Element>;
+@group(0) @binding(2) var<storage, read_write> ga: array<Element>;
+@group(0) @binding(3) var<storage, read_write> gb: array<Element>;
 
 @compute @workgroup_size(WG)
 fn backward_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
     let at = flat_index(gid, groups);
-    if at >= arrayLength(&gy) { return; }
     let width = params.a_channels + params.b_channels;
     let row = at / width;
+    if row >= arrayLength(&gy) / width { return; } // buffers are whole words: behind the last f16 may lie another one
     let c = at % width;
     if c < params.a_channels {
         ga[row * params.a_channels + c] = gy[at];
@@ -71,9 +72,9 @@ fn backward_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workg
     }
 }
 
-@group(0) @binding(1) var<storage, read> gy4: array<vec4<f32>>;
-@group(0) @binding(2) var<storage, read_write> ga4: array<vec4<f32>>;
-@group(0) @binding(3) var<storage, read_write> gb4: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read> gy4: array<Element4>;
+@group(0) @binding(2) var<storage, read_write> ga4: array<Element4>;
+@group(0) @binding(3) var<storage, read_write> gb4: array<Element4>;
 
 @compute @workgroup_size(WG)
 fn backward_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {

@@ -16,6 +16,7 @@
 // _v2  one invocation computes a tile of 8 pixels x 8 channels (lib/gemm_tile); backward_weight 8 weights x 8 channels.
 // _v3  backward_weight for ci that divides by 8: both sides are read as vec4, bounds are checked once per image row.
 // @include flat
+// @include element
 // @include gemm_tile
 // @include epilogue
 // @include conv2d_sizes
@@ -33,10 +34,10 @@ override WG: u32 = 64u;
 
 // ---- forward and backward_input -------------------------------------------------------------------------------
 
-@group(0) @binding(1) var<storage, read> x: array<f32>;
+@group(0) @binding(1) var<storage, read> x: array<Element>;
 @group(0) @binding(2) var<storage, read> weight: array<f32>;
 @group(0) @binding(3) var<storage, read> bias: array<f32>;
-@group(0) @binding(4) var<storage, read_write> y: array<f32>;
+@group(0) @binding(4) var<storage, read_write> y: array<Element>;
 
 @compute @workgroup_size(WG)
 fn forward_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
@@ -45,7 +46,7 @@ fn forward_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgr
 
 @group(0) @binding(2) var<storage, read> weight4: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read> bias4: array<vec4<f32>>;
-@group(0) @binding(4) var<storage, read_write> y4: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read_write> y4: array<Element4>;
 
 @compute @workgroup_size(WG)
 fn forward_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
@@ -69,7 +70,7 @@ fn forward_statistics_v2(
 // Weights are rows r = (ky, kx, ci) of `out_c` numbers; row r = kernel_h*kernel_w*in_c is the bias, whose "x" is 1.
 // `partial` is [chunk, r, co]. `params` are forward's.
 
-@group(0) @binding(2) var<storage, read> gy: array<f32>;
+@group(0) @binding(2) var<storage, read> gy: array<Element>;
 @group(0) @binding(3) var<storage, read_write> partial: array<f32>;
 
 @compute @workgroup_size(WG)
@@ -77,7 +78,7 @@ fn backward_weight_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(nu
     weight_element(flat_index(gid, groups));
 }
 
-@group(0) @binding(2) var<storage, read> gy4: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read> gy4: array<Element4>;
 @group(0) @binding(3) var<storage, read_write> partial4: array<vec4<f32>>;
 
 @compute @workgroup_size(WG)
@@ -113,14 +114,14 @@ fn backward_weight_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(nu
             let oy = row % params.out_h;
             for (var ox = 0u; ox < params.out_w; ox++) {
                 let g_at = (row * params.out_w + ox) * out_c4 + co4;
-                let g0 = gy4[g_at];
-                let g1 = gy4[g_at + 1u];
+                let g0 = vec4<f32>(gy4[g_at]);
+                let g1 = vec4<f32>(gy4[g_at + 1u]);
                 for (var i = 0u; i < TILE_R; i++) {
                     let iy = source(oy, ky[i], params.pad_h, params.in_h);
                     let ix = source(ox, kx[i], params.pad_w, params.in_w);
                     let at = ((n * params.in_h + u32(iy)) * params.in_w + u32(ix)) * params.in_c + ci[i];
                     let is_bias = r0 + i == weight_rows();
-                    let a = select(select(0.0, x[at], iy >= 0 && ix >= 0), 1.0, is_bias);
+                    let a = select(select(0.0, f32(x[at]), iy >= 0 && ix >= 0), 1.0, is_bias);
                     acc[i][0] += a * g0;
                     acc[i][1] += a * g1;
                 }
@@ -140,7 +141,7 @@ fn backward_weight_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(nu
     }
 }
 
-@group(0) @binding(1) var<storage, read> x4: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read> x4: array<Element4>;
 
 @compute @workgroup_size(WG)
 fn backward_weight_v3(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {

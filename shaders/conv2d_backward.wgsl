@@ -8,6 +8,7 @@
 // The gradients of a transposed convolution are the same two sums with x and gy exchanged and weights that need no turning:
 // then `turned` is 0, and both take the same sizes.
 // @include flat
+// @include element
 // @include gemm_tile
 // @include epilogue
 // @include conv2d_sizes
@@ -22,12 +23,12 @@ override WG: u32 = 64u;
 
 @group(0) @binding(0) var<uniform> params: Params; // of the gather
 
-@group(0) @binding(1) var<storage, read> x: array<f32>; // what the gather reads: gy
+@group(0) @binding(1) var<storage, read> x: array<Element>; // what the gather reads: gy
 @group(0) @binding(2) var<storage, read> weight4: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read> bias4: array<vec4<f32>>; // gradients have none
-@group(0) @binding(4) var<storage, read> x4: array<vec4<f32>>;
-@group(0) @binding(5) var<storage, read> gy4: array<vec4<f32>>;
-@group(0) @binding(6) var<storage, read_write> y4: array<vec4<f32>>; // gx
+@group(0) @binding(4) var<storage, read> x4: array<Element4>;
+@group(0) @binding(5) var<storage, read> gy4: array<Element4>;
+@group(0) @binding(6) var<storage, read_write> y4: array<Element4>; // gx
 @group(0) @binding(7) var<storage, read_write> partial4: array<vec4<f32>>;
 
 @compute @workgroup_size(WG)

@@ -7,6 +7,7 @@
 //
 // _v2, _v3  as in conv2d.wgsl.
 // @include flat
+// @include element
 // @include gemm_tile
 // @include epilogue
 // @include conv2d_sizes
@@ -22,16 +23,16 @@ override WG: u32 = 64u;
 
 // ---- forward ---------------------------------------------------------------------------------------------------
 
-@group(0) @binding(1) var<storage, read> a: array<f32>;
-@group(0) @binding(2) var<storage, read> b: array<f32>;
+@group(0) @binding(1) var<storage, read> a: array<Element>;
+@group(0) @binding(2) var<storage, read> b: array<Element>;
 @group(0) @binding(3) var<storage, read> weight4: array<vec4<f32>>;
 @group(0) @binding(4) var<storage, read> bias4: array<vec4<f32>>;
-@group(0) @binding(5) var<storage, read_write> y4: array<vec4<f32>>;
+@group(0) @binding(5) var<storage, read_write> y4: array<Element4>;
 
 /// Channel ci of a joined pixel.
 fn joined(pixel: u32, ci: u32) -> f32 {
-    if ci < params.split { return a[pixel * params.split + ci]; }
-    return b[pixel * (params.in_c - params.split) + ci - params.split];
+    if ci < params.split { return f32(a[pixel * params.split + ci]); }
+    return f32(b[pixel * (params.in_c - params.split) + ci - params.split]);
 }
 
 fn pixel_stride() -> u32 { return 1u; }
@@ -55,9 +56,9 @@ fn forward_statistics_v2(
 
 // ---- backward_weight -------------------------------------------------------------------------------------------
 
-@group(0) @binding(1) var<storage, read> a4: array<vec4<f32>>;
-@group(0) @binding(2) var<storage, read> b4: array<vec4<f32>>;
-@group(0) @binding(3) var<storage, read> gy4: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read> a4: array<Element4>;
+@group(0) @binding(2) var<storage, read> b4: array<Element4>;
+@group(0) @binding(3) var<storage, read> gy4: array<Element4>;
 @group(0) @binding(4) var<storage, read_write> partial4: array<vec4<f32>>;
 
 @compute @workgroup_size(WG)

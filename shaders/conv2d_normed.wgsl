@@ -12,6 +12,7 @@
 //
 // _v1, _v2, _v3  as in conv2d.wgsl.
 // @include flat
+// @include element
 // @include gemm_tile
 // @include epilogue
 // @include conv2d_sizes
@@ -29,15 +30,15 @@ override WG: u32 = 64u;
 
 // ---- forward ---------------------------------------------------------------------------------------------------
 
-@group(0) @binding(1) var<storage, read> x: array<f32>;
+@group(0) @binding(1) var<storage, read> x: array<Element>;
 @group(0) @binding(2) var<storage, read> weight: array<f32>;
 @group(0) @binding(3) var<storage, read> table: array<f32>;
 @group(0) @binding(4) var<storage, read> bias: array<f32>;
-@group(0) @binding(5) var<storage, read_write> y: array<f32>;
+@group(0) @binding(5) var<storage, read_write> y: array<Element>;
 
 fn pixel_stride() -> u32 { return params.in_c; }
 fn load_a(at: u32, ci: u32) -> f32 {
-    return select(normalised(x[at + ci], ci), 0.0, at == OUTSIDE);
+    return select(normalised(f32(x[at + ci]), ci), 0.0, at == OUTSIDE);
 }
 
 @compute @workgroup_size(WG)
@@ -47,7 +48,7 @@ fn forward_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgr
 
 @group(0) @binding(2) var<storage, read> weight4: array<vec4<f32>>;
 @group(0) @binding(4) var<storage, read> bias4: array<vec4<f32>>;
-@group(0) @binding(5) var<storage, read_write> y4: array<vec4<f32>>;
+@group(0) @binding(5) var<storage, read_write> y4: array<Element4>;
 
 @compute @workgroup_size(WG)
 fn forward_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
@@ -67,7 +68,7 @@ fn forward_statistics_v2(
 
 // ---- backward_weight -------------------------------------------------------------------------------------------
 
-@group(0) @binding(2) var<storage, read> gy: array<f32>;
+@group(0) @binding(2) var<storage, read> gy: array<Element>;
 @group(0) @binding(4) var<storage, read_write> partial: array<f32>;
 
 @compute @workgroup_size(WG)
@@ -75,12 +76,12 @@ fn backward_weight_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(nu
     weight_element(flat_index(gid, groups));
 }
 
-@group(0) @binding(1) var<storage, read> x4: array<vec4<f32>>;
-@group(0) @binding(2) var<storage, read> gy4: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read> x4: array<Element4>;
+@group(0) @binding(2) var<storage, read> gy4: array<Element4>;
 @group(0) @binding(3) var<storage, read> table4: array<vec4<f32>>;
 @group(0) @binding(4) var<storage, read_write> partial4: array<vec4<f32>>;
 
-fn x_quad(pixel: u32, quads: u32, quad: u32) -> vec4<f32> { return x4[pixel * quads + quad]; }
+fn x_quad(pixel: u32, quads: u32, quad: u32) -> vec4<f32> { return vec4<f32>(x4[pixel * quads + quad]); }
 fn x_norm(quad: u32, quads: u32) -> Norm4 { return norm4(quad, quads); }
 fn x_of(norm: Norm4, v: vec4<f32>) -> vec4<f32> { return normalised4(norm, v); }
 

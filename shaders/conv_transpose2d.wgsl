@@ -13,6 +13,7 @@
 //        x pixel ──> | ky0 kx0: co.. | ky0 kx1: co.. | ky1 kx0: co.. | ky1 kx1: co.. |      one row of the product
 //                         y[2iy,2ix]    y[2iy,2ix+1]   y[2iy+1,2ix]   y[2iy+1,2ix+1]        for stride 2
 // @include flat
+// @include element
 // @include gemm_tile
 // @include conv_transpose2d_tile
 
@@ -20,10 +21,10 @@ override WG: u32 = 64u;
 
 @group(0) @binding(0) var<uniform> params: Params;
 
-@group(0) @binding(1) var<storage, read> x: array<f32>;
+@group(0) @binding(1) var<storage, read> x: array<Element>;
 @group(0) @binding(2) var<storage, read> weight: array<f32>;
 @group(0) @binding(3) var<storage, read> bias: array<f32>; // the weight again where there is none
-@group(0) @binding(4) var<storage, read_write> y: array<f32>;
+@group(0) @binding(4) var<storage, read_write> y: array<Element>;
 
 /// The x row or column that reaches output position o through kernel position k, or -1.
 fn source(o: u32, k: u32, extent: u32) -> i32 {
@@ -53,13 +54,13 @@ fn forward_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgr
                 let w_at = ((ky * params.kernel_w + kx) * params.out_c + co) * params.in_c;
                 // One kernel position at a time: a blocked sum.
                 var part = 0.0;
-                for (var ci = 0u; ci < params.in_c; ci++) { part += x[x_at + ci] * weight[w_at + ci]; }
+                for (var ci = 0u; ci < params.in_c; ci++) { part += f32(x[x_at + ci]) * weight[w_at + ci]; }
                 sum += part;
             }
         }
     }
     if params.has_bias == 1u { sum += bias[co]; }
-    y[at] = sum;
+    y[at] = Element(sum);
 }
 
 @group(0) @binding(1) var<storage, read> weight_in: array<f32>;
@@ -75,9 +76,9 @@ fn transpose_weight(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_
 
 @group(0) @binding(2) var<storage, read> weight4: array<vec4<f32>>; // transposed
 @group(0) @binding(3) var<storage, read> bias4: array<vec4<f32>>;
-@group(0) @binding(4) var<storage, read_write> y4: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read_write> y4: array<Element4>;
 
-fn load_a(at: u32, ci: u32) -> f32 { return x[at + ci]; }
+fn load_a(at: u32, ci: u32) -> f32 { return f32(x[at + ci]); }
 
 @compute @workgroup_size(WG)
 fn forward_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {

@@ -2,6 +2,7 @@
 //
 // _v2  as in conv_transpose2d.wgsl, with v = (x - center) * scale + shift, and 0 below floor, in the place of x.
 // @include flat
+// @include element
 // @include gemm_tile
 // @include conv_transpose2d_tile
 // @include batch_norm_table
@@ -10,13 +11,13 @@ override WG: u32 = 64u;
 
 @group(0) @binding(0) var<uniform> params: Params;
 
-@group(0) @binding(1) var<storage, read> x: array<f32>;
+@group(0) @binding(1) var<storage, read> x: array<Element>;
 @group(0) @binding(2) var<storage, read> weight4: array<vec4<f32>>; // transposed
 @group(0) @binding(3) var<storage, read> table: array<f32>; // [3, C] of batch_norm.wgsl's finalize
 @group(0) @binding(4) var<storage, read> bias4: array<vec4<f32>>;
-@group(0) @binding(5) var<storage, read_write> y4: array<vec4<f32>>;
+@group(0) @binding(5) var<storage, read_write> y4: array<Element4>;
 
-fn load_a(at: u32, ci: u32) -> f32 { return normalised(x[at + ci], ci); }
+fn load_a(at: u32, ci: u32) -> f32 { return normalised(f32(x[at + ci]), ci); }
 
 @compute @workgroup_size(WG)
 fn forward_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {

@@ -3,6 +3,7 @@
 // They are the sums of conv2d_normed_backward.wgsl with x and gy exchanged: the transposed convolution is the adjoint of a
 // convolution, whose gy is this x.
 // @include flat
+// @include element
 // @include gemm_tile
 // @include epilogue
 // @include conv2d_sizes
@@ -17,13 +18,13 @@ override WG: u32 = 64u;
 
 @group(0) @binding(0) var<uniform> params: Params; // of the gather
 
-@group(0) @binding(1) var<storage, read> x: array<f32>; // what the gather reads: gy, and so is x4
+@group(0) @binding(1) var<storage, read> x: array<Element>; // what the gather reads: gy, and so is x4
 @group(0) @binding(2) var<storage, read> weight4: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read> bias4: array<vec4<f32>>; // gradients have none
-@group(0) @binding(4) var<storage, read> x4: array<vec4<f32>>;
-@group(0) @binding(5) var<storage, read> gy4: array<vec4<f32>>; // x of the transposed convolution
+@group(0) @binding(4) var<storage, read> x4: array<Element4>;
+@group(0) @binding(5) var<storage, read> gy4: array<Element4>; // x of the transposed convolution
 @group(0) @binding(6) var<storage, read> table4: array<vec4<f32>>;
-@group(0) @binding(7) var<storage, read_write> y4: array<vec4<f32>>; // gv
+@group(0) @binding(7) var<storage, read_write> y4: array<Element4>; // gv
 @group(0) @binding(8) var<storage, read_write> partial4: array<vec4<f32>>;
 
 fn gy_norm(quad: u32, quads: u32) -> Norm4 { return norm4(quad, quads); }

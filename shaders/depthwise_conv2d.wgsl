@@ -13,6 +13,7 @@
 // it for backward_input.
 // Positions are u32: left of the image they wrap to huge values, so one comparison checks both sides.
 // @include flat
+// @include element
 // @include gelu
 
 override WG: u32 = 64u;
@@ -37,10 +38,10 @@ struct Params {
 
 // ---- forward --------------------------------------------------------------------------------------------------
 
-@group(0) @binding(1) var<storage, read> x: array<f32>;
+@group(0) @binding(1) var<storage, read> x: array<Element>;
 @group(0) @binding(2) var<storage, read> weight: array<f32>;
 @group(0) @binding(3) var<storage, read> bias: array<f32>; // the weight again where there is none
-@group(0) @binding(4) var<storage, read_write> y: array<f32>;
+@group(0) @binding(4) var<storage, read_write> y: array<Element>;
 
 fn convolved(at: u32) -> f32 {
     let c = at % params.channels;
@@ -56,7 +57,7 @@ fn convolved(at: u32) -> f32 {
             let ix = ox + kx - params.padding;
             if iy < params.in_h && ix < params.in_w {
                 let x_at = ((n * params.in_h + iy) * params.in_w + ix) * params.channels + c;
-                sum += x[x_at] * weight[(ky * params.kernel_w + kx) * params.channels + c];
+                sum += f32(x[x_at]) * weight[(ky * params.kernel_w + kx) * params.channels + c];
             }
         }
     }
@@ -68,25 +69,25 @@ fn convolved(at: u32) -> f32 {
 fn forward_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
     let at = flat_index(gid, groups);
     if at >= arrayLength(&y) { return; }
-    y[at] = convolved(at);
+    y[at] = Element(convolved(at));
 }
 
-@group(0) @binding(4) var<storage, read_write> z: array<f32>; // before GELU
-@group(0) @binding(5) var<storage, read_write> activated: array<f32>;
+@group(0) @binding(4) var<storage, read_write> z: array<Element>; // before GELU
+@group(0) @binding(5) var<storage, read_write> activated: array<Element>;
 
 @compute @workgroup_size(WG)
 fn forward_gelu_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
     let at = flat_index(gid, groups);
     if at >= arrayLength(&z) { return; }
     let sum = convolved(at);
-    z[at] = sum;
-    activated[at] = gelu(sum);
+    z[at] = Element(sum);
+    activated[at] = Element(gelu(sum));
 }
 
-@group(0) @binding(1) var<storage, read> x4: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read> x4: array<Element4>;
 @group(0) @binding(2) var<storage, read> weight4: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read> bias4: array<vec4<f32>>;
-@group(0) @binding(4) var<storage, read_write> y4: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read_write> y4: array<Element4>;
 
 fn convolved4(at: u32) -> vec4<f32> {
     let quads = params.channels / 4u;
@@ -103,7 +104,7 @@ fn convolved4(at: u32) -> vec4<f32> {
             let ix = ox + kx - params.padding;
             if iy < params.in_h && ix < params.in_w {
                 let x_at = ((n * params.in_h + iy) * params.in_w + ix) * quads + c;
-                sum += x4[x_at] * weight4[(ky * params.kernel_w + kx) * quads + c];
+                sum += vec4<f32>(x4[x_at]) * weight4[(ky * params.kernel_w + kx) * quads + c];
             }
         }
     }
@@ -115,25 +116,25 @@ fn convolved4(at: u32) -> vec4<f32> {
 fn forward_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
     let at = flat_index(gid, groups);
     if at >= arrayLength(&y4) { return; }
-    y4[at] = convolved4(at);
+    y4[at] = Element4(convolved4(at));
 }
 
-@group(0) @binding(4) var<storage, read_write> z4: array<vec4<f32>>;
-@group(0) @binding(5) var<storage, read_write> activated4: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read_write> z4: array<Element4>;
+@group(0) @binding(5) var<storage, read_write> activated4: array<Element4>;
 
 @compute @workgroup_size(WG)
 fn forward_gelu_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
     let at = flat_index(gid, groups);
     if at >= arrayLength(&z4) { return; }
     let sum = convolved4(at);
-    z4[at] = sum;
-    activated4[at] = gelu4(sum);
+    z4[at] = Element4(sum);
+    activated4[at] = Element4(gelu4(sum));
 }
 
 // ---- backward_input -------------------------------------------------------------------------------------------
 
-@group(0) @binding(1) var<storage, read> gy: array<f32>;
-@group(0) @binding(3) var<storage, read_write> gx: array<f32>;
+@group(0) @binding(1) var<storage, read> gy: array<Element>;
+@group(0) @binding(3) var<storage, read_write> gx: array<Element>;
 
 @compute @workgroup_size(WG)
 fn backward_input_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
@@ -152,15 +153,15 @@ fn backward_input_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num
             let ox = ix + params.padding - kx;
             if oy < params.out_h && ox < params.out_w {
                 let gy_at = ((n * params.out_h + oy) * params.out_w + ox) * params.channels + c;
-                sum += gy[gy_at] * weight[(ky * params.kernel_w + kx) * params.channels + c];
+                sum += f32(gy[gy_at]) * weight[(ky * params.kernel_w + kx) * params.channels + c];
             }
         }
     }
-    gx[at] = sum;
+    gx[at] = Element(sum);
 }
 
-@group(0) @binding(1) var<storage, read> gy4: array<vec4<f32>>;
-@group(0) @binding(3) var<storage, read_write> gx4: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read> gy4: array<Element4>;
+@group(0) @binding(3) var<storage, read_write> gx4: array<Element4>;
 
 @compute @workgroup_size(WG)
 fn backward_input_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
@@ -180,16 +181,16 @@ fn backward_input_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num
             let ox = ix + params.padding - kx;
             if oy < params.out_h && ox < params.out_w {
                 let gy_at = ((n * params.out_h + oy) * params.out_w + ox) * quads + c;
-                sum += gy4[gy_at] * weight4[(ky * params.kernel_w + kx) * quads + c];
+                sum += vec4<f32>(gy4[gy_at]) * weight4[(ky * params.kernel_w + kx) * quads + c];
             }
         }
     }
-    gx4[at] = sum;
+    gx4[at] = Element4(sum);
 }
 
 // ---- backward_weight: partial sums ----------------------------------------------------------------------------
 
-@group(0) @binding(2) var<storage, read> gy_of_x: array<f32>;
+@group(0) @binding(2) var<storage, read> gy_of_x: array<Element>;
 @group(0) @binding(3) var<storage, read_write> partials: array<f32>; // [chunk][ky, kx, then the bias][c]
 
 /// The output columns whose input column lies inside the image for kernel column kx.
@@ -218,11 +219,12 @@ fn backward_weight_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(nu
         let start = row * params.out_w;
         let iy = row % params.out_h + ky - params.padding;
         if k == kernel {
-            for (var ox = 0u; ox < params.out_w; ox++) { sum += gy_of_x[(start + ox) * params.channels + c]; }
+            for (var ox = 0u; ox < params.out_w; ox++) { sum += f32(gy_of_x[(start + ox) * params.channels + c]); }
         } else if iy < params.in_h {
             let x_start = ((row / params.out_h) * params.in_h + iy) * params.in_w + kx - params.padding;
             for (var ox = columns.x; ox < columns.y; ox++) {
-                sum += x[(x_start + ox) * params.channels + c] * gy_of_x[(start + ox) * params.channels + c];
+                let g = f32(gy_of_x[(start + ox) * params.channels + c]);
+                sum += f32(x[(x_start + ox) * params.channels + c]) * g;
             }
         }
         total += sum;
@@ -230,7 +232,7 @@ fn backward_weight_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(nu
     partials[at + params.first_chunk * (kernel + 1u) * params.channels] = total;
 }
 
-@group(0) @binding(2) var<storage, read> gy_of_x4: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read> gy_of_x4: array<Element4>;
 @group(0) @binding(3) var<storage, read_write> partials4: array<vec4<f32>>;
 
 @compute @workgroup_size(WG)
@@ -254,11 +256,11 @@ fn backward_weight_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(nu
         let start = row * params.out_w;
         let iy = row % params.out_h + ky - params.padding;
         if k == kernel {
-            for (var ox = 0u; ox < params.out_w; ox++) { sum += gy_of_x4[(start + ox) * quads + c]; }
+            for (var ox = 0u; ox < params.out_w; ox++) { sum += vec4<f32>(gy_of_x4[(start + ox) * quads + c]); }
         } else if iy < params.in_h {
             let x_start = ((row / params.out_h) * params.in_h + iy) * params.in_w + kx - params.padding;
             for (var ox = columns.x; ox < columns.y; ox++) {
-                sum += x4[(x_start + ox) * quads + c] * gy_of_x4[(start + ox) * quads + c];
+                sum += vec4<f32>(x4[(x_start + ox) * quads + c]) * vec4<f32>(gy_of_x4[(start + ox) * quads + c]);
             }
         }
         total += sum;
@@ -266,9 +268,9 @@ fn backward_weight_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(nu
     partials4[at + params.first_chunk * (kernel + 1u) * quads] = total;
 }
 
-@group(0) @binding(3) var<storage, read> kept4: array<vec4<f32>>; // z of the forward pass
+@group(0) @binding(3) var<storage, read> kept4: array<Element4>; // z of the forward pass
 @group(0) @binding(4) var<storage, read_write> gelu_partials4: array<vec4<f32>>; // as partials4
-@group(0) @binding(5) var<storage, read_write> gz4: array<vec4<f32>>;
+@group(0) @binding(5) var<storage, read_write> gz4: array<Element4>;
 
 /// Rows and columns of the largest kernel that backward_weight_gelu_v2 takes.
 const SIDE: u32 = 3u;
@@ -290,8 +292,8 @@ fn backward_weight_gelu_v2(@builtin(global_invocation_id) gid: vec3<u32>, @built
         var bias_sum = vec4(0.0);
         for (var ox = 0u; ox < params.out_w; ox++) {
             let g_at = (row * params.out_w + ox) * quads + c;
-            let g = gy_of_x4[g_at] * slope4(kept4[g_at]);
-            gz4[g_at] = g;
+            let g = vec4<f32>(gy_of_x4[g_at]) * slope4(vec4<f32>(kept4[g_at]));
+            gz4[g_at] = Element4(g);
             bias_sum += g;
             for (var ky = 0u; ky < SIDE; ky++) {
                 let iy = row % params.out_h + ky - params.padding;
@@ -299,7 +301,7 @@ fn backward_weight_gelu_v2(@builtin(global_invocation_id) gid: vec3<u32>, @built
                     let ix = ox + kx - params.padding;
                     if ky < params.kernel_h && kx < params.kernel_w && iy < params.in_h && ix < params.in_w {
                         let x_at = (((row / params.out_h) * params.in_h + iy) * params.in_w + ix) * quads + c;
-                        sums[ky * SIDE + kx] += x4[x_at] * g;
+                        sums[ky * SIDE + kx] += vec4<f32>(x4[x_at]) * g;
                     }
                 }
             }

@@ -19,6 +19,7 @@
 //        +----+----+----+----+   backward: the rows of the table walk down a chunk. Each invocation keeps the sums of its
 //                                channels; in the end those of the rows are added up (lib/columns).
 // @include flat
+// @include element
 // @include columns
 
 override WG: u32 = 64u;
@@ -35,16 +36,16 @@ struct Params {
 
 @group(0) @binding(0) var<uniform> params: Params;
 
-@group(0) @binding(1) var<storage, read> x: array<f32>;
+@group(0) @binding(1) var<storage, read> x: array<Element>;
 @group(0) @binding(2) var<storage, read> weight: array<f32>;
 @group(0) @binding(3) var<storage, read> bias: array<f32>;
-@group(0) @binding(4) var<storage, read_write> y: array<f32>;
+@group(0) @binding(4) var<storage, read_write> y: array<Element>;
 @group(0) @binding(5) var<storage, read_write> statistics_out: array<vec2<f32>>; // mean, rstd of each row
 
-@group(0) @binding(1) var<storage, read> x4: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read> x4: array<Element4>;
 @group(0) @binding(2) var<storage, read> weight4: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read> bias4: array<vec4<f32>>;
-@group(0) @binding(4) var<storage, read_write> y4: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read_write> y4: array<Element4>;
 
 var<workgroup> tile_row: array<vec2<f32>, 2u * WG>;
 
@@ -71,18 +72,18 @@ fn forward_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgr
     if row >= params.rows { return; }
     let start = row * params.channels;
     // Summed around the first number: the mean of numbers far from 0 is then as exact as f32 can hold it.
-    let origin = x[start];
+    let origin = f32(x[start]);
     var sum = 0.0;
-    for (var c = 0u; c < params.channels; c++) { sum += x[start + c] - origin; }
+    for (var c = 0u; c < params.channels; c++) { sum += f32(x[start + c]) - origin; }
     let mean = origin + sum / f32(params.channels);
     var squares = 0.0;
     for (var c = 0u; c < params.channels; c++) {
-        let off = x[start + c] - mean;
+        let off = f32(x[start + c]) - mean;
         squares += off * off;
     }
     let rstd = 1.0 / sqrt(squares / f32(params.channels) + params.eps);
     for (var c = 0u; c < params.channels; c++) {
-        y[start + c] = (x[start + c] - mean) * rstd * weight[c] + bias[c];
+        y[start + c] = Element((f32(x[start + c]) - mean) * rstd * weight[c] + bias[c]);
     }
     statistics_out[row] = vec2(mean, rstd);
 }
@@ -99,29 +100,29 @@ fn forward_v2(
     let end = select(0u, quads, row < params.rows); // idle rows of the last workgroup still reach the barriers
     let start = min(row, params.rows - 1u) * quads;
 
-    let origin = vec4(x4[start].x);
+    let origin = vec4(f32(x4[start].x));
     var sum = vec4(0.0);
-    for (var q = column; q < end; q += params.columns) { sum += x4[start + q] - origin; }
+    for (var q = column; q < end; q += params.columns) { sum += vec4<f32>(x4[start + q]) - origin; }
     let mean = origin.x + row_sum(vec2(components(sum), 0.0), 0u, lid).x / f32(params.channels);
     var squares = vec4(0.0);
     for (var q = column; q < end; q += params.columns) {
-        let off = x4[start + q] - vec4(mean);
+        let off = vec4<f32>(x4[start + q]) - vec4(mean);
         squares += off * off;
     }
     let variance = row_sum(vec2(components(squares), 0.0), 1u, lid).x / f32(params.channels);
     let rstd = 1.0 / sqrt(variance + params.eps);
     for (var q = column; q < end; q += params.columns) {
-        y4[start + q] = (x4[start + q] - vec4(mean)) * rstd * weight4[q] + bias4[q];
+        y4[start + q] = Element4((vec4<f32>(x4[start + q]) - vec4(mean)) * rstd * weight4[q] + bias4[q]);
     }
     if row < params.rows && column == 0u { statistics_out[row] = vec2(mean, rstd); }
 }
 
 // ---- backward --------------------------------------------------------------------------------------------------
 
-@group(0) @binding(2) var<storage, read> gy: array<f32>;
+@group(0) @binding(2) var<storage, read> gy: array<Element>;
 @group(0) @binding(3) var<storage, read> statistics: array<vec2<f32>>;
 @group(0) @binding(4) var<storage, read> input_weight: array<f32>;
-@group(0) @binding(5) var<storage, read_write> gx: array<f32>;
+@group(0) @binding(5) var<storage, read_write> gx: array<Element>;
 
 @compute @workgroup_size(WG)
 fn backward_input_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
@@ -133,17 +134,17 @@ fn backward_input_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num
     var sum = 0.0;
     var product = 0.0;
     for (var c = 0u; c < params.channels; c++) {
-        let g = gy[start + c] * input_weight[c];
+        let g = f32(gy[start + c]) * input_weight[c];
         sum += g;
-        product += g * (x[start + c] - mean);
+        product += g * (f32(x[start + c]) - mean);
     }
     let mean_g = sum / f32(params.channels);
     let slope = product * rstd * rstd / f32(params.channels); // gx loses slope for each unit of x - mean
     for (var c = 0u; c < params.channels; c++) {
-        let g = gy[start + c] * input_weight[c];
-        var result = rstd * (g - mean_g - (x[start + c] - mean) * slope);
-        if params.accumulate == 1u { result += gx[start + c]; }
-        gx[start + c] = result;
+        let g = f32(gy[start + c]) * input_weight[c];
+        var result = rstd * (g - mean_g - (f32(x[start + c]) - mean) * slope);
+        if params.accumulate == 1u { result += f32(gx[start + c]); }
+        gx[start + c] = Element(result);
     }
 }
 
@@ -158,8 +159,8 @@ fn backward_sums_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_
     var product = 0.0;
     var sum = 0.0;
     for (var r = first; r < min(first + params.chunk, params.rows); r++) {
-        let g = gy[r * params.channels + c];
-        product += g * (x[r * params.channels + c] - statistics[r].x) * statistics[r].y;
+        let g = f32(gy[r * params.channels + c]);
+        product += g * (f32(x[r * params.channels + c]) - statistics[r].x) * statistics[r].y;
         sum += g;
     }
     let to = (params.first_chunk + at / params.channels) * 2u * params.channels + c;
@@ -170,9 +171,9 @@ fn backward_sums_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_
 /// Vectors of a row that one invocation takes in `backward_v2`, at most.
 const VECTORS: u32 = 8u;
 
-@group(0) @binding(2) var<storage, read> gy4: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read> gy4: array<Element4>;
 @group(0) @binding(4) var<storage, read> input_weight4: array<vec4<f32>>;
-@group(0) @binding(5) var<storage, read_write> gx4: array<vec4<f32>>;
+@group(0) @binding(5) var<storage, read_write> gx4: array<Element4>;
 @group(0) @binding(6) var<storage, read_write> partials4: array<vec4<f32>>;
 
 @compute @workgroup_size(WG)
@@ -202,9 +203,9 @@ fn backward_v2(
         for (var k = 0u; k < VECTORS; k++) {
             let q = column + k * params.columns;
             if inside && q < quads {
-                let grad = gy4[start + q];
+                let grad = vec4<f32>(gy4[start + q]);
                 let g = grad * input_weight4[q];
-                let xhat = (x4[start + q] - mean) * rstd;
+                let xhat = (vec4<f32>(x4[start + q]) - mean) * rstd;
                 product[k] += grad * xhat;
                 sum[k] += grad;
                 row_g += g;
@@ -215,11 +216,11 @@ fn backward_v2(
         for (var k = 0u; k < VECTORS; k++) {
             let q = column + k * params.columns;
             if inside && q < quads {
-                let xhat = (x4[start + q] - mean) * rstd;
-                let g = gy4[start + q] * input_weight4[q];
+                let xhat = (vec4<f32>(x4[start + q]) - mean) * rstd;
+                let g = vec4<f32>(gy4[start + q]) * input_weight4[q];
                 var result = rstd * (g - vec4(means.x) - xhat * means.y);
-                if params.accumulate == 1u { result += gx4[start + q]; }
-                gx4[start + q] = result;
+                if params.accumulate == 1u { result += vec4<f32>(gx4[start + q]); }
+                gx4[start + q] = Element4(result);
             }
         }
         workgroupBarrier(); // everyone has read the sums of these rows before those of the next ones come

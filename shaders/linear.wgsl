@@ -8,6 +8,7 @@
 // _v1  one invocation computes one element.
 // _v2  a tile of 8 rows x 8 columns (lib/gemm_tile); backward_weight 8 inputs x 8 outputs, both read as vec4.
 // @include flat
+// @include element
 // @include gemm_tile
 
 override WG: u32 = 64u;
@@ -23,10 +24,10 @@ struct Params {
 
 @group(0) @binding(0) var<uniform> params: Params;
 
-@group(0) @binding(1) var<storage, read> x: array<f32>;
+@group(0) @binding(1) var<storage, read> x: array<Element>;
 @group(0) @binding(2) var<storage, read> weight: array<f32>;
 @group(0) @binding(3) var<storage, read> bias: array<f32>;
-@group(0) @binding(4) var<storage, read_write> y: array<f32>;
+@group(0) @binding(4) var<storage, read_write> y: array<Element>;
 
 @compute @workgroup_size(WG)
 fn forward_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
@@ -35,14 +36,14 @@ fn forward_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgr
     let o = at % params.outputs;
     let row = at / params.outputs;
     var sum = 0.0;
-    for (var i = 0u; i < params.inputs; i++) { sum += x[row * params.inputs + i] * weight[i * params.outputs + o]; }
+    for (var i = 0u; i < params.inputs; i++) { sum += f32(x[row * params.inputs + i]) * weight[i * params.outputs + o]; }
     if params.has_bias == 1u { sum += bias[o]; }
-    y[at] = sum;
+    y[at] = Element(sum);
 }
 
 @group(0) @binding(2) var<storage, read> weight4: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read> bias4: array<vec4<f32>>;
-@group(0) @binding(4) var<storage, read_write> y4: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read_write> y4: array<Element4>;
 
 fn gemm_rows() -> u32 { return params.rows; }
 fn gemm_cols() -> u32 { return params.outputs; }
@@ -50,12 +51,12 @@ fn gemm_taps() -> u32 { return 1u; }
 fn gemm_depth(tap: u32) -> u32 { return params.inputs; }
 fn origin(row: u32) -> vec3<i32> { return vec3<i32>(i32(row), 0, 0); }
 fn locate(at: vec3<i32>, tap: u32) -> u32 { return u32(at.x) * params.inputs; }
-fn load_a(at: u32, i: u32) -> f32 { return x[at + i]; }
+fn load_a(at: u32, i: u32) -> f32 { return f32(x[at + i]); }
 fn load_b(tap: u32, i: u32, col4: u32) -> vec4<f32> { return weight4[i * (params.outputs / 4u) + col4]; }
 
 fn store(row: u32, col4: u32, value: vec4<f32>) {
     let with_bias = select(value, value + bias4[col4], params.has_bias == 1u);
-    y4[row * (params.outputs / 4u) + col4] = with_bias;
+    y4[row * (params.outputs / 4u) + col4] = Element4(with_bias);
 }
 
 @compute @workgroup_size(WG)
@@ -64,7 +65,7 @@ fn forward_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgr
 }
 
 // Row `inputs` of the gradient is the bias, whose "x" is 1. `partial` is [chunk, inputs + 1, outputs].
-@group(0) @binding(2) var<storage, read> gy: array<f32>;
+@group(0) @binding(2) var<storage, read> gy: array<Element>;
 @group(0) @binding(3) var<storage, read_write> partial: array<f32>;
 
 @compute @workgroup_size(WG)
@@ -76,14 +77,14 @@ fn backward_weight_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(nu
     if first >= params.rows { return; }
     var sum = 0.0;
     for (var row = first; row < min(first + params.chunk_rows, params.rows); row++) {
-        let a = select(x[row * params.inputs + min(i, params.inputs - 1u)], 1.0, i == params.inputs);
-        sum += a * gy[row * params.outputs + o];
+        let a = select(f32(x[row * params.inputs + min(i, params.inputs - 1u)]), 1.0, i == params.inputs);
+        sum += a * f32(gy[row * params.outputs + o]);
     }
     partial[at + params.first_chunk * (params.inputs + 1u) * params.outputs] = sum;
 }
 
-@group(0) @binding(1) var<storage, read> x4: array<vec4<f32>>;
-@group(0) @binding(2) var<storage, read> gy4: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read> x4: array<Element4>;
+@group(0) @binding(2) var<storage, read> gy4: array<Element4>;
 @group(0) @binding(3) var<storage, read_write> partial4: array<vec4<f32>>;
 
 const TILE_I: u32 = 8u;
@@ -104,10 +105,10 @@ fn backward_weight_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(nu
     let i4 = select(row_tile * 2u, 0u, is_bias);
     var acc: array<array<vec4<f32>, 2>, TILE_I>;
     for (var row = first; row < min(first + params.chunk_rows, params.rows); row++) {
-        let g0 = gy4[row * outputs4 + o4];
-        let g1 = gy4[row * outputs4 + o4 + 1u];
-        let a0 = select(x4[row * inputs4 + i4], vec4<f32>(1.0), is_bias);
-        let a1 = x4[row * inputs4 + i4 + 1u];
+        let g0 = vec4<f32>(gy4[row * outputs4 + o4]);
+        let g1 = vec4<f32>(gy4[row * outputs4 + o4 + 1u]);
+        let a0 = select(vec4<f32>(x4[row * inputs4 + i4]), vec4<f32>(1.0), is_bias);
+        let a1 = vec4<f32>(x4[row * inputs4 + i4 + 1u]);
         for (var i = 0u; i < 4u; i++) {
             acc[i][0] += a0[i] * g0;
             acc[i][1] += a0[i] * g1;

@@ -16,6 +16,7 @@
 // the bound one, and leaves all others alone.
 // One invocation computes one pixel of one sample: all channels of x and the mask.
 // @include flat
+// @include element
 
 override WG: u32 = 64u;
 
@@ -58,7 +59,7 @@ struct Sample {
 @group(0) @binding(2) var<storage, read> masks: array<u32>;
 @group(0) @binding(3) var<storage, read> rescale: array<vec4<f32>>;
 @group(0) @binding(4) var<storage, read> samples: array<Sample>;
-@group(0) @binding(5) var<storage, read_write> x: array<f32>;
+@group(0) @binding(5) var<storage, read_write> x: array<Element>;
 @group(0) @binding(6) var<storage, read_write> target_out: array<f32>;
 
 // A sample that is only flipped and turned: a pixel is one byte a channel, copied.
@@ -78,7 +79,7 @@ fn gather(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups
         let byte = pixel * params.source_channels + channel_of_file(c);
         let value = f32((images[byte / 4u] >> (8u * (byte % 4u))) & 0xffu);
         let r = rescale[first_rescale + c];
-        x[at * params.channels + c] = clamp(value, r.x, r.y) * r.z + r.w;
+        x[at * params.channels + c] = Element(clamp(value, r.x, r.y) * r.z + r.w);
     }
     target_out[at] = f32((masks[pixel / 4u] >> (8u * (pixel % 4u))) & 0xffu);
 }
@@ -120,7 +121,7 @@ fn augment(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroup
             if tone.x > 0.0 { grain = normal(py, px, (*sample).seed + 1u + c); }
             value = toned(value, r, tone, grain);
         }
-        x[at * params.channels + c] = select(clamp(value, r.x, r.y) * r.z + r.w, 0.0, shown == 3u);
+        x[at * params.channels + c] = Element(select(clamp(value, r.x, r.y) * r.z + r.w, 0.0, shown == 3u));
     }
 }
 

@@ -7,6 +7,7 @@
 // Ties go to the first element in row order, as in PyTorch. `forward` keeps the winner (0..3)
 // so that the gradient gathers instead of scattering: no atomics, the same bits in every run.
 // @include flat
+// @include element
 
 override WG: u32 = 64u;
 
@@ -22,8 +23,8 @@ struct Params {
 
 @group(0) @binding(0) var<uniform> params: Params;
 
-@group(0) @binding(1) var<storage, read> x: array<f32>;
-@group(0) @binding(2) var<storage, read_write> y: array<f32>;
+@group(0) @binding(1) var<storage, read> x: array<Element>;
+@group(0) @binding(2) var<storage, read_write> y: array<Element>;
 @group(0) @binding(3) var<storage, read_write> winner_out: array<u32>;
 
 @compute @workgroup_size(WG)
@@ -38,19 +39,19 @@ fn forward(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroup
     let oy = row % params.out_h;
     let corner = ((n * params.in_h + 2u * oy) * params.in_w + 2u * ox) * params.channels + c;
 
-    var best = x[corner];
+    var best = f32(x[corner]);
     var winner = 0u;
     for (var k = 1u; k < 4u; k++) {
-        let candidate = x[corner + ((k / 2u) * params.in_w + k % 2u) * params.channels];
+        let candidate = f32(x[corner + ((k / 2u) * params.in_w + k % 2u) * params.channels]);
         if candidate > best { best = candidate; winner = k; }
     }
-    y[at] = best;
+    y[at] = Element(best);
     winner_out[at] = winner;
 }
 
-@group(0) @binding(1) var<storage, read> gy: array<f32>;
+@group(0) @binding(1) var<storage, read> gy: array<Element>;
 @group(0) @binding(2) var<storage, read> winner_in: array<u32>;
-@group(0) @binding(3) var<storage, read_write> gx: array<f32>;
+@group(0) @binding(3) var<storage, read_write> gx: array<Element>;
 
 @compute @workgroup_size(WG)
 fn backward_input(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
@@ -65,8 +66,8 @@ fn backward_input(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_wo
     var gradient = 0.0;
     if iy < 2u * params.out_h && ix < 2u * params.out_w {
         let window = ((n * params.out_h + iy / 2u) * params.out_w + ix / 2u) * params.channels + c;
-        if winner_in[window] == (iy % 2u) * 2u + ix % 2u { gradient = gy[window]; }
+        if winner_in[window] == (iy % 2u) * 2u + ix % 2u { gradient = f32(gy[window]); }
     }
-    if params.accumulate == 1u { gradient += gx[at]; }
-    gx[at] = gradient;
+    if params.accumulate == 1u { gradient += f32(gx[at]); }
+    gx[at] = Element(gradient);
 }

@@ -6,6 +6,7 @@
 // Integers throughout: the counts are exact, in any order. One workgroup computes one chunk, then one image.
 // partials[which][chunk].
 // @include flat
+// @include element
 
 override WG: u32 = 64u;
 
@@ -32,7 +33,7 @@ fn workgroup_count(value: vec3<u32>, lid: u32) -> vec3<u32> {
     return tile_counts[0];
 }
 
-@group(0) @binding(1) var<storage, read> x: array<f32>;
+@group(0) @binding(1) var<storage, read> x: array<Element>;
 @group(0) @binding(2) var<storage, read> target_in: array<f32>;
 @group(0) @binding(3) var<storage, read_write> partials: array<u32>;
 
@@ -49,7 +50,7 @@ fn count(
     let end = min(start + params.chunk, params.image_len);
     var counts = vec3(0u);
     for (var i = image + start + lid; i < image + end; i += WG) {
-        let predicted = x[i] > 0.0; // false for NaN
+        let predicted = f32(x[i]) > 0.0; // false for NaN
         let wanted = target_in[i] > 0.5;
         counts += vec3(u32(predicted && wanted), u32(predicted), u32(wanted));
     }

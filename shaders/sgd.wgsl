@@ -4,7 +4,8 @@
 //   p  = p - rate * (nesterov ? g' + momentum * buffer : buffer)
 //
 // The buffer starts at 0, which makes the first step PyTorch's. rate and factor (1 unless gradients are clipped or
-// accumulated) stand in `step`, because they change at every step. One invocation updates one number.
+// accumulated) stand in `step`, because they change at every step. With a factor of 0 nothing changes (unscale.wgsl). One
+// invocation updates one number.
 // @include flat
 
 override WG: u32 = 64u;
@@ -26,7 +27,7 @@ struct Params {
 @compute @workgroup_size(WG)
 fn update(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
     let at = flat_index(gid, groups);
-    if at >= params.count { return; }
+    if at >= params.count || step[3] == 0.0 { return; }
     let p = parameter[at];
     let g = step[3] * gradient[at] + params.weight_decay * p;
     let b = params.momentum * buffer[at] + g;

@@ -8,6 +8,7 @@
 // direction -1. One invocation computes one element; in _v2 four channels, which lie in at most two groups because
 // a group has at least three. The number of elements comes from the binding (arrayLength).
 // @include flat
+// @include element
 
 override WG: u32 = 64u;
 
@@ -21,8 +22,8 @@ struct Params {
 
 @group(0) @binding(0) var<uniform> params: Params;
 
-@group(0) @binding(1) var<storage, read> x: array<f32>;
-@group(0) @binding(2) var<storage, read_write> y: array<f32>;
+@group(0) @binding(1) var<storage, read> x: array<Element>;
+@group(0) @binding(2) var<storage, read_write> y: array<Element>;
 
 @compute @workgroup_size(WG)
 fn forward_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
@@ -32,19 +33,19 @@ fn forward_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgr
     let i = i32((at / params.inner) % params.length);
     let s = params.direction * (i32(c / params.chunk) - 2);
     var moved = 0.0;
-    if i - s >= 0 && i - s < i32(params.length) { moved = x[i32(at) - s * i32(params.inner)]; }
-    y[at] = moved;
+    if i - s >= 0 && i - s < i32(params.length) { moved = f32(x[i32(at) - s * i32(params.inner)]); }
+    y[at] = Element(moved);
 }
 
-@group(0) @binding(1) var<storage, read> x4: array<vec4<f32>>;
-@group(0) @binding(2) var<storage, read_write> y4: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read> x4: array<Element4>;
+@group(0) @binding(2) var<storage, read_write> y4: array<Element4>;
 
 /// Four channels at `at` (in vec4s), moved as group g moves. i is the position of `at` along the axis.
 fn moved4(at: u32, i: u32, g: u32) -> vec4<f32> {
     let s = params.direction * (i32(g) - 2);
     let start = i32(i) - s;
     if start < 0 || start >= i32(params.length) { return vec4(0.0); }
-    return x4[i32(at) - s * i32(params.inner / 4u)];
+    return vec4<f32>(x4[i32(at) - s * i32(params.inner / 4u)]);
 }
 
 @compute @workgroup_size(WG)
@@ -61,5 +62,5 @@ fn forward_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgr
         let border = vec4(last * params.chunk - c);
         moved = select(moved, moved4(at, i, last), vec4(0u, 1u, 2u, 3u) >= border);
     }
-    y4[at] = moved;
+    y4[at] = Element4(moved);
 }

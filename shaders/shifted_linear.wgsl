@@ -10,16 +10,17 @@
 //      another pixel for each position of its kernel, this one looks at another pixel for each group, and there at the channels
 //      of the group only.
 // @include flat
+// @include element
 // @include gemm_tile
 // @include shifted
 
 override WG: u32 = 64u;
 
-@group(0) @binding(1) var<storage, read> x: array<f32>;
+@group(0) @binding(1) var<storage, read> x: array<Element>;
 @group(0) @binding(2) var<storage, read> weight: array<f32>;
 @group(0) @binding(3) var<storage, read> bias: array<f32>;
-@group(0) @binding(4) var<storage, read> residual: array<f32>;
-@group(0) @binding(5) var<storage, read_write> y: array<f32>;
+@group(0) @binding(4) var<storage, read> residual: array<Element>;
+@group(0) @binding(5) var<storage, read_write> y: array<Element>;
 
 @compute @workgroup_size(WG)
 fn forward_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
@@ -31,18 +32,18 @@ fn forward_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgr
     for (var i = 0u; i < params.inputs; i++) {
         let s = shift_of(i);
         if inside(position(row) - s) {
-            sum += x[neighbour(row, -s) * params.inputs + i] * weight[i * params.outputs + o];
+            sum += f32(x[neighbour(row, -s) * params.inputs + i]) * weight[i * params.outputs + o];
         }
     }
     if params.has_bias == 1u { sum += bias[o]; }
-    if params.has_residual == 1u { sum += residual[at]; }
-    y[at] = sum;
+    if params.has_residual == 1u { sum += f32(residual[at]); }
+    y[at] = Element(sum);
 }
 
 @group(0) @binding(2) var<storage, read> weight4: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read> bias4: array<vec4<f32>>;
-@group(0) @binding(4) var<storage, read> residual4: array<vec4<f32>>;
-@group(0) @binding(5) var<storage, read_write> y4: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read> residual4: array<Element4>;
+@group(0) @binding(5) var<storage, read_write> y4: array<Element4>;
 
 fn gemm_rows() -> u32 { return params.rows; }
 fn gemm_cols() -> u32 { return params.outputs; }
@@ -56,7 +57,7 @@ fn locate(at: vec3<i32>, tap: u32) -> u32 {
     return select(OUTSIDE, start, inside(at.y - s));
 }
 
-fn load_a(at: u32, i: u32) -> f32 { return select(x[at + i], 0.0, at == OUTSIDE); }
+fn load_a(at: u32, i: u32) -> f32 { return select(f32(x[at + i]), 0.0, at == OUTSIDE); }
 
 fn load_b(tap: u32, i: u32, col4: u32) -> vec4<f32> {
     return weight4[(tap * params.chunk + i) * (params.outputs / 4u) + col4];
@@ -66,8 +67,8 @@ fn store(row: u32, col4: u32, value: vec4<f32>) {
     let at = row * (params.outputs / 4u) + col4;
     var result = value;
     if params.has_bias == 1u { result += bias4[col4]; }
-    if params.has_residual == 1u { result += residual4[at]; }
-    y4[at] = result;
+    if params.has_residual == 1u { result += vec4<f32>(residual4[at]); }
+    y4[at] = Element4(result);
 }
 
 @compute @workgroup_size(WG)

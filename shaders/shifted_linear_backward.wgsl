@@ -14,14 +14,15 @@
 //        s = 1    row of gy v:      0       1       2       3
 //                 stored in row:    3 (0)   0       1       2
 // @include flat
+// @include element
 // @include gemm_tile
 // @include shifted
 
 override WG: u32 = 64u;
 
-@group(0) @binding(1) var<storage, read> gy: array<f32>;
+@group(0) @binding(1) var<storage, read> gy: array<Element>;
 @group(0) @binding(2) var<storage, read> weight: array<f32>; // v
-@group(0) @binding(3) var<storage, read_write> gx_out: array<f32>;
+@group(0) @binding(3) var<storage, read_write> gx_out: array<Element>;
 
 @compute @workgroup_size(WG)
 fn backward_input_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
@@ -33,21 +34,21 @@ fn backward_input_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num
     var sum = 0.0;
     if inside(position(row) + s) {
         let start = neighbour(row, s) * params.outputs;
-        for (var o = 0u; o < params.outputs; o++) { sum += gy[start + o] * weight[o * params.inputs + i]; }
+        for (var o = 0u; o < params.outputs; o++) { sum += f32(gy[start + o]) * weight[o * params.inputs + i]; }
     }
-    gx_out[at] = sum;
+    gx_out[at] = Element(sum);
 }
 
 // Row `inputs` of the weight gradient is the bias, whose "x" is 1. `partial` is [chunk, inputs + 1, outputs].
 
-@group(0) @binding(2) var<storage, read> x: array<f32>;
+@group(0) @binding(2) var<storage, read> x: array<Element>;
 @group(0) @binding(3) var<storage, read_write> partial: array<f32>;
 
 /// x[row - step * s, i]; 1 for the bias.
 fn moved(row: u32, i: u32, s: i32) -> f32 {
     if i >= params.inputs { return 1.0; }
     if !inside(position(row) - s) { return 0.0; }
-    return x[neighbour(row, -s) * params.inputs + i];
+    return f32(x[neighbour(row, -s) * params.inputs + i]);
 }
 
 @compute @workgroup_size(WG)
@@ -59,17 +60,17 @@ fn backward_weight_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(nu
     if first >= params.rows { return; }
     var sum = 0.0;
     for (var row = first; row < min(first + params.chunk_rows, params.rows); row++) {
-        sum += moved(row, i, shift_of(i)) * gy[row * params.outputs + o];
+        sum += moved(row, i, shift_of(i)) * f32(gy[row * params.outputs + o]);
     }
     partial[at + params.first_chunk * (params.inputs + 1u) * params.outputs] = sum;
 }
 
 // ---- backward_v2 ------------------------------------------------------------------------------------------------
 
-@group(0) @binding(2) var<storage, read> x4: array<vec4<f32>>;
-@group(0) @binding(3) var<storage, read> gy4: array<vec4<f32>>; // gy again, as vectors
+@group(0) @binding(2) var<storage, read> x4: array<Element4>;
+@group(0) @binding(3) var<storage, read> gy4: array<Element4>; // gy again, as vectors
 @group(0) @binding(4) var<storage, read> weight4: array<vec4<f32>>;
-@group(0) @binding(5) var<storage, read_write> gx: array<f32>;
+@group(0) @binding(5) var<storage, read_write> gx: array<Element>;
 @group(0) @binding(6) var<storage, read_write> partial4: array<vec4<f32>>;
 
 fn gemm_rows() -> u32 { return params.rows; }
@@ -78,7 +79,7 @@ fn gemm_taps() -> u32 { return 1u; }
 fn gemm_depth(tap: u32) -> u32 { return params.outputs; }
 fn origin(row: u32) -> vec3<i32> { return vec3<i32>(i32(row), 0, 0); }
 fn locate(at: vec3<i32>, tap: u32) -> u32 { return u32(at.x) * params.outputs; }
-fn load_a(at: u32, o: u32) -> f32 { return gy[at + o]; }
+fn load_a(at: u32, o: u32) -> f32 { return f32(gy[at + o]); }
 fn load_b(tap: u32, o: u32, col4: u32) -> vec4<f32> { return weight4[o * (params.inputs / 4u) + col4]; }
 
 fn store(row: u32, col4: u32, value: vec4<f32>) {
@@ -88,7 +89,8 @@ fn store(row: u32, col4: u32, value: vec4<f32>) {
         let channel = col4 * 4u + lane;
         let source = here - shift_of(channel);
         let wrapped = (source + 2 * length) % length; // -2 and more: never negative
-        gx[neighbour(row, wrapped - here) * params.inputs + channel] = select(0.0, value[lane], wrapped == source);
+        let number = select(0.0, value[lane], wrapped == source);
+        gx[neighbour(row, wrapped - here) * params.inputs + channel] = Element(number);
     }
 }
 
@@ -111,10 +113,12 @@ fn quad_of(channel: u32) -> Quad {
 fn moved4(row: u32, here: i32, quad: Quad) -> vec4<f32> {
     let inputs4 = params.inputs / 4u;
     var result = vec4(0.0);
-    if inside(here - quad.shifts.x) { result = x4[neighbour(row, -quad.shifts.x) * inputs4 + quad.channel4]; }
+    if inside(here - quad.shifts.x) { result = vec4<f32>(x4[neighbour(row, -quad.shifts.x) * inputs4 + quad.channel4]); }
     if quad.border < 4u {
         var others = vec4(0.0);
-        if inside(here - quad.shifts.y) { others = x4[neighbour(row, -quad.shifts.y) * inputs4 + quad.channel4]; }
+        if inside(here - quad.shifts.y) {
+            others = vec4<f32>(x4[neighbour(row, -quad.shifts.y) * inputs4 + quad.channel4]);
+        }
         result = select(result, others, vec4(0u, 1u, 2u, 3u) >= vec4(quad.border));
     }
     return result;
@@ -136,8 +140,8 @@ fn weight_tile(tile: u32) {
     var beside = first % params.step; // rows since the position changed
     var acc: array<array<vec4<f32>, 2>, TILE_I>;
     for (var row = first; row < min(first + params.chunk_rows, params.rows); row++) {
-        let g0 = gy4[row * outputs4 + o4];
-        let g1 = gy4[row * outputs4 + o4 + 1u];
+        let g0 = vec4<f32>(gy4[row * outputs4 + o4]);
+        let g1 = vec4<f32>(gy4[row * outputs4 + o4 + 1u]);
         let a0 = select(moved4(row, here, left), vec4(1.0), is_bias);
         let a1 = moved4(row, here, right);
         for (var i = 0u; i < 4u; i++) {

@@ -12,6 +12,7 @@
 // _v2  half pixel only: four channels of a 2x2 block of y (forward), or of one pixel of gx. The weights are constant.
 // _corners_v2  align_corners: as _v1, four channels at a time. The weights differ from pixel to pixel.
 // @include flat
+// @include element
 // @include bilinear
 
 override WG: u32 = 64u;
@@ -29,9 +30,9 @@ struct Params {
 
 fn align_corners() -> bool { return params.align_corners == 1u; }
 
-@group(0) @binding(1) var<storage, read> x: array<f32>;
-@group(0) @binding(2) var<storage, read> skip: array<f32>;
-@group(0) @binding(3) var<storage, read_write> y: array<f32>;
+@group(0) @binding(1) var<storage, read> x: array<Element>;
+@group(0) @binding(2) var<storage, read> skip: array<Element>;
+@group(0) @binding(3) var<storage, read_write> y: array<Element>;
 
 @compute @workgroup_size(WG)
 fn forward_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
@@ -46,13 +47,13 @@ fn forward_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgr
 
     let u = sample(n, oy, ox, c);
     var total = select(u, 0.0, params.relu == 1u && u < 0.0);
-    if params.has_skip == 1u { total += skip[at]; }
-    y[at] = total;
+    if params.has_skip == 1u { total += f32(skip[at]); }
+    y[at] = Element(total);
 }
 
-@group(0) @binding(1) var<storage, read> x4: array<vec4<f32>>;
-@group(0) @binding(2) var<storage, read> skip4: array<vec4<f32>>;
-@group(0) @binding(3) var<storage, read_write> y4: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read> x4: array<Element4>;
+@group(0) @binding(2) var<storage, read> skip4: array<Element4>;
+@group(0) @binding(3) var<storage, read_write> y4: array<Element4>;
 
 fn sample4(n: u32, oy: u32, ox: u32, c: u32) -> vec4<f32> {
     let quads = params.channels / 4u;
@@ -60,8 +61,8 @@ fn sample4(n: u32, oy: u32, ox: u32, c: u32) -> vec4<f32> {
     let h = position(ox, params.in_w);
     let top = (n * params.in_h + v.low) * params.in_w;
     let bottom = (n * params.in_h + v.high) * params.in_w;
-    let upper = mix(x4[(top + h.low) * quads + c], x4[(top + h.high) * quads + c], h.fraction);
-    let lower = mix(x4[(bottom + h.low) * quads + c], x4[(bottom + h.high) * quads + c], h.fraction);
+    let upper = mix(vec4<f32>(x4[(top + h.low) * quads + c]), vec4<f32>(x4[(top + h.high) * quads + c]), h.fraction);
+    let lower = mix(vec4<f32>(x4[(bottom + h.low) * quads + c]), vec4<f32>(x4[(bottom + h.high) * quads + c]), h.fraction);
     return mix(upper, lower, v.fraction);
 }
 
@@ -69,8 +70,8 @@ fn sample4(n: u32, oy: u32, ox: u32, c: u32) -> vec4<f32> {
 fn store4(at: u32, u: vec4<f32>) {
     var total = u;
     if params.relu == 1u { total = select(u, vec4(0.0), u < vec4(0.0)); }
-    if params.has_skip == 1u { total += skip4[at]; }
-    y4[at] = total;
+    if params.has_skip == 1u { total += vec4<f32>(skip4[at]); }
+    y4[at] = Element4(total);
 }
 
 @compute @workgroup_size(WG)
@@ -107,14 +108,14 @@ fn forward_corners_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(nu
     store4(at, sample4(n, oy, ox, c));
 }
 
-@group(0) @binding(2) var<storage, read> gy: array<f32>;
-@group(0) @binding(3) var<storage, read_write> gx: array<f32>;
+@group(0) @binding(2) var<storage, read> gy: array<Element>;
+@group(0) @binding(3) var<storage, read_write> gx: array<Element>;
 
 /// Whether u decides what comes through to x.
 fn gates() -> bool { return params.relu == 1u; }
 
 /// gu: what of gy comes through the ReLU.
-fn passed(at: u32, u: f32) -> f32 { return select(gy[at], 0.0, gates() && u <= 0.0); }
+fn passed(at: u32, u: f32) -> f32 { return select(f32(gy[at]), 0.0, gates() && u <= 0.0); }
 
 @compute @workgroup_size(WG)
 fn backward_input_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
@@ -126,14 +127,14 @@ fn backward_input_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num
     let row = pixel / params.in_w; // (n, iy)
     let iy = row % params.in_h;
     let n = row / params.in_h;
-    gx[at] = gathered(n, iy, ix, c);
+    gx[at] = Element(gathered(n, iy, ix, c));
 }
 
-@group(0) @binding(2) var<storage, read> gy4: array<vec4<f32>>;
-@group(0) @binding(3) var<storage, read_write> gx4: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read> gy4: array<Element4>;
+@group(0) @binding(3) var<storage, read_write> gx4: array<Element4>;
 
 fn passed4(at: u32, u: vec4<f32>) -> vec4<f32> {
-    return select(gy4[at], vec4(0.0), vec4<bool>(gates()) & (u <= vec4(0.0)));
+    return select(vec4<f32>(gy4[at]), vec4(0.0), vec4<bool>(gates()) & (u <= vec4(0.0)));
 }
 
 @compute @workgroup_size(WG)
@@ -146,7 +147,7 @@ fn backward_input_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num
     let ix = pixel % params.in_w;
     let row = pixel / params.in_w; // (n, iy)
     let iy = row % params.in_h;
-    gx4[at] = gathered4(row, iy, ix, c);
+    gx4[at] = Element4(gathered4(row, iy, ix, c));
 }
 
 @compute @workgroup_size(WG)
@@ -174,5 +175,5 @@ fn backward_input_corners_v2(@builtin(global_invocation_id) gid: vec3<u32>, @bui
         }
         total += weight_of(position(oy, params.in_h), iy) * sum;
     }
-    gx4[at] = total;
+    gx4[at] = Element4(total);
 }

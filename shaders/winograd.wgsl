@@ -29,6 +29,7 @@
 // the eight numbers of a group and channel lie together: V is [f, group, ci, 8], M is [f, group, 8, co].
 // Tiles past the edge of y, and a quad that a group lacks, are computed with the others and not stored.
 // @include flat
+// @include element
 // @include epilogue
 
 override WG: u32 = 64u;
@@ -68,10 +69,10 @@ fn place(quad: u32) -> vec3<u32> {
 
 // ---- V and U ----------------------------------------------------------------------------------------------------
 
-@group(0) @binding(1) var<storage, read> x: array<f32>;
+@group(0) @binding(1) var<storage, read> x: array<Element>;
 @group(0) @binding(2) var<storage, read> weight: array<f32>;
 @group(0) @binding(3) var<storage, read> table: array<f32>; // read with a batch norm only
-@group(0) @binding(4) var<storage, read> joined: array<f32>; // second part of x, where it has two
+@group(0) @binding(4) var<storage, read> joined: array<Element>; // second part of x, where it has two
 @group(0) @binding(5) var<storage, read_write> v_out4: array<vec4<f32>>;
 @group(0) @binding(6) var<storage, read_write> u_out: array<f32>;
 
@@ -100,8 +101,8 @@ fn of_pixels(a: vec4<f32>, b: vec4<f32>, c: vec4<f32>, d: vec4<f32>) -> array<ve
 }
 
 fn channel(pixel: u32, ci: u32) -> f32 {
-    if ci < params.split { return x[pixel * params.split + ci]; }
-    return joined[pixel * (params.in_c - params.split) + ci - params.split];
+    if ci < params.split { return f32(x[pixel * params.split + ci]); }
+    return f32(joined[pixel * (params.in_c - params.split) + ci - params.split]);
 }
 
 /// One invocation: the 16 numbers of a channel for the four tiles of a quad, which lie under 4 rows of 10 pixels.
@@ -200,7 +201,7 @@ fn forward_v3(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgr
 
 @group(0) @binding(1) var<storage, read> m4: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read> bias4: array<vec4<f32>>;
-@group(0) @binding(3) var<storage, read_write> y4: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read_write> y4: array<Element4>;
 
 /// One invocation: the 2x2 pixels of a tile for four channels.
 @compute @workgroup_size(WG)

@@ -27,6 +27,7 @@ mod sigmoid;
 mod softmax;
 mod sum_chunks;
 mod transpose_weights;
+mod unscale;
 mod upsample_bilinear;
 
 use shadegrad::ops::Version;
@@ -76,6 +77,7 @@ pub const OPS: &[BenchOp] = &[
     BenchOp { name: "softmax", form: softmax::FORM, cases: softmax::cases },
     BenchOp { name: "sum_chunks", form: sum_chunks::FORM, cases: sum_chunks::cases },
     BenchOp { name: "transpose_weights", form: transpose_weights::FORM, cases: transpose_weights::cases },
+    BenchOp { name: "unscale", form: unscale::FORM, cases: unscale::cases },
     BenchOp { name: "upsample_bilinear", form: upsample_bilinear::FORM, cases: upsample_bilinear::cases },
 ];
 

@@ -76,12 +76,15 @@ pub fn cases() -> Vec<Case> {
 fn case(what: &str, a: &[usize], b: &[usize]) -> Case {
     let (a, b) = (a.to_vec(), b.to_vec());
     let name = format!("{what} {a:?} {b:?}");
-    Case::new(OP, name, move |device, checks| {
+    let count = |dims: &[usize]| dims.iter().product::<usize>();
+    let broadcasts = count(&a) != count(&b);
+    let case = Case::new(OP, name, move |device, checks| {
         let (wide_a, wide_b) = (wide(&a), wide(&b));
         let y_shape = [0, 1, 2, 3].map(|axis| wide_a[axis].max(wide_b[axis]));
         let rank = a.len().max(b.len());
-        let (values_a, values_b) = (numbers("a", a.iter().product()), numbers("b", b.iter().product()));
-        let gy = numbers("gy", y_shape.iter().product());
+        let values_a = checks.stored(numbers("a", a.iter().product()));
+        let values_b = checks.stored(numbers("b", b.iter().product()));
+        let gy = checks.stored(numbers("gy", y_shape.iter().product()));
         let mut want = vec![0.0; gy.len()];
         forward(&params([y_shape, wide_a, wide_b]), &doubles(&values_a), &doubles(&values_b), &mut want);
 
@@ -89,10 +92,10 @@ fn case(what: &str, a: &[usize], b: &[usize]) -> Case {
             if a == b && gy.len().is_multiple_of(4) { &[Version::V1, Version::V2] } else { &[Version::V1] };
         for &version in versions {
             let tape = Tape::new();
-            let left = tape.watch_input(&device.tensor(OP, Shape::new(&a)?, &values_a)?);
-            let right = tape.watch_input(&device.tensor(OP, Shape::new(&b)?, &values_b)?);
+            let left = tape.watch_input(&checks.image(device, Shape::new(&a)?, &values_a)?);
+            let right = tape.watch_input(&checks.image(device, Shape::new(&b)?, &values_b)?);
             let y = ops::add::forward(&left, &right, version)?;
-            let grads = tape.backward_from(&y, &device.tensor(OP, Shape::new(&y_shape[4 - rank..])?, &gy)?)?;
+            let grads = tape.backward_from(&y, &checks.image(device, Shape::new(&y_shape[4 - rank..])?, &gy)?)?;
             checks.compare("forward", version.name(), &y, &want, EXACT)?;
             for (operand, dims) in [(&left, wide_a), (&right, wide_b)] {
                 let g = grads.of(operand).expect("watched");
@@ -102,19 +105,22 @@ fn case(what: &str, a: &[usize], b: &[usize]) -> Case {
             }
         }
         Ok(())
-    })
+    });
+    // The gradient of a broadcast operand is a sum, and sums are f32.
+    if broadcasts { case.f32_only() } else { case }
 }
 
 fn in_place(shape: [usize; 1]) -> Case {
     Case::new(OP, format!("in place {shape:?}"), move |device, checks| {
-        let (first, second) = (numbers("sum", shape[0]), numbers("added", shape[0]));
+        let first = checks.stored(numbers("sum", shape[0]));
+        let second = checks.stored(numbers("added", shape[0]));
         let mut want = doubles(&first);
         assign(&mut want, &doubles(&second));
         let versions: &[Version] =
             if shape[0].is_multiple_of(4) { &[Version::V1, Version::V2] } else { &[Version::V1] };
         for &version in versions {
-            let sum = device.tensor(OP, shape, &first)?;
-            ops::add::assign(&sum, &device.tensor(OP, shape, &second)?, version)?;
+            let sum = checks.image(device, shape, &first)?;
+            ops::add::assign(&sum, &checks.image(device, shape, &second)?, version)?;
             checks.compare("assign", version.name(), &sum, &want, EXACT)?;
         }
         Ok(())

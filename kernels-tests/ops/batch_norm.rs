@@ -132,14 +132,14 @@ fn case(shape: [usize; 4], spread: Spread, mode: Mode, relu: bool) -> Case {
     let name = format!("{shape:?} {mode:?}{}{}", spread.name, if relu { " relu" } else { "" });
     Case::new(OP, name.clone(), move |device, checks| {
         let channels = shape[3];
-        let x = values(&name, shape.iter().product(), spread);
+        let x = checks.stored(values(&name, shape.iter().product(), spread));
         let weight = values("weight", channels, Spread { name: "", mean: 1.0, spread: 0.5 });
         let bias = numbers("bias", channels);
         // Eval mode meets a batch that its running statistics describe.
         let mean = values("mean", channels, Spread { spread: 0.1 * spread.spread, ..spread });
         let var = values("var", channels, Spread { name: "", mean: 0.5, spread: 0.25 });
         let var: Vec<f32> = var.iter().map(|v| v * spread.spread * spread.spread).collect();
-        let gy = numbers("gy", x.len());
+        let gy = checks.stored(numbers("gy", x.len()));
         let want = reference(
             &params(shape, mode, relu),
             &doubles(&x),
@@ -156,7 +156,10 @@ fn case(shape: [usize; 4], spread: Spread, mode: Mode, relu: bool) -> Case {
             x: &x,
             vectors: [&weight, &bias, &mean, &var],
             gy: &gy,
-            bounds: if far { [FAR_MEAN; 3] } else { [POINTWISE, if cancels { CANCELS } else { SUMS }, PARAMETER] },
+            bounds: match far {
+                true => [FAR_MEAN, FAR_MEAN, FAR_MEAN, PARAMETER],
+                false => [POINTWISE, if cancels { CANCELS } else { SUMS }, PARAMETER, PARAMETER],
+            },
         };
         for kernel in kernels(channels) {
             let settings = BatchNormSettings { mode, momentum: MOMENTUM, eps: EPS, relu };
@@ -182,8 +185,8 @@ pub(super) struct Inputs<'a> {
     /// Weight, bias, running mean and variance.
     pub(super) vectors: [&'a [f32]; 4],
     pub(super) gy: &'a [f32],
-    /// For y, the gradient of x, and that of the weight.
-    pub(super) bounds: [Tolerance; 3],
+    /// For y, the gradient of x, that of the weight and that of the bias.
+    pub(super) bounds: [Tolerance; 4],
 }
 
 /// Runs the op forward and backward and compares; returns the gradients, for what else the tape watches.
@@ -197,13 +200,13 @@ pub(super) fn run(
     op: impl Fn(&Tensor, [&Tensor; 2], &RunningStats<'_>) -> Result<Tensor>,
 ) -> Result<Gradients> {
     let vector = |which: usize| device.tensor(inputs.op, [inputs.shape[3]], inputs.vectors[which]);
-    let x = tape.watch_input(&device.tensor(inputs.op, inputs.shape, inputs.x)?);
+    let x = tape.watch_input(&checks.image(device, inputs.shape, inputs.x)?);
     let (weight, bias) = (tape.watch_input(&vector(0)?), tape.watch_input(&vector(1)?));
     let (mean, var) = (vector(2)?, vector(3)?);
     let y = op(&x, [&weight, &bias], &RunningStats { mean: &mean, var: &var })?;
-    let grads = tape.backward_from(&y, &device.tensor(inputs.op, y.shape(), inputs.gy)?)?;
+    let grads = tape.backward_from(&y, &checks.image(device, y.shape(), inputs.gy)?)?;
 
-    let [pointwise, input, parameter] = inputs.bounds;
+    let [pointwise, input, weight_bound, bias_bound] = inputs.bounds;
     checks.compare("forward", version, &y, &want.y, pointwise)?;
     checks.compare("forward running mean", version, &mean, &want.running[0], POINTWISE)?;
     checks.compare("forward running var", version, &var, &want.running[1], POINTWISE)?;
@@ -212,8 +215,8 @@ pub(super) fn run(
         None => Err(shadegrad::Error::Tape(format!("{entry}: no gradient"))),
     };
     gradient("backward_input", &x, &want.gx, input)?;
-    gradient(inputs.sums[0], &weight, &want.gw, parameter)?;
-    gradient(inputs.sums[1], &bias, &want.gb, PARAMETER)?;
+    gradient(inputs.sums[0], &weight, &want.gw, weight_bound)?;
+    gradient(inputs.sums[1], &bias, &want.gb, bias_bound)?;
     Ok(grads)
 }
 
@@ -222,8 +225,7 @@ fn parameters_alone(shape: [usize; 4]) -> Case {
     Case::new(OP, format!("{shape:?} parameters alone"), move |device, checks| {
         let [_, _, _, channels] = shape;
         let vector = |name, mean| device.tensor(OP, [channels], &values(name, channels, Spread { mean, ..PLAIN }));
-        let x = numbers("alone", shape.iter().product());
-        let (x, gy) = (device.tensor(OP, shape, &x)?, device.tensor(OP, shape, &numbers("gy", x.len()))?);
+        let ((x, _), (gy, _)) = (checks.input(device, "alone", shape)?, checks.input(device, "gy", shape)?);
         for kernel in [Version::V1, Version::V2].into_iter().filter(|v| *v == Version::V1 || channels.is_multiple_of(4))
         {
             let gradients = |with_x| {
@@ -250,7 +252,7 @@ fn refusal() -> Case {
     Case::new(OP, "one value per channel is refused", |device, checks| {
         let vector = |value: f32| device.tensor(OP, [3], &[value; 3]);
         let running = RunningStats { mean: &vector(0.0)?, var: &vector(1.0)? };
-        let x = device.zeros(OP, [1, 1, 1, 3])?;
+        let x = checks.image(device, [1, 1, 1, 3], &[0.0; 3])?;
         let settings = BatchNormSettings::new(Mode::Train);
         let result = shadegrad::ops::batch_norm(&x, &vector(1.0)?, &vector(0.0)?, &running, &settings);
         let refused = result.err().is_some_and(|error| error.to_string().contains("larger batch"));

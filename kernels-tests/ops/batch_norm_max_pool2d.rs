@@ -51,9 +51,10 @@ fn case(shape: [usize; 4], mode: Mode, relu: bool, ties: bool) -> Case {
         if ties {
             x.iter_mut().for_each(|value| *value = (*value * 2.0).round()); // few different values
         }
+        let x = checks.stored(x);
         let (weight, bias, mean) = (weights(channels), numbers("bias", channels), numbers("mean", channels));
         let var: Vec<f32> = numbers("var", channels).iter().map(|v| 0.5 + 0.25 * v).collect();
-        let gy = numbers("gy", n * (h / 2) * (w / 2) * channels);
+        let gy = checks.stored(numbers("gy", n * (h / 2) * (w / 2) * channels));
         let want = reference(
             &params(shape, mode, relu),
             &doubles(&x),
@@ -61,7 +62,7 @@ fn case(shape: [usize; 4], mode: Mode, relu: bool, ties: bool) -> Case {
             [&doubles(&mean), &doubles(&var)],
             |v| pooled(shape, v, &doubles(&gy)),
         );
-        let bounds = [POINTWISE, SUMS, PARAMETER];
+        let bounds = [POINTWISE, SUMS, PARAMETER, PARAMETER];
         let sums = SUMS_ENTRY;
         let inputs = Inputs { op: OP, sums, shape, x: &x, vectors: [&weight, &bias, &mean, &var], gy: &gy, bounds };
         let settings = BatchNormSettings { relu, ..BatchNormSettings::new(mode) };

@@ -40,10 +40,10 @@ fn case(shape: [usize; 4], mode: Mode, relu: bool) -> Case {
     Case::new(OP, name.clone(), move |device, checks| {
         let [n, h, w, channels] = shape;
         let out_shape = [n, 2 * h, 2 * w, channels];
-        let x = numbers(&name, shape.iter().product());
+        let x = checks.stored(numbers(&name, shape.iter().product()));
         let (weight, bias, mean) = (numbers("weight", channels), numbers("bias", channels), numbers("mean", channels));
         let var: Vec<f32> = numbers("var", channels).iter().map(|v| 0.5 + 0.25 * v).collect();
-        let (skip, gy) = (numbers("skip", 4 * x.len()), numbers("gy", 4 * x.len()));
+        let [skip, gy] = ["skip", "gy"].map(|name| checks.stored(numbers(name, 4 * x.len())));
         let want = reference(
             &params(shape, mode, false),
             &doubles(&x),
@@ -51,7 +51,7 @@ fn case(shape: [usize; 4], mode: Mode, relu: bool) -> Case {
             [&doubles(&mean), &doubles(&var)],
             |v| upsampled(shape, relu, v, &doubles(&skip), &doubles(&gy)),
         );
-        let bounds = [POINTWISE, SUMS, PARAMETER];
+        let bounds = [POINTWISE, SUMS, PARAMETER, PARAMETER];
         let sums = SUMS_ENTRY;
         let inputs = Inputs { op: OP, sums, shape, x: &x, vectors: [&weight, &bias, &mean, &var], gy: &gy, bounds };
         let settings = BatchNormSettings { relu, ..BatchNormSettings::new(mode) };
@@ -59,7 +59,7 @@ fn case(shape: [usize; 4], mode: Mode, relu: bool) -> Case {
             if channels.is_multiple_of(4) { &[Version::V1, Version::V2] } else { &[Version::V1] };
         for &version in versions {
             let tape = Tape::new();
-            let skip = tape.watch_input(&device.tensor(OP, out_shape, &skip)?);
+            let skip = tape.watch_input(&checks.image(device, out_shape, &skip)?);
             let grads = run(device, tape, checks, &inputs, version.name(), &want, |x, affine, running| {
                 forward(x, affine, running, &settings, &skip, version)
             })?;

@@ -27,8 +27,8 @@ fn case(rows: &'static [usize], ca: usize, cb: usize) -> Case {
     Case::new(OP, format!("{rows:?} x {ca} and {cb}"), move |device, checks| {
         let shape = |channels: usize| Shape::new(&[rows, &[channels]].concat());
         let count: usize = rows.iter().product();
-        let (a, b) = (numbers("a", count * ca), numbers("b", count * cb));
-        let gy = numbers("gy", count * (ca + cb));
+        let (a, b) = (checks.stored(numbers("a", count * ca)), checks.stored(numbers("b", count * cb)));
+        let gy = checks.stored(numbers("gy", count * (ca + cb)));
         // Not the twin: what stands where, element by element.
         let part = |at: usize| (at / (ca + cb), at % (ca + cb));
         let want_y: Vec<f64> = (0..gy.len())
@@ -42,10 +42,10 @@ fn case(rows: &'static [usize], ca: usize, cb: usize) -> Case {
         };
         for version in versions(ca, cb) {
             let tape = Tape::new();
-            let a = tape.watch_input(&device.tensor(OP, shape(ca)?, &a)?);
-            let b = tape.watch_input(&device.tensor(OP, shape(cb)?, &b)?);
+            let a = tape.watch_input(&checks.image(device, shape(ca)?, &a)?);
+            let b = tape.watch_input(&checks.image(device, shape(cb)?, &b)?);
             let y = ops::concat::forward(&a, &b, *version)?;
-            let grads = tape.backward_from(&y, &device.tensor(OP, shape(ca + cb)?, &gy)?)?;
+            let grads = tape.backward_from(&y, &checks.image(device, shape(ca + cb)?, &gy)?)?;
             checks.compare("forward", version.name(), &y, &want_y, EXACT)?;
             checks.compare("backward a", version.name(), grads.of(&a).expect("watched"), &side(true), EXACT)?;
             checks.compare("backward b", version.name(), grads.of(&b).expect("watched"), &side(false), EXACT)?;

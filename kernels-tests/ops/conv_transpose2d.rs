@@ -9,15 +9,12 @@ use shadegrad::cpu::conv_transpose2d::{ConvTranspose2dParams, backward_input, ba
 use shadegrad::ops::{BatchNormSettings, Mode};
 use shadegrad::{Device, Tape, ops};
 
-use super::{Case, GradientCase, SUMS, Tolerance, batch_norm, doubles, numbers};
+use super::{Case, GradientCase, SUMS, batch_norm, doubles, numbers};
 
 const OP: &str = "conv_transpose2d";
 
 /// What the gradients of a batch norm's weight and bias are called where it is part of a convolution.
 const SUMMED: [&str; 2] = ["backward_input norm weight", "backward_input norm bias"];
-
-/// f64 against f64.
-const TWIN: Tolerance = Tolerance { nmse: 0.0, absolute: 1e-11 };
 
 /// Shape of x, kernel, channels of y; stride, padding, output padding; bias.
 type Sizes = ([usize; 4], [usize; 2], usize, [usize; 3], bool);
@@ -60,7 +57,8 @@ fn after_norm(mode: Mode) -> Case {
     let name = format!("{shape:?} normed {mode:?}, kernel [2, 2] -> {out} stride 2");
     Case::new(OP, name.clone(), move |device, checks| {
         let p = params(shape, [2, 2], out, [2, 0, 0], true);
-        let (x, gy) = (numbers(&name, shape.iter().product()), numbers("gy", Results::zeros(&p).y.len()));
+        let x = checks.stored(numbers(&name, shape.iter().product()));
+        let gy = checks.stored(numbers("gy", Results::zeros(&p).y.len()));
         let [weight, bias, mean] = ["weight", "bias", "mean"].map(|name| numbers(name, shape[3]));
         let var: Vec<f32> = numbers("var", shape[3]).iter().map(|v| 0.5 + 0.25 * v).collect();
         let (w, b) = (numbers("w", weight_shape.iter().product()), numbers("b", out));
@@ -80,7 +78,9 @@ fn after_norm(mode: Mode) -> Case {
         let (tape, settings) = (Tape::new(), BatchNormSettings { relu: true, ..BatchNormSettings::new(mode) });
         let w = tape.watch_input(&device.tensor(OP, weight_shape, &w)?);
         let b = device.tensor(OP, [out], &b)?;
-        let bounds = [SUMS, SUMS, batch_norm::PARAMETER];
+        // The gradient of what is normalised is an image that nobody sees.
+        let parameter = checks.through(batch_norm::PARAMETER);
+        let bounds = [SUMS, SUMS, parameter, parameter];
         let (vectors, sums) = ([&weight[..], &bias, &mean, &var], SUMMED);
         let inputs = batch_norm::Inputs { op: OP, sums, shape, x: &x, vectors, gy: &gy, bounds };
         let grads = batch_norm::run(device, tape, checks, &inputs, "selected", &want, |x, [weight, bias], running| {
@@ -176,8 +176,9 @@ fn case((shape, kernel, out, settings, with_bias): Sizes) -> Case {
         let p = params(shape, kernel, out, settings, with_bias);
         let weight_shape = [kernel[0], kernel[1], out, shape[3]];
         let out_shape = [shape[0], p.out_h as usize, p.out_w as usize, out];
-        let (x, w) = (numbers("x", shape.iter().product()), numbers("w", weight_shape.iter().product()));
-        let (b, gy) = (numbers("b", out), numbers("gy", out_shape.iter().product()));
+        let x = checks.stored(numbers("x", shape.iter().product()));
+        let gy = checks.stored(numbers("gy", out_shape.iter().product()));
+        let (w, b) = (numbers("w", weight_shape.iter().product()), numbers("b", out));
 
         let bias = with_bias.then(|| doubles(&b));
         let (x64, w64, gy64) = (doubles(&x), doubles(&w), doubles(&gy));
@@ -190,14 +191,13 @@ fn case((shape, kernel, out, settings, with_bias): Sizes) -> Case {
             ("twin backward_weight bias", twin.gb, &want.gb),
         ];
         for (entry, twin, naive) in pairs {
-            let difference: Vec<f32> = twin.iter().zip(naive).map(|(a, b)| (a - b) as f32).collect();
-            checks.values(entry, "f64", &difference, &vec![0.0; twin.len()], TWIN);
+            checks.twin(entry, &twin, naive);
         }
 
-        let x = device.tensor(OP, shape, &x)?;
+        let x = checks.image(device, shape, &x)?;
         let w = device.tensor(OP, weight_shape, &w)?;
         let b = device.tensor(OP, [out], &b)?;
-        let gy = device.tensor(OP, out_shape, &gy)?;
+        let gy = checks.image(device, out_shape, &gy)?;
         let tape = Tape::new();
         let (input, weight, bias) = (tape.watch_input(&x), tape.watch_input(&w), tape.watch_input(&b));
         let y = ops::conv_transpose2d(&input, &weight, with_bias.then_some(&bias), stride, padding, output_padding)?;

@@ -82,8 +82,9 @@ fn case(dims: &[usize], special: &'static str, mean: f32, spread: f32) -> Case {
     Case::new(OP, name.clone(), move |device, checks| {
         let shape = Shape::new(&dims)?;
         let channels = shape.last();
-        let x: Vec<f32> = numbers(&name, shape.len()).iter().map(|v| mean + spread * v).collect();
-        let (weight, bias, gy) = (weights("weight", channels), numbers("bias", channels), numbers("gy", x.len()));
+        let x = checks.stored(numbers(&name, shape.len()).iter().map(|v| mean + spread * v).collect());
+        let gy = checks.stored(numbers("gy", x.len()));
+        let (weight, bias) = (weights("weight", channels), numbers("bias", channels));
         let p = params(x.len() / channels, channels);
         let want = reference(&p, &doubles(&x), &doubles(&weight), &doubles(&bias), &doubles(&gy));
         let far = special == " far mean";
@@ -91,11 +92,11 @@ fn case(dims: &[usize], special: &'static str, mean: f32, spread: f32) -> Case {
             if layer_norm::takes_v2(channels) { &[Version::V1, Version::V2] } else { &[Version::V1] };
         for version in versions {
             let tape = Tape::new();
-            let input = tape.watch_input(&device.tensor(OP, shape, &x)?);
+            let input = tape.watch_input(&checks.image(device, shape, &x)?);
             let weight = tape.watch_input(&device.tensor(OP, [channels], &weight)?);
             let bias = tape.watch_input(&device.tensor(OP, [channels], &bias)?);
             let y = layer_norm::forward(&input, &weight, &bias, EPS, *version)?;
-            let grads = tape.backward_from(&y, &device.tensor(OP, shape, &gy)?)?;
+            let grads = tape.backward_from(&y, &checks.image(device, shape, &gy)?)?;
 
             let entries = match version {
                 Version::V1 => ["backward_input", "backward_sums weight", "backward_sums bias"],

@@ -7,12 +7,9 @@ use shadegrad::cpu::linear::{LinearParams, backward_input, backward_weight, forw
 use shadegrad::ops::Version;
 use shadegrad::{Device, Tape, ops};
 
-use super::{Case, GradientCase, SUMS, Tolerance, doubles, numbers};
+use super::{Case, GradientCase, SUMS, doubles, numbers};
 
 const OP: &str = "linear";
-
-/// f64 against f64.
-const TWIN: Tolerance = Tolerance { nmse: 0.0, absolute: 1e-11 };
 
 pub fn cases() -> Vec<Case> {
     vec![
@@ -55,8 +52,8 @@ fn case(shape: &'static [usize], outputs: usize, with_bias: bool) -> Case {
         let rows = shape.iter().product::<usize>() / inputs;
         let p = params(rows, inputs, outputs, with_bias);
         let out_shape: Vec<usize> = shape[..shape.len() - 1].iter().copied().chain([outputs]).collect();
-        let (x, w) = (numbers("x", rows * inputs), numbers("w", inputs * outputs));
-        let (b, gy) = (numbers("b", outputs), numbers("gy", rows * outputs));
+        let (x, gy) = (checks.stored(numbers("x", rows * inputs)), checks.stored(numbers("gy", rows * outputs)));
+        let (w, b) = (numbers("w", inputs * outputs), numbers("b", outputs));
 
         let (x64, w64, b64, gy64) = (doubles(&x), doubles(&w), doubles(&b), doubles(&gy));
         let mut want_y = vec![0.0; gy.len()];
@@ -87,14 +84,13 @@ fn case(shape: &'static [usize], outputs: usize, with_bias: bool) -> Case {
             ("twin backward_weight bias", gb, &want_gb),
         ];
         for (entry, twin, naive) in pairs {
-            let difference: Vec<f32> = twin.iter().zip(naive).map(|(a, b)| (a - b) as f32).collect();
-            checks.values(entry, "f64", &difference, &vec![0.0; twin.len()], TWIN);
+            checks.twin(entry, &twin, naive);
         }
 
-        let x = device.tensor(OP, shadegrad::Shape::new(shape)?, &x)?;
+        let x = checks.image(device, shadegrad::Shape::new(shape)?, &x)?;
         let w = device.tensor(OP, [inputs, outputs], &w)?;
         let b = device.tensor(OP, [outputs], &b)?;
-        let gy = device.tensor(OP, shadegrad::Shape::new(&out_shape)?, &gy)?;
+        let gy = checks.image(device, shadegrad::Shape::new(&out_shape)?, &gy)?;
 
         // What the op itself chooses.
         let tape = Tape::new();
@@ -117,7 +113,7 @@ fn case(shape: &'static [usize], outputs: usize, with_bias: bool) -> Case {
             checks.compare("forward", &kernel.to_string(), &y, &want_y, SUMS)?;
         }
         for kernel in ops::linear::kernels(inputs) {
-            let gx = device.tensor(OP, x.shape(), &vec![f32::NAN; x.len()])?;
+            let gx = checks.image(device, x.shape(), &vec![f32::NAN; x.len()])?;
             ops::linear::backward_input(&p, &gy, &w, &gx, kernel)?;
             checks.compare("backward_input", &kernel.to_string(), &gx, &want_gx, SUMS)?;
         }

@@ -126,7 +126,7 @@ fn augmented(what: &'static str, size: [usize; 2]) -> Case {
         gather(&params, &images, &masks, rescale.as_flattened(), &rows, &mut want_x, &mut want_target);
 
         let table = slices.table(n)?;
-        let x = device.tensor(OP, [n, h, w, 3], &vec![f32::NAN; n * h * w * 3])?;
+        let x = checks.image(device, [n, h, w, 3], &vec![f32::NAN; n * h * w * 3])?;
         let target = device.tensor(OP, [n, h, w, 1], &vec![f32::NAN; n * h * w])?;
         ops::load_batch(&slices, &samples, &table, &x, &target)?;
         let tolerance = if matches!(what, "gamma" | "noise" | "everything") { TONES } else { POINTWISE };
@@ -202,7 +202,7 @@ fn case(count: usize, size: [usize; 2], turns: &'static [u32]) -> Case {
         let slices = Slices::upload(device, size, &images, &masks, &rescale, order)?;
         let n = samples.len();
         let table = slices.table(n)?;
-        let x = device.tensor(OP, [n, h, w, 3], &vec![f32::NAN; n * h * w * 3])?;
+        let x = checks.image(device, [n, h, w, 3], &vec![f32::NAN; n * h * w * 3])?;
         let target = device.tensor(OP, [n, h, w, 1], &vec![f32::NAN; n * h * w])?;
         ops::load_batch(&slices, &samples, &table, &x, &target)?;
         checks.compare("gather x", "v1", &x, &want_x, POINTWISE)?;

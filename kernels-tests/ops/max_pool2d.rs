@@ -41,14 +41,14 @@ fn case(shape: [usize; 4], ties: bool) -> Case {
     Case::new(OP, name.clone(), move |device, checks| {
         let p = params(shape);
         let x = numbers(&name, shape.iter().product());
-        let x = if ties { with_ties(x) } else { x };
+        let x = checks.stored(if ties { with_ties(x) } else { x });
         let out_shape = [shape[0], shape[1] / 2, shape[2] / 2, shape[3]];
-        let gy = numbers("gy", out_shape.iter().product());
+        let gy = checks.stored(numbers("gy", out_shape.iter().product()));
 
         let tape = Tape::new();
-        let input = tape.watch_input(&device.tensor(OP, shape, &x)?);
+        let input = tape.watch_input(&checks.image(device, shape, &x)?);
         let y = ops::max_pool2d(&input)?;
-        let grads = tape.backward_from(&y, &device.tensor(OP, out_shape, &gy)?)?;
+        let grads = tape.backward_from(&y, &checks.image(device, out_shape, &gy)?)?;
 
         let mut want_y = vec![0.0; gy.len()];
         let mut winner = vec![0; gy.len()];

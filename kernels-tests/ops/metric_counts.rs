@@ -27,6 +27,7 @@ fn case(shape: [usize; 4], offset: f32) -> Case {
         if count > 1 {
             x[1] = f32::NAN;
         }
+        let x = checks.stored(x);
         let target: Vec<f32> = numbers("target", count).iter().map(|v| (v * 4.0).round() * 0.25).collect();
         let p = MetricCountsParams {
             images: shape[0] as u32,
@@ -38,7 +39,7 @@ fn case(shape: [usize; 4], offset: f32) -> Case {
         };
         let mut want = vec![0; shape[0] * 3];
         forward(&p, &doubles(&x), &doubles(&target), &mut want);
-        let counts = ops::metric_counts(&device.tensor(OP, shape, &x)?, &device.tensor(OP, shape, &target)?)?;
+        let counts = ops::metric_counts(&checks.image(device, shape, &x)?, &device.tensor(OP, shape, &target)?)?;
         let got: Vec<f32> = counts.to_vec_u32()?.iter().map(|count| *count as f32).collect();
         let want: Vec<f64> = want.iter().map(|count| f64::from(*count)).collect();
         let version = if matches!(device, shadegrad::Device::Cpu(_)) { "plain" } else { "v1" };

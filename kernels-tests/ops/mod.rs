@@ -29,10 +29,11 @@ mod sigmoid;
 mod softmax;
 mod sum_chunks;
 mod transpose_weights;
+mod unscale;
 mod upsample_bilinear;
 
 use shadegrad::tensor::random::Stream;
-use shadegrad::{Device, Result, Shape, Tensor};
+use shadegrad::{DType, Device, Result, Shape, Tensor};
 
 /// A case of one op.
 pub struct Case {
@@ -40,8 +41,13 @@ pub struct Case {
     pub op: &'static str,
     /// What is special about it, and its sizes.
     pub name: String,
+    /// Whether it makes sense with images of 16-bit floats too.
+    half: bool,
     run: Box<Run>,
 }
+
+/// Ops that work on parameters and their gradients, which are always f32.
+const WITHOUT_IMAGES: [&str; 7] = ["adam", "clip_norm", "ema", "sgd", "sum_chunks", "transpose_weights", "unscale"];
 
 /// What a case does on a device.
 type Run = dyn Fn(&Device, &mut Checks) -> Result<()> + Send + Sync;
@@ -53,7 +59,19 @@ impl Case {
         name: impl Into<String>,
         run: impl Fn(&Device, &mut Checks) -> Result<()> + Send + Sync + 'static,
     ) -> Self {
-        Self { op, name: name.into(), run: Box::new(run) }
+        let half = !WITHOUT_IMAGES.contains(&op);
+        Self { op, name: name.into(), half, run: Box::new(run) }
+    }
+
+    /// The same, for f32 only: its numbers mean nothing as 16-bit floats.
+    #[allow(dead_code, reason = "for the cases that need it")]
+    pub fn f32_only(self) -> Self {
+        Self { half: false, ..self }
+    }
+
+    /// Whether [`run_half`](Self::run_half) has something to run on a device.
+    pub fn has_half(&self, device: &Device) -> bool {
+        self.half && device.has_f16()
     }
 
     /// Runs the case on a device.
@@ -61,7 +79,19 @@ impl Case {
     /// # Errors
     /// What the op reports; a wrong result is not an error but an [`Outcome`] that is not ok.
     pub fn run(&self, device: &Device) -> Result<Vec<Outcome>> {
-        let mut checks = Checks { outcomes: Vec::new() };
+        self.run_as(device, DType::F32)
+    }
+
+    /// Runs the case with images of 16-bit floats.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub fn run_half(&self, device: &Device) -> Result<Vec<Outcome>> {
+        self.run_as(device, DType::F16)
+    }
+
+    fn run_as(&self, device: &Device, images: DType) -> Result<Vec<Outcome>> {
+        let mut checks = Checks { images, outcomes: Vec::new() };
         (self.run)(device, &mut checks)?;
         Ok(checks.outcomes)
     }
@@ -76,10 +106,24 @@ pub struct Tolerance {
     pub absolute: f64,
 }
 
+impl Tolerance {
+    /// Both together.
+    fn and(self, more: Self) -> Self {
+        Self { nmse: self.nmse + more.nmse, absolute: self.absolute + more.absolute }
+    }
+}
+
 /// For results that are copies, sums of a few terms or one rounding: a few units in the last place.
 pub const EXACT: Tolerance = Tolerance { nmse: 0.0, absolute: 0.0 };
 /// For pointwise formulas with a few roundings (2^-24 = 6e-8 each).
 pub const POINTWISE: Tolerance = Tolerance { nmse: 1e-13, absolute: 1e-6 };
+/// What rounding to 16-bit floats (2^-11 of a number) adds: once for the result, and once for what an op adds to or reads
+/// again.
+const HALF: Tolerance = Tolerance { nmse: 9.6e-7, absolute: 1e-3 };
+/// The same for a sum of rounded numbers, which may cancel.
+const SUM_OF_HALVES: Tolerance = Tolerance { nmse: 4e-6, absolute: 4e-3 };
+/// f64 against f64.
+const TWIN: Tolerance = Tolerance { nmse: 0.0, absolute: 1e-11 };
 /// For sums of many products: errors grow with the square root of their number.
 pub const SUMS: Tolerance = Tolerance { nmse: 1e-12, absolute: 5e-6 };
 
@@ -104,10 +148,54 @@ pub struct Outcome {
 
 /// Collects the comparisons of a case.
 pub struct Checks {
+    /// What images are made of.
+    images: DType,
     outcomes: Vec<Outcome>,
 }
 
+#[allow(dead_code, reason = "not every user of this file needs it")]
 impl Checks {
+    /// Compares a twin in f64 with loops that share nothing with it; once is enough, so not in a half run.
+    pub fn twin(&mut self, entry: &'static str, twin: &[f64], naive: &[f64]) {
+        if self.images == DType::F32 {
+            let difference: Vec<f32> = twin.iter().zip(naive).map(|(a, b)| (a - b) as f32).collect();
+            self.values(entry, "f64", &difference, &vec![0.0; twin.len()], TWIN);
+        }
+    }
+
+    /// The numbers as an image holds them.
+    pub fn stored(&self, mut values: Vec<f32>) -> Vec<f32> {
+        if self.images == DType::F16 {
+            values.iter_mut().for_each(|value| *value = half::f16::from_f32(*value).to_f32());
+        }
+        values
+    }
+
+    /// The bound of an f32 result that is a sum over an image which is written and read again on the way.
+    pub fn through(&self, bound: Tolerance) -> Tolerance {
+        if self.images == DType::F16 { bound.and(SUM_OF_HALVES) } else { bound }
+    }
+
+    /// A tensor for an image or its gradient.
+    ///
+    /// # Errors
+    /// As [`Device::tensor`].
+    pub fn image(&self, device: &Device, shape: impl Into<Shape>, values: &[f32]) -> Result<Tensor> {
+        let image = device.empty_as("case", shape, self.images)?;
+        image.write(values)?;
+        Ok(image)
+    }
+
+    /// An image of [`numbers`] on a device, and the same numbers in f64.
+    ///
+    /// # Errors
+    /// As [`Device::tensor`].
+    pub fn input(&self, device: &Device, name: &str, shape: impl Into<Shape>) -> Result<(Tensor, Vec<f64>)> {
+        let shape = shape.into();
+        let values = self.stored(numbers(name, shape.len()));
+        Ok((self.image(device, shape, &values)?, doubles(&values)))
+    }
+
     /// Compares a result with the reference. `version` is the kernel's; on the CPU device it is called `plain`.
     ///
     /// # Errors
@@ -121,6 +209,7 @@ impl Checks {
         tolerance: Tolerance,
     ) -> Result<()> {
         let version = if matches!(got.device(), Device::Cpu(_)) { "plain" } else { version };
+        let tolerance = if got.dtype() == DType::F16 { tolerance.and(HALF) } else { tolerance };
         let got = got.to_vec()?;
         self.values(entry, version, &got, want, tolerance);
         Ok(())
@@ -148,7 +237,7 @@ impl Checks {
         let ok = same_length && worst <= bound && (nmse <= tolerance.nmse || norm < 1e-12);
         self.outcomes.push(Outcome {
             entry,
-            version: version.to_owned(),
+            version: if self.images == DType::F16 { format!("{version} f16") } else { version.to_owned() },
             nmse,
             max_abs: worst,
             tolerance: tolerance.nmse,
@@ -227,6 +316,7 @@ pub fn cases() -> Vec<Case> {
     all.extend(softmax::cases());
     all.extend(sum_chunks::cases());
     all.extend(transpose_weights::cases());
+    all.extend(unscale::cases());
     all.extend(upsample_bilinear::cases());
     all
 }

@@ -64,7 +64,7 @@ fn case(shape: [usize; 4], axis: Axis) -> Case {
     let name = format!("{shape:?} {axis:?}");
     Case::new(OP, name, move |device, checks| {
         let elements = shape.iter().product();
-        let (x, gy) = (numbers("x", elements), numbers("gy", elements));
+        let [x, gy] = ["x", "gy"].map(|name| checks.stored(numbers(name, elements)));
         let mut want_gx = vec![0.0; elements];
         forward(&params(shape, axis, -1), &doubles(&gy), &mut want_gx);
         let want_y = pad_and_roll(shape, axis, &doubles(&x));
@@ -72,9 +72,9 @@ fn case(shape: [usize; 4], axis: Axis) -> Case {
         let versions: &[Version] = if wide { &[Version::V1, Version::V2] } else { &[Version::V1] };
         for &version in versions {
             let tape = Tape::new();
-            let input = tape.watch_input(&device.tensor(OP, shape, &x)?);
+            let input = tape.watch_input(&checks.image(device, shape, &x)?);
             let y = ops::shift::forward(&input, axis, version)?;
-            let grads = tape.backward_from(&y, &device.tensor(OP, shape, &gy)?)?;
+            let grads = tape.backward_from(&y, &checks.image(device, shape, &gy)?)?;
             checks.compare("forward", version.name(), &y, &want_y, EXACT)?;
             let gx = grads.of(&input).expect("watched");
             checks.compare("backward", version.name(), gx, &want_gx, EXACT)?;

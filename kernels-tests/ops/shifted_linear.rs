@@ -9,12 +9,9 @@ use shadegrad::ops::Axis;
 use shadegrad::ops::shifted_linear::Gradients;
 use shadegrad::{Device, Shape, Tape, ops};
 
-use super::{Case, GradientCase, SUMS, Tolerance, doubles, numbers};
+use super::{Case, GradientCase, SUMS, doubles, numbers};
 
 const OP: &str = "shifted_linear";
-
-/// f64 against f64.
-const TWIN: Tolerance = Tolerance { nmse: 0.0, absolute: 1e-11 };
 
 pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
@@ -47,8 +44,9 @@ fn case(shape: [usize; 4], outputs: usize, axis: Axis, with_bias: bool, with_res
         let [n, h, w, inputs] = shape;
         let rows = n * h * w;
         let p = params(shape, outputs, axis, with_bias, with_residual);
-        let (x, weight) = (numbers("x", rows * inputs), numbers("w", inputs * outputs));
-        let (b, res, gy) = (numbers("b", outputs), numbers("residual", rows * outputs), numbers("gy", rows * outputs));
+        let x = checks.stored(numbers("x", rows * inputs));
+        let [res, gy] = ["residual", "gy"].map(|name| checks.stored(numbers(name, rows * outputs)));
+        let (weight, b) = (numbers("w", inputs * outputs), numbers("b", outputs));
 
         let (x64, w64, b64) = (doubles(&x), doubles(&weight), doubles(&b));
         let (res64, gy64) = (doubles(&res), doubles(&gy));
@@ -87,15 +85,14 @@ fn case(shape: [usize; 4], outputs: usize, axis: Axis, with_bias: bool, with_res
             ("twin backward_weight bias", gb, &want_gb),
         ];
         for (entry, twin, naive) in pairs {
-            let difference: Vec<f32> = twin.iter().zip(naive).map(|(a, b)| (a - b) as f32).collect();
-            checks.values(entry, "f64", &difference, &vec![0.0; twin.len()], TWIN);
+            checks.twin(entry, &twin, naive);
         }
 
-        let x = device.tensor(OP, shape, &x)?;
+        let x = checks.image(device, shape, &x)?;
         let weight = device.tensor(OP, [inputs, outputs], &weight)?;
         let b = device.tensor(OP, [outputs], &b)?;
-        let res = device.tensor(OP, [n, h, w, outputs], &res)?;
-        let gy = device.tensor(OP, [n, h, w, outputs], &gy)?;
+        let res = checks.image(device, [n, h, w, outputs], &res)?;
+        let gy = checks.image(device, [n, h, w, outputs], &gy)?;
         let (bias, residual) = (with_bias.then_some(&b), with_residual.then_some(&res));
 
         // What the op itself chooses.
@@ -125,8 +122,9 @@ fn case(shape: [usize; 4], outputs: usize, axis: Axis, with_bias: bool, with_res
         // Both gradients, and each alone.
         for kernel in ops::shifted_linear::gradient_kernels(inputs, outputs) {
             for [of_x, of_weight] in [[true, true], [true, false], [false, true]] {
+                let gx = checks.image(device, shape, &vec![f32::NAN; x.len()])?;
                 let nothing = |shape: Shape| device.tensor(OP, shape, &vec![f32::NAN; shape.len()]);
-                let (gx, gw, gb) = (nothing(x.shape())?, nothing(weight.shape())?, nothing([outputs].into())?);
+                let (gw, gb) = (nothing(weight.shape())?, nothing([outputs].into())?);
                 let places = Gradients {
                     gx: of_x.then_some(&gx),
                     gw: of_weight.then_some(&gw),

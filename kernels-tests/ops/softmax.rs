@@ -31,8 +31,8 @@ fn case(dims: &'static [usize], middle: f32, range: f32) -> Case {
         let shape = Shape::new(dims)?;
         let channels = shape.last();
         let p = SoftmaxParams { channels: channels as u32 };
-        let x: Vec<f32> = numbers("x", shape.len()).into_iter().map(|x| middle + range * x).collect();
-        let gy = numbers("gy", shape.len());
+        let x = checks.stored(numbers("x", shape.len()).into_iter().map(|x| middle + range * x).collect());
+        let gy = checks.stored(numbers("gy", shape.len()));
         // By the formula, without the largest taken off: f64 holds exp(700).
         let offset = f64::from(middle);
         let exponentials: Vec<f64> = doubles(&x).into_iter().map(|x| (x - offset).exp()).collect();
@@ -41,12 +41,14 @@ fn case(dims: &'static [usize], middle: f32, range: f32) -> Case {
             .flat_map(|row| row.iter().map(|e| e / row.iter().sum::<f64>()).collect::<Vec<_>>())
             .collect();
         let mut want_gx = vec![0.0; x.len()];
-        backward_input(&p, &doubles(&gy), &want_y, &mut want_gx);
+        // The gradient is made of y as it is kept.
+        let kept = doubles(&checks.stored(want_y.iter().map(|y| *y as f32).collect()));
+        backward_input(&p, &doubles(&gy), &kept, &mut want_gx);
         for version in versions(channels) {
             let tape = Tape::new();
-            let input = tape.watch_input(&device.tensor(OP, shape, &x)?);
+            let input = tape.watch_input(&checks.image(device, shape, &x)?);
             let y = ops::softmax::forward(&input, *version)?;
-            let grads = tape.backward_from(&y, &device.tensor(OP, shape, &gy)?)?;
+            let grads = tape.backward_from(&y, &checks.image(device, shape, &gy)?)?;
             checks.compare("forward", version.name(), &y, &want_y, SOFT)?;
             checks.compare("backward_input", version.name(), grads.of(&input).expect("watched"), &want_gx, SOFT)?;
             if matches!(device, Device::Cpu(_)) {

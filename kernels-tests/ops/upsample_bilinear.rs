@@ -90,9 +90,9 @@ fn case(shape: [usize; 4], corners: bool, then: Then) -> Case {
     Case::new(OP, name, move |device, checks| {
         let [n, h, w, c] = shape;
         let out_shape = [n, 2 * h, 2 * w, c];
-        let x = numbers("x", shape.iter().product());
-        let gy = numbers("gy", out_shape.iter().product());
-        let skip = numbers("skip", gy.len());
+        let x = checks.stored(numbers("x", shape.iter().product()));
+        let gy = checks.stored(numbers("gy", out_shape.iter().product()));
+        let skip = checks.stored(numbers("skip", gy.len()));
         let mut want_y = by_formula(shape, corners, &doubles(&x));
         if then != Then::Nothing {
             want_y.iter_mut().for_each(|y| *y = y.max(0.0));
@@ -105,12 +105,12 @@ fn case(shape: [usize; 4], corners: bool, then: Then) -> Case {
         let versions: &[Version] = if c.is_multiple_of(4) { &[Version::V1, Version::V2] } else { &[Version::V1] };
         for &version in versions {
             let tape = Tape::new();
-            let input = tape.watch_input(&device.tensor(OP, shape, &x)?);
-            let skip = tape.watch_input(&device.tensor(OP, out_shape, &skip)?);
+            let input = tape.watch_input(&checks.image(device, shape, &x)?);
+            let skip = tape.watch_input(&checks.image(device, out_shape, &skip)?);
             let added = (then == Then::ReluAdd).then_some(&skip);
             let settings = UpsampleSettings { align_corners: corners, relu: then != Then::Nothing };
             let y = ops::upsample_bilinear::forward(&input, added, settings, version)?;
-            let grads = tape.backward_from(&y, &device.tensor(OP, out_shape, &gy)?)?;
+            let grads = tape.backward_from(&y, &checks.image(device, out_shape, &gy)?)?;
             checks.compare("forward", version.name(), &y, &want_y, POINTWISE)?;
             let gx = grads.of(&input).expect("watched");
             checks.compare("backward_input", version.name(), gx, &want_gx, POINTWISE)?;
@@ -127,7 +127,7 @@ fn case(shape: [usize; 4], corners: bool, then: Then) -> Case {
 fn constant() -> Case {
     Case::new(OP, "constant", |device, checks| {
         for version in [Version::V1, Version::V2] {
-            let x = device.tensor(OP, [1, 3, 4, 4], &[3.0; 48])?;
+            let x = checks.image(device, [1, 3, 4, 4], &[3.0; 48])?;
             let settings = UpsampleSettings { align_corners: false, relu: false };
             let y = ops::upsample_bilinear::forward(&x, None, settings, version)?;
             checks.compare("forward", version.name(), &y, &[3.0; 192], EXACT)?;

@@ -58,8 +58,9 @@ fn sample(n: u32, oy: u32, ox: u32, c: u32) -> f32 {
     let h = position(ox, params.in_w);
     let top = (n * params.in_h + v.low) * params.in_w;
     let bottom = (n * params.in_h + v.high) * params.in_w;
-    let upper = mix(x[(top + h.low) * params.channels + c], x[(top + h.high) * params.channels + c], h.fraction);
-    let lower = mix(x[(bottom + h.low) * params.channels + c], x[(bottom + h.high) * params.channels + c], h.fraction);
+    let channels = params.channels;
+    let upper = mix(f32(x[(top + h.low) * channels + c]), f32(x[(top + h.high) * channels + c]), h.fraction);
+    let lower = mix(f32(x[(bottom + h.low) * channels + c]), f32(x[(bottom + h.high) * channels + c]), h.fraction);
     return mix(upper, lower, v.fraction);
 }
 
@@ -98,9 +99,9 @@ fn block4(row: u32, iy: u32, ix: u32, c: u32) -> array<vec4<f32>, 4> {
     var odd: array<vec4<f32>, 3>;
     for (var k = 0u; k < 3u; k++) {
         let start = (row - iy + inside(iy + k, params.in_h)) * params.in_w;
-        let here = 0.75 * x4[(start + ix) * quads + c];
-        even[k] = 0.25 * x4[(start + left) * quads + c] + here;
-        odd[k] = here + 0.25 * x4[(start + right) * quads + c];
+        let here = 0.75 * vec4<f32>(x4[(start + ix) * quads + c]);
+        even[k] = 0.25 * vec4<f32>(x4[(start + left) * quads + c]) + here;
+        odd[k] = here + 0.25 * vec4<f32>(x4[(start + right) * quads + c]);
     }
     return array(
         0.25 * even[0] + 0.75 * even[1],
@@ -122,9 +123,9 @@ fn gathered4(row: u32, iy: u32, ix: u32, c: u32) -> vec4<f32> {
     if gates() {
         for (var k = 0u; k < 3u; k++) {
             let start = (row - iy + inside(iy + k, params.in_h)) * params.in_w;
-            let before = x4[(start + inside(ix, params.in_w)) * quads + c];
-            let here = x4[(start + ix) * quads + c];
-            let after = x4[(start + inside(ix + 2u, params.in_w)) * quads + c];
+            let before = vec4<f32>(x4[(start + inside(ix, params.in_w)) * quads + c]);
+            let here = vec4<f32>(x4[(start + ix) * quads + c]);
+            let after = vec4<f32>(x4[(start + inside(ix + 2u, params.in_w)) * quads + c]);
             columns[k][0] = 0.75 * before + 0.25 * here;
             columns[k][1] = 0.25 * before + 0.75 * here;
             columns[k][2] = 0.75 * here + 0.25 * after;

@@ -28,8 +28,8 @@ fn gather_element(at: u32) {
         }
     }
     if params.has_bias == 1u { sum += bias[co]; }
-    if params.accumulate == 1u { sum += y[at]; }
-    y[at] = sum;
+    if params.accumulate == 1u { sum += f32(y[at]); }
+    y[at] = Element(sum);
 }
 
 fn weight_rows() -> u32 { return params.kernel_h * params.kernel_w * params.in_c; }
@@ -53,7 +53,7 @@ fn weight_element(at: u32) {
         var part = 0.0; // one image row at a time: a blocked sum
         for (var ox = 0u; ox < params.out_w; ox++) {
             let ix = source(ox, kx, params.pad_w, params.in_w);
-            let g = gy[(row * params.out_w + ox) * params.out_c + co];
+            let g = f32(gy[(row * params.out_w + ox) * params.out_c + co]);
             if is_bias {
                 part += g;
             } else if iy >= 0 && ix >= 0 {

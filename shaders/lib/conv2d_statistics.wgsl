@@ -22,13 +22,13 @@ fn tile_with_statistics(tile: u32, lid: u32) {
     for (var j = 0u; j < TILE_N; j++) {
         // y as this invocation has just written it. Around the first number: as exact as f32 can hold a mean far from 0.
         let start = min(first, gemm_rows() - 1u) * quads + (tile % col_tiles) * TILE_N + j;
-        let origin = y4[start];
+        let origin = vec4<f32>(y4[start]);
         var sum = vec4(0.0);
-        for (var m = 0u; m < rows; m++) { sum += y4[start + m * quads] - origin; }
+        for (var m = 0u; m < rows; m++) { sum += vec4<f32>(y4[start + m * quads]) - origin; }
         let mean = origin + sum / f32(max(rows, 1u));
         var squares = vec4(0.0);
         for (var m = 0u; m < rows; m++) {
-            let off = y4[start + m * quads] - mean;
+            let off = vec4<f32>(y4[start + m * quads]) - mean;
             squares += off * off;
         }
         tile_means[lid * TILE_N + j] = mean;

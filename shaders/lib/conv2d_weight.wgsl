@@ -52,16 +52,16 @@ fn weight_tile(tile: u32, p: Params) {
             if is_bias {
                 for (var ox = 0u; ox < p.out_w; ox++) {
                     let g_at = (row * p.out_w + ox) * out_c4 + co4;
-                    acc[0][0] += gy_of(gy_norms[0], gy4[g_at]);
-                    acc[0][1] += gy_of(gy_norms[1], gy4[g_at + 1u]);
+                    acc[0][0] += gy_of(gy_norms[0], vec4<f32>(gy4[g_at]));
+                    acc[0][1] += gy_of(gy_norms[1], vec4<f32>(gy4[g_at + 1u]));
                 }
             } else if iy >= 0 && iy < i32(p.in_h) {
                 let x_row = (n * p.in_h + u32(iy)) * p.in_w;
                 for (var ox = lo; ox < hi; ox++) {
                     let g_at = (row * p.out_w + ox) * out_c4 + co4;
                     let pixel = x_row + u32(i32(ox) * s + offset);
-                    let g0 = gy_of(gy_norms[0], gy4[g_at]);
-                    let g1 = gy_of(gy_norms[1], gy4[g_at + 1u]);
+                    let g0 = gy_of(gy_norms[0], vec4<f32>(gy4[g_at]));
+                    let g1 = gy_of(gy_norms[1], vec4<f32>(gy4[g_at + 1u]));
                     let a0 = x_of(x_norms[0], x_quad(pixel, in_c4, ci4));
                     let a1 = x_of(x_norms[1], x_quad(pixel, in_c4, ci4 + 1u));
                     for (var i = 0u; i < 4u; i++) {

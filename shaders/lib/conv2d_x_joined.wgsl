@@ -3,8 +3,8 @@
 
 fn x_quad(pixel: u32, quads: u32, quad: u32) -> vec4<f32> {
     let split = params.split / 4u;
-    if quad < split { return a4[pixel * split + quad]; }
-    return b4[pixel * (quads - split) + quad - split];
+    if quad < split { return vec4<f32>(a4[pixel * split + quad]); }
+    return vec4<f32>(b4[pixel * (quads - split) + quad - split]);
 }
 fn x_norm(quad: u32, quads: u32) -> u32 { return quad; }
 fn x_of(none: u32, v: vec4<f32>) -> vec4<f32> { return v; }

@@ -36,6 +36,6 @@ fn store(pixel: u32, col4: u32, value: vec4<f32>) {
     let oy = row * params.stride + kernel / params.kernel_w;
     let ox = (pixel % params.in_w) * params.stride + kernel % params.kernel_w;
     let with_bias = select(value, value + bias4[co4], params.has_bias == 1u);
-    y4[(oy * params.out_w + ox) * quads + co4] = with_bias;
+    y4[(oy * params.out_w + ox) * quads + co4] = Element4(with_bias);
 }
 

@@ -11,6 +11,6 @@ fn store(pixel: u32, col4: u32, value: vec4<f32>) {
 fn store_at(at: u32, co4: u32, value: vec4<f32>) {
     var result = value;
     if params.has_bias == 1u { result += bias4[co4]; }
-    if params.accumulate == 1u { result += y4[at]; }
-    y4[at] = result;
+    if params.accumulate == 1u { result += vec4<f32>(y4[at]); }
+    y4[at] = Element4(result);
 }

@@ -27,7 +27,7 @@ use std::fmt::Debug;
 
 use crate::ops::sum_chunks::{self, ChunkSums};
 use crate::ops::transpose_weights::TurnedWeights;
-use crate::tensor::{Device, Shape, Tensor};
+use crate::tensor::{DType, Device, Shape, Tensor};
 use crate::{Error, Result};
 
 pub use gradients::Gradients;
@@ -99,6 +99,8 @@ pub struct Wanted<'a> {
     device: &'a Device,
     /// Per input: wanted?
     needs: Vec<bool>,
+    /// Per input: what its numbers are, and so those of its gradient.
+    types: Vec<DType>,
     /// Per input: the place in the tensor of all gradients, for a parameter that has no gradient yet.
     targets: Vec<Option<Tensor>>,
     /// The targets that have been handed out.
@@ -119,8 +121,8 @@ pub(crate) struct Pass {
 impl<'a> Wanted<'a> {
     /// For a gradient that is computed outside of any backward pass: it shares nothing, and nothing waits.
     pub(crate) fn alone(device: &'a Device) -> Self {
-        let (needs, targets, placed, begun) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        Self { device, needs, targets, placed, begun, pass: None }
+        let (needs, types, targets) = (Vec::new(), Vec::new(), Vec::new());
+        Self { device, needs, types, targets, placed: Vec::new(), begun: Vec::new(), pass: None }
     }
 
     /// Whether the gradient of input `index` is wanted.
@@ -138,7 +140,7 @@ impl<'a> Wanted<'a> {
                 self.placed.push(place.detach());
                 Ok(place.view(0, shape))
             }
-            _ => self.device.empty(op, shape),
+            _ => self.device.empty_as(op, shape, self.types.get(index).copied().unwrap_or(DType::F32)),
         }
     }
 

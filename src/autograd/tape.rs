@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::{Backward, Gradients, Leaf, Pass, Recipe, Setting, Wanted};
 use crate::ops::transpose_weights::TurnedWeights;
-use crate::tensor::{Device, Shape, Tensor};
+use crate::tensor::{DType, Device, Shape, Tensor};
 use crate::{Error, Result, debug, ops};
 
 /// Where a tensor stands on a tape.
@@ -50,6 +50,8 @@ struct Inner {
     nodes: Vec<Node>,
     /// Per slot: is its gradient wanted?
     wants: Vec<bool>,
+    /// Per slot: what its numbers are, and so those of its gradient.
+    types: Vec<DType>,
     /// Slots whose gradient is returned.
     watched: Vec<usize>,
     /// Whether cheap results are computed again instead of kept.
@@ -130,6 +132,7 @@ impl Tape {
         let mut inner = lock(&self.inner);
         let index = inner.wants.len();
         inner.wants.push(wanted);
+        inner.types.push(tensor.dtype());
         if wanted {
             inner.watched.push(index);
         }
@@ -211,11 +214,11 @@ impl Tape {
             Some(_) => return Err(Error::Tape("the output belongs to another tape".into())),
             None => return Err(Error::Tape("the output was not computed from a watched tensor".into())),
         };
-        if gradient.shape() != output.shape() {
-            let message = format!("the gradient {} does not fit the output {}", gradient.shape(), output.shape());
+        if (gradient.shape(), gradient.dtype()) != (output.shape(), output.dtype()) {
+            let message = format!("the gradient {gradient} does not fit the output {output}");
             return Err(Error::Tape(message));
         }
-        let Inner { mut nodes, wants, watched, recomputing: _ } = std::mem::take(&mut *lock(&self.inner));
+        let Inner { mut nodes, wants, types, watched, recomputing: _ } = std::mem::take(&mut *lock(&self.inner));
         let mut slots: Vec<Option<Tensor>> = vec![None; wants.len()];
         slots[at] = Some(gradient.detach());
         let mut grads = Gradients::default();
@@ -227,7 +230,7 @@ impl Tape {
         while let Some(mut node) = nodes.pop() {
             let Some(gy) = slots[node.output].take() else { continue };
             let begun = RefCell::new(begun(&node, &mut slots));
-            let gradients = play(&mut node, &gy, &wants, &grads, (&pass, &begun))?;
+            let gradients = play(&mut node, &gy, (&wants, &types), &grads, (&pass, &begun))?;
             drop(gy);
             for ((input, gradient), begun) in node.inputs.iter().zip(gradients).zip(begun.into_inner()) {
                 if let (Input::Value(index), Some(begun)) = (input, begun) {
@@ -281,12 +284,17 @@ fn begun(node: &Node, slots: &mut [Option<Tensor>]) -> Vec<Option<Tensor>> {
 fn play(
     node: &mut Node,
     gy: &Tensor,
-    wants: &[bool],
+    (wants, types): (&[bool], &[DType]),
     grads: &Gradients,
     (pass, begun): (&RefCell<Pass>, &RefCell<Vec<Option<Tensor>>>),
 ) -> Result<Vec<Option<Tensor>>> {
     let Node { op, inputs, .. } = node;
     let needs: Vec<bool> = inputs.iter().map(|input| needed(input, wants)).collect();
+    let of = |input: &Input| match input {
+        Input::Value(index) => types[*index],
+        Input::Constant | Input::Leaf(_) => DType::F32,
+    };
+    let types: Vec<DType> = inputs.iter().map(of).collect();
     let together = !gy.device().switches().looks_at_results();
     debug::check::play(op.as_mut(), gy, |op, gy, real| {
         let targets = inputs.iter().map(|input| match input {
@@ -300,6 +308,7 @@ fn play(
         let mut wanted = Wanted {
             device: gy.device(),
             needs: needs.clone(),
+            types: types.clone(),
             targets: targets.collect(),
             placed: Vec::new(),
             begun: begun.take(),
@@ -434,6 +443,7 @@ pub(crate) fn record<B: Backward + 'static>(
     let wanted = sources.iter().any(|input| needed(input, &inner.wants));
     let index = inner.wants.len();
     inner.wants.push(wanted);
+    inner.types.push(output.dtype());
     if wanted {
         let shape = output.shape();
         inner.nodes.push(Node { op: Box::new(make()), inputs: sources, output: index, shape });

@@ -10,7 +10,7 @@ use shadegrad::data::{Dataset, Split};
 use shadegrad::eval::{JudgeOptions, Judgement};
 use shadegrad::gpu::Tuned;
 use shadegrad::models::{Model, weights};
-use shadegrad::train::{EpochLog, EventWriter, RECIPES, TrainConfig, Trainer, load_state, save_state};
+use shadegrad::train::{EpochLog, EventWriter, Precision, RECIPES, TrainConfig, Trainer, load_state, save_state};
 use shadegrad::{Device, Error, Result};
 
 use super::network::NetworkFlags;
@@ -62,6 +62,9 @@ pub(crate) struct TrainArgs {
     /// Highest learning rate, e.g. 1e-3
     #[arg(long, env = "SHADEGRAD_LR")]
     lr: Option<f64>,
+    /// f32, or f16 for mixed precision: half the memory for activations, where the GPU has 16-bit floats [default: f32]
+    #[arg(long, value_name = "f32|f16", env = "SHADEGRAD_PRECISION")]
+    precision: Option<Precision>,
     /// Seed of the start, the order and the augmentation, e.g. 7
     #[arg(long, env = "SHADEGRAD_SEED")]
     seed: Option<u64>,
@@ -108,6 +111,9 @@ pub(crate) fn run(args: &TrainArgs) -> Result<()> {
             split.val.len(),
             split.val_patients(&dataset).join(", ")
         );
+        if trainer.precision() != config.precision {
+            println!("note: {device} has no 16-bit floats; everything is f32");
+        }
         if !split.by_patient {
             println!("warning: the split is by slice, so patients leak: the figures measure memory, not skill");
         }
@@ -137,7 +143,7 @@ fn settings(args: &TrainArgs, weights: Option<&Weights>) -> Result<TrainConfig> 
         (None, _) => TrainConfig::default(),
     };
     let mut config = start;
-    let TrainArgs { model, epochs, steps, batch, size, lr, seed, .. } = args;
+    let TrainArgs { model, epochs, steps, batch, size, lr, precision, seed, .. } = args;
     let mut network = weights.map_or(config.network(), |weights| weights.config.network());
     network.model = model.unwrap_or(network.model);
     args.network.apply(&mut network)?;
@@ -148,6 +154,7 @@ fn settings(args: &TrainArgs, weights: Option<&Weights>) -> Result<TrainConfig> 
     config.size = size.unwrap_or(config.size);
     config.lr = lr.unwrap_or(config.lr);
     config.min_lr = config.min_lr.min(config.lr);
+    config.precision = precision.unwrap_or(config.precision);
     config.seed = seed.unwrap_or(config.seed);
     if let Some(split) = &args.split {
         config.split.clone_from(split);
@@ -412,6 +419,14 @@ impl Log {
     fn warn(&self, line: &EpochLog) {
         if line.predicted_pixels == 0 {
             println!("       warning: the network predicts nothing on the validation slices");
+        }
+        if let (Some(scale), Some(skipped @ 1..)) = (line.loss_scale, line.skipped_steps) {
+            println!(
+                "       {skipped} steps skipped: a gradient was too large for 16-bit floats; loss scale now {scale}"
+            );
+        }
+        if line.fell_back && line.loss_scale.is_some() {
+            println!("       warning: 16-bit floats are too small for this run; it goes on in f32");
         }
     }
 }

@@ -27,12 +27,16 @@ uniform! {
 /// Numbers updated by one task.
 const BLOCK: usize = 4096;
 
-/// Updates parameters and moments. `step` = [lr / (1 - beta1^t), sqrt(1 - beta2^t), shrink, factor of the gradient].
+/// Updates parameters and moments. `step` = [lr / (1 - beta1^t), sqrt(1 - beta2^t), shrink, factor of the gradient];
+/// with a factor of 0 nothing changes.
 pub fn update<T: Real>(p: &AdamParams, gradient: &[T], step: &[T], parameter: &mut [T], m: &mut [T], v: &mut [T]) {
     let of = |value: f32| T::of(f64::from(value));
     let (beta1, rest1, beta2, rest2) = (of(p.beta1), of(p.one_minus_beta1), of(p.beta2), of(p.one_minus_beta2));
     let (eps, decay) = (of(p.eps), of(p.weight_decay));
     let [size, root, shrink, factor] = [step[0], step[1], step[2], step[3]];
+    if factor == T::zero() {
+        return;
+    }
     let moments = m.par_chunks_mut(BLOCK).zip(v.par_chunks_mut(BLOCK));
     let blocks = parameter.par_chunks_mut(BLOCK).zip(gradient.par_chunks(BLOCK)).zip(moments);
     blocks.for_each(|((parameter, gradient), (m, v))| {

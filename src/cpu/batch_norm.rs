@@ -126,7 +126,8 @@ pub fn update_var<T: Real>(p: &BatchNormParams, variance: &[T], running_var: &mu
 
 fn update<T: Real>(p: &BatchNormParams, batch: &[T], factor: f64, running: &mut [T]) {
     let momentum = T::of(p.momentum.into());
-    for (running, batch) in running.iter_mut().zip(batch) {
+    // A step whose numbers are none is a skipped one.
+    for (running, batch) in running.iter_mut().zip(batch).filter(|(_, batch)| batch.is_finite()) {
         *running += momentum * (T::of(factor) * *batch - *running);
     }
 }

@@ -27,7 +27,8 @@ pub fn clip<T: Real>(p: &ClipNormParams, gradient: &[T], step: &mut [T], norm: &
     let partials: Vec<f64> =
         gradient.par_chunks(BLOCK).map(|chunk| chunk.iter().map(|g| (*g * *g).f64()).sum()).collect();
     let total: f64 = partials.iter().sum();
-    let length = step[3] * T::of(total.sqrt());
+    // A factor of 0 is kept: the step is skipped, and the sum may be infinite.
+    let length = if step[3] == T::zero() { T::zero() } else { step[3] * T::of(total.sqrt()) };
     norm[0] = length;
     step[3] *= (T::of(p.max_norm.into()) / (length + T::of(1e-6))).min(T::one());
 }

@@ -31,6 +31,7 @@ pub mod sigmoid;
 pub mod softmax;
 pub mod sum_chunks;
 pub mod transpose_weights;
+pub mod unscale;
 pub mod upsample_bilinear;
 
 use std::fmt::{Debug, Display};

@@ -24,6 +24,8 @@ use crate::{Error, Result};
 const NOISE: f32 = 64.0;
 /// Share of the largest number around, that a result may differ from the reference.
 const RELATIVE: f32 = 1e-5;
+/// The same for 16-bit floats: one rounding, and one of what an op adds to.
+const HALF_RELATIVE: f32 = 1.0 / (1 << 10) as f32;
 /// Relative change of each number in the third call: two to four units in the last place.
 const NUDGE: f32 = 1.0 / (1 << 22) as f32;
 
@@ -140,7 +142,8 @@ impl Copies {
     fn of(&self, tensor: &Tensor) -> Result<Tensor> {
         let copy = match tensor.dtype() {
             DType::U32 => self.cpu.tensor_u32("check", tensor.shape(), &tensor.to_vec_u32()?)?,
-            DType::F32 => {
+            // The reference computes with the very numbers that are stored.
+            DType::F32 | DType::F16 => {
                 let mut values = tensor.to_vec()?;
                 if self.nudged {
                     values.iter_mut().enumerate().for_each(|(at, value)| *value += *value * nudge(at));
@@ -336,7 +339,8 @@ impl Report<'_> {
     fn compare(&self, checks: &Checks, what: &str, got: &Tensor, wanted: &Tensor, moved: &Tensor) -> Result<()> {
         let shape = got.shape();
         let what = format!("{what} {shape}");
-        if wanted.len() != got.len() || wanted.dtype() != got.dtype() {
+        let integers = |tensor: &Tensor| tensor.dtype() == DType::U32;
+        if wanted.len() != got.len() || integers(wanted) != integers(got) {
             return Err(self.differs(&what, &format!("the reference makes {}", wanted.shape())));
         }
         let wrong = |at: usize, got: String, wanted: String, allowed: f32| {
@@ -358,10 +362,10 @@ impl Report<'_> {
                 }
                 0.0
             }
-            DType::F32 => {
+            dtype @ (DType::F32 | DType::F16) => {
                 let (got, wanted, moved) = (got.to_vec()?, wanted.to_vec()?, moved.to_vec()?);
                 let groups = Groups::of(shape);
-                let allowed = groups.allowed(&wanted, &moved);
+                let allowed = groups.allowed(dtype, &wanted, &moved);
                 let mut share = 0.0_f32;
                 for (at, (got, wanted)) in got.iter().zip(&wanted).enumerate() {
                     if got == wanted || (got.is_nan() && wanted.is_nan()) {
@@ -455,7 +459,8 @@ impl Groups {
     }
 
     /// The largest difference that rounding explains, per group.
-    fn allowed(&self, wanted: &[f32], moved: &[f32]) -> Vec<f32> {
+    fn allowed(&self, dtype: DType, wanted: &[f32], moved: &[f32]) -> Vec<f32> {
+        let relative = if dtype == DType::F16 { HALF_RELATIVE } else { RELATIVE };
         let count = if self.channels == 0 { self.len.div_ceil(64) } else { self.channels };
         let (mut scale, mut noise) = (vec![0.0_f32; count], vec![0.0_f32; count]);
         for (at, (wanted, moved)) in wanted.iter().zip(moved).enumerate() {
@@ -468,7 +473,7 @@ impl Groups {
         scale
             .iter()
             .zip(&noise)
-            .map(|(scale, noise)| (RELATIVE * scale + NOISE * noise).max(f32::MIN_POSITIVE))
+            .map(|(scale, noise)| (relative * scale + NOISE * noise).max(f32::MIN_POSITIVE))
             .collect()
     }
 }

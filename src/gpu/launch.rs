@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use super::plan::{PlanEvent, PlannedLaunch};
 use super::recorder::Dispatch;
 use super::shader::{Constants, Entry, Shader};
-use crate::tensor::{Device, Tensor};
+use crate::tensor::{DType, Device, Tensor};
 use crate::{Error, Result};
 
 /// Invocations of a workgroup in every kernel: `override WG: u32 = 64u;`.
@@ -45,7 +45,7 @@ pub struct Launch<'a> {
 impl Shader {
     /// Starts a launch of one entry point.
     pub fn entry<'a>(self, entry: &'static str) -> Launch<'a> {
-        let entry = Entry { shader: self.name, entry, constants: Constants::default() };
+        let entry = Entry { shader: self.name, entry, constants: Constants::default(), half: false };
         Launch { shader: self, entry, params: &[], bindings: Vec::with_capacity(8) }
     }
 }
@@ -95,7 +95,7 @@ impl<'a> Launch<'a> {
         self.record([columns as u32, groups.div_ceil(columns) as u32, 1])
     }
 
-    fn record(self, groups: [u32; 3]) -> Result<()> {
+    fn record(mut self, groups: [u32; 3]) -> Result<()> {
         let label = format!("{}.{}", self.entry.shader, self.entry.entry);
         let invariant = |message: &str| Error::Gpu { op: label.clone(), message: message.to_owned() };
         let Some(first) = self.bindings.first() else { return Err(invariant("a launch without tensors")) };
@@ -104,6 +104,7 @@ impl<'a> Launch<'a> {
         for binding in &self.bindings {
             let tensor = binding.tensor.as_ref();
             tensor.settle()?;
+            self.entry.half |= tensor.dtype() == DType::F16;
             let Some(buffer) = tensor.gpu_buffer() else { return Err(invariant("a tensor of another device")) };
             let bytes = tensor.bytes();
             if bytes > context.max_binding_bytes() {
@@ -121,8 +122,9 @@ impl<'a> Launch<'a> {
         if context.is_planning() {
             let bytes = buffers.iter().map(|(_, _, bytes)| bytes).sum();
             let bindings = self.bindings.iter().map(|binding| binding.tensor.shape()).collect();
+            let types = self.bindings.iter().map(|binding| binding.tensor.dtype()).collect();
             let Entry { shader, entry, .. } = self.entry;
-            context.note(|| PlanEvent::Launched(PlannedLaunch { shader, entry, groups, bindings, bytes }));
+            context.note(|| PlanEvent::Launched(PlannedLaunch { shader, entry, groups, bindings, types, bytes }));
             return Ok(());
         }
         let pipeline = context.pipeline(&self.shader, self.entry)?;

@@ -52,7 +52,7 @@ impl Pipelines {
         let make = || {
             let (text, trusted) = match &replacement {
                 Some(replacement) => (Cow::Borrowed(replacement.text()), replacement.trusted()),
-                None => (Cow::Owned(shader.assemble(switches.shaders.as_deref(), &key.constants.list())?), true),
+                None => (Cow::Owned(assemble(shader, key, switches)?), true),
             };
             compile(device, key, &text, trusted, switches, self.compiled.fetch_add(1, Ordering::Relaxed))
         };
@@ -77,6 +77,11 @@ impl Pipelines {
             None => replaced.remove(shader),
         }
     }
+}
+
+fn assemble(shader: &Shader, key: Entry, switches: &Switches) -> Result<Assembled> {
+    let (folder, constants) = (switches.shaders.as_deref(), key.constants.list());
+    if key.half { shader.assemble_half(folder, &constants) } else { shader.assemble(folder, &constants) }
 }
 
 fn compile(

@@ -4,7 +4,7 @@
 //! So `show plan` and `show memory` need no second description of any op, and no GPU.
 
 use super::tuned::Question;
-use crate::tensor::Shape;
+use crate::tensor::{DType, Shape};
 
 /// Something that a planned step does.
 #[derive(Debug, Clone, PartialEq)]
@@ -56,6 +56,8 @@ pub struct PlannedLaunch {
     pub groups: [u32; 3],
     /// Shapes of the bound tensors, in the order of the bindings.
     pub bindings: Vec<Shape>,
+    /// What their numbers are.
+    pub types: Vec<DType>,
     /// Bytes of all bound tensors.
     pub bytes: u64,
 }

@@ -133,7 +133,7 @@ impl Replacement {
     }
 
     pub(super) fn replaces(&self, key: &Entry) -> bool {
-        self.shader == key.shader && self.entries.iter().any(|entry| entry == key.entry)
+        !key.half && self.shader == key.shader && self.entries.iter().any(|entry| entry == key.entry)
     }
 
     pub(super) fn text(&self) -> &Assembled {

@@ -3,6 +3,8 @@
 //! - `// @include reduce` takes in `shaders/lib/reduce.wgsl`, each piece once. WGSL does not mind the order of
 //!   declarations, so this is plain concatenation and every file stays readable in any WGSL editor.
 //! - `const TILE_M: u32 = 8u; // @tune 4 8 16` is valid WGSL as it stands; the loader replaces the number.
+//! - `alias Element = f32; // @half f16` is what a kernel's images are made of: for one that is given 16-bit floats the
+//!   loader replaces the type and adds `enable f16;`.
 //! - `override WG: u32 = 64u;` is the workgroup size, the same in every shader ([`WORKGROUP`](super::WORKGROUP)). A kernel that
 //!   wants larger workgroups has a constant for that, and its op counts workgroups, not invocations.
 
@@ -53,12 +55,15 @@ const PIECES: &[(&str, &str)] = &[
     ("conv2d_x_joined", include_str!("../../shaders/lib/conv2d_x_joined.wgsl")),
     ("conv2d_x_plain", include_str!("../../shaders/lib/conv2d_x_plain.wgsl")),
     ("conv_transpose2d_tile", include_str!("../../shaders/lib/conv_transpose2d_tile.wgsl")),
+    ("element", include_str!("../../shaders/lib/element.wgsl")),
     ("epilogue", include_str!("../../shaders/lib/epilogue.wgsl")),
+    ("finite", include_str!("../../shaders/lib/finite.wgsl")),
     ("flat", include_str!("../../shaders/lib/flat.wgsl")),
     ("gelu", include_str!("../../shaders/lib/gelu.wgsl")),
     ("gemm_tile", include_str!("../../shaders/lib/gemm_tile.wgsl")),
     ("parts", include_str!("../../shaders/lib/parts.wgsl")),
     ("reduce", include_str!("../../shaders/lib/reduce.wgsl")),
+    ("squares", include_str!("../../shaders/lib/squares.wgsl")),
     ("shifted", include_str!("../../shaders/lib/shifted.wgsl")),
 ];
 
@@ -71,6 +76,8 @@ pub struct Entry {
     pub entry: &'static str,
     /// Replacements of `// @tune` constants.
     pub constants: Constants,
+    /// Whether images are 16-bit floats.
+    pub half: bool,
 }
 
 /// Numbers for `// @tune` constants in the place of the file's own.
@@ -170,10 +177,30 @@ impl Shader {
     /// # Errors
     /// A piece or constant that does not exist, or a file of `folder` that cannot be read.
     pub fn assemble(&self, folder: Option<&Path>, constants: &[(&str, u32)]) -> Result<Assembled> {
+        self.put_together(folder, constants, false)
+    }
+
+    /// As [`assemble`](Self::assemble), for images of 16-bit floats.
+    ///
+    /// # Errors
+    /// As [`assemble`](Self::assemble), and if the text has no `// @half` line.
+    pub fn assemble_half(&self, folder: Option<&Path>, constants: &[(&str, u32)]) -> Result<Assembled> {
+        let out = self.put_together(folder, constants, true)?;
+        if out.text.contains(HALF) {
+            return Ok(out);
+        }
+        let message = "it has no form for 16-bit floats: `// @include element` and images of `Element`".to_owned();
+        Err(Error::Shader { file: format!("{}.wgsl", self.name), line: 0, message })
+    }
+
+    fn put_together(&self, folder: Option<&Path>, constants: &[(&str, u32)], half: bool) -> Result<Assembled> {
         let file = format!("{}.wgsl", self.name);
         let text = text_of(&file, self.source, folder)?;
-        let mut assembly = Assembly { folder, constants, seen: HashSet::new(), used: HashSet::new() };
+        let mut assembly = Assembly { folder, constants, half, seen: HashSet::new(), used: HashSet::new() };
         let mut out = Assembled { text: String::new(), origin: Vec::new() };
+        if half {
+            out.push("enable f16;", &file, 1);
+        }
         assembly.append(&file, &text, &mut out)?;
         for (name, _) in constants {
             if !assembly.used.contains(*name) {
@@ -200,6 +227,8 @@ struct Assembly<'a> {
     /// Where pieces come from, if not from what was built in.
     folder: Option<&'a Path>,
     constants: &'a [(&'a str, u32)],
+    /// Whether images are 16-bit floats.
+    half: bool,
     /// Files that are in.
     seen: HashSet<String>,
     /// Constants that were found.
@@ -217,9 +246,8 @@ impl Assembly<'_> {
             if let Some(name) = line.trim().strip_prefix("// @include ") {
                 pieces.push((index, name.trim().to_owned()));
             }
-            out.text.push_str(&tuned(line, self.constants, &mut self.used));
-            out.text.push('\n');
-            out.origin.push((file.to_owned(), index as u32 + 1));
+            let line = if self.half { halved(line) } else { line.into() };
+            out.push(&tuned(&line, self.constants, &mut self.used), file, index as u32 + 1);
         }
         for (index, name) in pieces {
             let Some((_, source)) = PIECES.iter().find(|(piece, _)| *piece == name) else {
@@ -245,6 +273,19 @@ fn tunable(line: &'static str) -> Option<Tunable> {
     Some(Tunable { name, usual, values })
 }
 
+/// The line with its type replaced if it is `alias Element = f32; // @half f16`.
+fn halved(line: &str) -> Cow<'_, str> {
+    let parts = || {
+        let (declaration, half) = line.split_once(HALF)?;
+        let (alias, _) = declaration.split_once('=')?;
+        Some(format!("{alias}= {half}; {HALF}{half}"))
+    };
+    parts().map_or(line.into(), Into::into)
+}
+
+/// Before the type that takes the place of a line's own.
+const HALF: &str = "// @half ";
+
 /// The line with its number replaced if it declares one of `constants` as tunable.
 fn tuned<'a>(line: &'a str, constants: &[(&str, u32)], used: &mut HashSet<String>) -> Cow<'a, str> {
     if !line.contains("// @tune") {
@@ -269,10 +310,18 @@ impl Assembled {
     /// A file that cannot be read, or a piece that does not exist.
     pub fn read(path: &Path, folder: Option<&Path>) -> Result<Self> {
         let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
-        let mut assembly = Assembly { folder, constants: &[], seen: HashSet::new(), used: HashSet::new() };
+        let (seen, used) = (HashSet::new(), HashSet::new());
+        let mut assembly = Assembly { folder, constants: &[], half: false, seen, used };
         let mut out = Self { text: String::new(), origin: Vec::new() };
         assembly.append(&path.display().to_string(), &text, &mut out)?;
         Ok(out)
+    }
+
+    /// Adds a line.
+    fn push(&mut self, line: &str, file: &str, number: u32) {
+        self.text.push_str(line);
+        self.text.push('\n');
+        self.origin.push((file.to_owned(), number));
     }
 
     /// The files that it is made of, in their order.

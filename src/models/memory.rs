@@ -12,8 +12,8 @@ use super::{ModelConfig, build};
 use crate::gpu::Context;
 use crate::gpu::plan::PlanEvent;
 use crate::nn::Mode;
-use crate::ops::{Adam, BceDice, adam, bce_dice};
-use crate::{Device, Error, Result, Tape};
+use crate::ops::{Adam, BceDice, adam, bce_dice, unscale};
+use crate::{DType, Device, Error, Result, Tape};
 
 /// The memory of one step, in bytes of the pool's size classes.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -30,6 +30,8 @@ pub struct MemoryPlan {
     pub device: String,
     /// Kernel launches of the step.
     pub launches: usize,
+    /// Bytes of all tensors that they bind: what they read and write at least, if each reads its tensors once.
+    pub traffic_bytes: u64,
     /// In use before the step: parameters, gradients, moments, images and masks.
     pub before_bytes: u64,
     /// Most in use at once.
@@ -77,24 +79,39 @@ pub struct LiveBuffer {
     number: u64,
 }
 
+/// What a [`MemoryPlan`] is for.
+#[derive(Debug, Clone, Copy)]
+pub struct PlannedStep {
+    /// Images of the step.
+    pub batch: usize,
+    /// Rows and columns of an image.
+    pub size: usize,
+    /// A training step with Adam; else a prediction.
+    pub train: bool,
+    /// On a [recomputing](Tape::recomputing) tape.
+    pub recompute: bool,
+    /// What images, activations and their gradients are made of: `F16` with mixed precision.
+    pub images: DType,
+}
+
+impl Default for PlannedStep {
+    /// A training step of eight images 256x256 in f32.
+    fn default() -> Self {
+        Self { batch: 8, size: 256, train: true, recompute: false, images: DType::F32 }
+    }
+}
+
 /// Events of a part of the step: pass, stage, what happened.
 type Part = (&'static str, String, Vec<PlanEvent>);
 
 impl MemoryPlan {
-    /// Plans a step of a network for `batch` square images; `adapter` names the GPU whose limits hold. `recompute`: on a
-    /// [recomputing](Tape::recomputing) tape.
+    /// Plans a step of a network; `adapter` names the GPU whose limits hold.
     ///
     /// # Errors
     /// [`Error::Config`] for a size that the network does not take, [`Error::Adapter`]; else as the ops: what does not
     /// fit the device's limits.
-    pub fn new(
-        config: &ModelConfig,
-        batch: usize,
-        size: usize,
-        train: bool,
-        recompute: bool,
-        adapter: Option<&str>,
-    ) -> Result<Self> {
+    pub fn new(config: &ModelConfig, step: &PlannedStep, adapter: Option<&str>) -> Result<Self> {
+        let PlannedStep { batch, size, train, recompute, images } = *step;
         let multiple = config.multiple();
         if batch == 0 || size == 0 || !size.is_multiple_of(multiple) {
             let message = format!(
@@ -108,9 +125,10 @@ impl MemoryPlan {
         let net = build(&device, config, 0)?;
         let flat = net.parameters().values.shape();
         let moments = if train { vec![device.empty("moments", flat)?, device.empty("moments", flat)?] } else { vec![] };
-        let x = device.empty("images", [batch, size, size, config.in_channels])?;
+        let x = device.empty_as("images", [batch, size, size, config.in_channels], images)?;
         let target = device.empty("masks", [batch, size, size, config.num_classes])?;
         let step_values = device.empty("step", [4])?;
+        let scale = (images == DType::F16).then(|| device.empty("step", [3])).transpose()?;
         let before = context.take_plan();
 
         let mut parts: Vec<Part> = Vec::new();
@@ -130,17 +148,25 @@ impl MemoryPlan {
             parts.push(("backward", String::new(), context.take_plan()));
             let parameters = net.parameters();
             parameters.check(&gradients)?;
+            if let Some(scale) = &scale {
+                unscale(2000, &parameters.gradients, &step_values, scale)?;
+            }
             adam(&Adam::default(), &parameters.gradients, &step_values, &parameters.values, m, v)?;
             parts.push(("update", String::new(), context.take_plan()));
         }
-        let launched = |event: &&PlanEvent| matches!(event, PlanEvent::Launched(_));
+        let launched = |event: &PlanEvent| match event {
+            PlanEvent::Launched(launch) => Some(launch.bytes),
+            _ => None,
+        };
+        let launched: Vec<u64> = parts.iter().flat_map(|(_, _, events)| events).filter_map(launched).collect();
         let mut plan = Self {
             model: config.model.name(),
             batch,
             size,
             train,
             device: device.to_string(),
-            launches: parts.iter().flat_map(|(_, _, events)| events).filter(launched).count(),
+            launches: launched.len(),
+            traffic_bytes: launched.iter().sum(),
             before_bytes: 0,
             peak_bytes: 0,
             peak_point: 0,

@@ -46,7 +46,7 @@ use crate::cpu::add::{self as plain, AddParams, CHAIN, ReduceParams};
 use crate::debug::observed;
 use crate::gpu::shader::shader;
 use crate::gpu::{Shader, Sizes};
-use crate::tensor::{Device, Shape, Tensor};
+use crate::tensor::{DType, Device, Shape, Tensor};
 use crate::{Error, Result};
 
 const OP: &str = "add";
@@ -97,7 +97,7 @@ pub fn forward(a: &Tensor, b: &Tensor, version: Version) -> Result<Tensor> {
         let message = format!("v2 needs one shape of 4n elements, got {} and {}", a.shape(), b.shape());
         return Err(Error::shape(OP, message));
     }
-    let y = a.device().empty(OP, shape)?;
+    let y = a.new_empty(OP, shape)?;
     match a.device() {
         Device::Gpu(_) if version == Version::V2 => {
             for part in a.device().image_ranges(OP, &[a, b, &y])? {
@@ -244,6 +244,10 @@ impl Backward for AddBackward {
 /// Sums gy over every axis along which g has extent 1.
 fn sum_to(gy: &Tensor, g: &Tensor) -> Result<()> {
     let (gy, g) = (padded(gy)?, padded(g)?);
+    if g.dtype() == DType::F16 {
+        let message = format!("the gradient of a broadcast operand {} is a sum and must be f32", g.shape());
+        return Err(Error::shape(OP, message));
+    }
     let keeps_images = g.shape().dims()[0] == gy.shape().dims()[0];
     let split: &[&Tensor] = if keeps_images { &[&gy, &g] } else { &[&gy] };
     for (number, part) in gy.device().image_ranges(OP, split)?.into_iter().enumerate() {
@@ -276,7 +280,10 @@ pub(super) fn sum_pixels(gy: &Tensor, g: &Tensor, wanted: &Wanted<'_>) -> Result
 
 fn run_stages(gy: &Tensor, g: &Tensor) -> Result<()> {
     let stages = stages(extents(gy.shape()), extents(g.shape()));
-    let Some(last) = stages.len().checked_sub(1) else { return g.copy_from(gy) };
+    let Some(last) = stages.len().checked_sub(1) else {
+        // Nothing to sum: sums of one number, which may have to become f32.
+        return run_stage(&ReduceParams { count: 1, inner: g.len() as u32, parts: 1 }, gy, g);
+    };
     let mut from = gy.clone();
     for (number, (outer, params)) in stages.into_iter().enumerate() {
         let (parts, inner) = (params.parts as usize, params.inner as usize);

@@ -220,7 +220,7 @@ fn normalise(
         affine.table = Some(affine.table()?); // of the statistics as they are now
     }
     let again = Arc::new(affine.clone());
-    let y = if later { x.device().later(x.shape(), again.clone()) } else { affine.make()? };
+    let y = if later { x.device().later(x.shape(), x.dtype(), again.clone()) } else { affine.make()? };
     record_with(y, &[Some(x), Some(weight), Some(bias)], || BatchNormBackward::new(affine), || Some(again))
 }
 
@@ -305,7 +305,7 @@ impl Recipe for Affine {
     fn make(&self) -> Result<Tensor> {
         let Self { x, weight, bias, mean, variance, params, kernel, .. } = self;
         let device = x.device();
-        let y = device.empty(OP, x.shape())?;
+        let y = x.new_empty(OP, x.shape())?;
         match device {
             Device::Gpu(_) => {
                 let (table, entry) = (self.table()?, entry(kernel.version, "forward_v1", "forward_v2"));

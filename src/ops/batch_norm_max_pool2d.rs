@@ -130,7 +130,7 @@ pub fn forward(
     }
     let affine = Affine::new(OP, x, [weight, bias], running, settings, version.into())?;
     let params = sizes(&affine, [n, h, w, c]);
-    let y = x.device().empty(OP, [n, h / 2, w / 2, c])?;
+    let y = x.new_empty(OP, [n, h / 2, w / 2, c])?;
     let winner = x.device().empty_u32(OP, y.shape())?;
     let Affine { mean, variance, .. } = &affine;
     match x.device() {
@@ -255,7 +255,7 @@ impl Backward for BatchNormMaxPool2dBackward {
     fn backward(&self, gy: &Tensor, wanted: &mut Wanted<'_>) -> Result<Vec<Option<Tensor>>> {
         let x = &self.norm.of.x;
         if let Device::Cpu(_) = gy.device() {
-            let gv = gy.device().empty(OP, x.shape())?;
+            let gv = gy.new_empty(OP, x.shape())?;
             plain::backward_pool(&self.params, &gy.f32s(), &self.winner.u32s(), &mut gv.f32s_mut());
             return self.norm.on_cpu(&gv, wanted);
         }

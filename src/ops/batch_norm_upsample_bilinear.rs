@@ -127,7 +127,7 @@ pub fn forward(
     version: Version,
 ) -> Result<Tensor> {
     let [n, h, w, c] = x.shape().nhwc(OP)?;
-    let y = x.device().empty(OP, [n, 2 * h, 2 * w, c])?;
+    let y = x.new_empty(OP, [n, 2 * h, 2 * w, c])?;
     if skip.shape() != y.shape() {
         return Err(Error::shape(OP, format!("skip must be {} for x {}, got {}", y.shape(), x.shape(), skip.shape())));
     }
@@ -201,7 +201,7 @@ impl BatchNormUpsampleBilinearBackward {
     fn sums(&self, gy: &Tensor) -> Result<[Tensor; 2]> {
         let Self { norm: BatchNormBackward { of: affine, .. }, params, .. } = self;
         let Affine { x, weight, bias, mean, variance, kernel, .. } = affine;
-        let gv = gy.device().empty(OP, x.shape())?;
+        let gv = gy.new_empty(OP, x.shape())?;
         let table = norm::table(OP, gy.device(), params.channels, params.chunks)?;
         let entry = norm::entry(kernel.version, "backward_sums_v1", "backward_sums_v2");
         for images in gy.device().image_ranges(OP, &[x, gy, &gv])? {
@@ -230,7 +230,7 @@ impl Backward for BatchNormUpsampleBilinearBackward {
                 self.norm.finish(&table, wanted, |sums, wanted| self.norm.input(&gv, &table, sums, wanted))?
             }
             Device::Cpu(_) => {
-                let (v, gv) = (self.norm.of.make()?, gy.device().empty(OP, self.norm.of.x.shape())?);
+                let (v, gv) = (self.norm.of.make()?, gy.new_empty(OP, self.norm.of.x.shape())?);
                 plain::backward_upsample(&self.params, self.band, &v.f32s(), &gy.f32s(), &mut gv.f32s_mut());
                 self.norm.on_cpu(&gv, wanted)?
             }

@@ -2,7 +2,8 @@
 //!
 //! # Forward
 //! `norm = step[3] * sqrt(sum of g^2)`;  `step[3] = step[3] * min(1, max_norm / (norm + 1e-6))`. The optimizer
-//! multiplies every gradient by `step[3]`, so the gradients are not rewritten.
+//! multiplies every gradient by `step[3]`, so the gradients are not rewritten. A `step[3]` of 0 (the step is skipped, see
+//! [`unscale`](fn@crate::ops::unscale)) stays, and the norm is 0.
 //!
 //! # Backward
 //! No gradient: it prepares an update of the weights.
@@ -50,7 +51,7 @@ pub(super) const PLAN: Plan =
     Plan { op: OP, rules: &[], run: |on| clip_norm(1.0, &on.flat()?, &on.constant([4])?).map(|_| None) };
 
 /// Gradients of a chunk: about 512 chunks keep a GPU busy, and no chain of additions is longer than 64 terms.
-fn chunk_of(count: usize) -> usize {
+pub(super) fn chunk_of(count: usize) -> usize {
     (count / 512).clamp(256, 4096)
 }
 

@@ -109,8 +109,11 @@ fn join([a, b]: [&Tensor; 2], version: Version, later: bool) -> Result<Tensor> {
         return Err(Error::shape(OP, message));
     }
     let joined = Arc::new(Joined::new([a, b], version));
-    let y =
-        if later && can_wait(a.device()) { a.device().later(joined.shape, joined.clone()) } else { joined.of(a, b)? };
+    let y = if later && can_wait(a.device()) {
+        a.device().later(joined.shape, a.dtype(), joined.clone())
+    } else {
+        joined.of(a, b)?
+    };
     let backward = ConcatBackward { shapes: [a.shape(), b.shape()], params: joined.params, version };
     // Not worth it if both parts are numbers: they are as large as y.
     let cheap = joined.parts.iter().any(|part| matches!(part, Kept::Recipe(..)));
@@ -122,7 +125,7 @@ fn join([a, b]: [&Tensor; 2], version: Version, later: bool) -> Result<Tensor> {
 pub(super) fn of_gradients(parts: [Tensor; 2]) -> Tensor {
     let version = usual(parts[0].shape().last(), parts[1].shape().last());
     let joined = Joined::new(parts.each_ref(), version);
-    parts[0].device().later(joined.shape, Arc::new(joined))
+    parts[0].device().later(joined.shape, parts[0].dtype(), Arc::new(joined))
 }
 
 /// How y is made of its parts.
@@ -148,7 +151,7 @@ impl Joined {
 
     fn of(&self, a: &Tensor, b: &Tensor) -> Result<Tensor> {
         let Self { shape, params, version, .. } = self;
-        let y = a.device().empty(OP, *shape)?;
+        let y = a.new_empty(OP, *shape)?;
         match a.device() {
             Device::Gpu(_) => {
                 let (entry, lanes) = match version {

@@ -250,7 +250,7 @@ fn run(
     with_statistics: bool,
 ) -> Result<Tensor> {
     let p = &mut params;
-    let mut y = x.device().empty(OP, [p.batch, p.out_h, p.out_w, p.out_c].map(|extent| extent as usize))?;
+    let mut y = x.new_empty(OP, [p.batch, p.out_h, p.out_w, p.out_c].map(|extent| extent as usize))?;
     match x.device() {
         Device::Gpu(_) => {
             let read = x.on_reading();
@@ -777,7 +777,7 @@ impl Conv2dBackward {
             both.run(kernel, &gradients, wanted)
         };
         if let Source::Joined([a, b]) = source {
-            let parts = [gy.device().empty(OP, a.shape())?, gy.device().empty(OP, b.shape())?];
+            let parts = [gy.new_empty(OP, a.shape())?, gy.new_empty(OP, b.shape())?];
             run(&parts.each_ref(), false, wanted)?;
             return Ok(concat::of_gradients(parts));
         }

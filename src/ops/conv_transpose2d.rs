@@ -163,7 +163,7 @@ fn launch(
     kernel: Kernel,
 ) -> Result<Tensor> {
     let p = &params;
-    let y = x.device().empty(OP, [p.batch, p.out_h, p.out_w, p.out_c].map(|extent| extent as usize))?;
+    let y = x.new_empty(OP, [p.batch, p.out_h, p.out_w, p.out_c].map(|extent| extent as usize))?;
     match x.device() {
         Device::Gpu(_) => gather(p, x, weight, bias, &y, kernel)?,
         Device::Cpu(_) => {

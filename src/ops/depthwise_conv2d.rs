@@ -156,8 +156,8 @@ fn run(
         return Err(Error::shape(OP, format!("v2 needs channels that divide by 4, got x {}", x.shape())));
     }
     let shape = [params.batch, params.out_h, params.out_w, params.channels].map(|extent| extent as usize);
-    let z = x.device().empty(OP, shape)?;
-    let activated = if with_gelu { Some(x.device().empty(OP, shape)?) } else { None };
+    let z = x.new_empty(OP, shape)?;
+    let activated = if with_gelu { Some(x.new_empty(OP, shape)?) } else { None };
     match x.device() {
         Device::Gpu(_) => {
             let (entry, lanes) = match (version, with_gelu) {
@@ -266,7 +266,7 @@ impl DepthwiseConv2dBackward {
 
     /// The gradient of what is before GELU.
     fn before_gelu(&self, gy: &Tensor, z: &Tensor) -> Result<Tensor> {
-        let gz = gy.device().empty(OP, gy.shape())?;
+        let gz = gy.new_empty(OP, gy.shape())?;
         gelu::input_gradient(gy, z, &gz, self.version)?;
         Ok(gz)
     }
@@ -345,7 +345,7 @@ impl Backward for DepthwiseConv2dBackward {
         let fused = of_weight && self.fuses_gelu(gy);
         let gz = match &self.z {
             None => gy.detach(),
-            Some(_) if fused => gy.device().empty(OP, gy.shape())?, // by the weight's kernel
+            Some(_) if fused => gy.new_empty(OP, gy.shape())?, // by the weight's kernel
             Some(z) => self.before_gelu(gy, z)?,
         };
         if of_weight {

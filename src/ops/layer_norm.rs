@@ -120,7 +120,7 @@ pub fn forward(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f32, version: Ve
     let params = sizes(x.device(), [rows, c], eps, version);
     // As a table, so that a tensor larger than one binding is cut between any two rows.
     let table = x.reshape([rows, c])?;
-    let y = x.device().empty(OP, x.shape())?;
+    let y = x.new_empty(OP, x.shape())?;
     let out = y.reshape([rows, c])?;
     let statistics = x.device().empty(OP, [rows, 2])?;
     match x.device() {
@@ -330,7 +330,7 @@ impl Backward for LayerNormBackward {
         // One kernel computes several; what nobody wants goes to a place of its own.
         let (gx, accumulate) = match wanted.needs(0) {
             true => wanted.place_to_add(OP, 0, self.shape)?,
-            false => (device.empty(OP, self.shape)?, false),
+            false => (gy.new_empty(OP, self.shape)?, false),
         };
         let mut place = |index: usize| {
             let shape = Shape::from([self.params.channels as usize]);

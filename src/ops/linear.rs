@@ -134,7 +134,7 @@ pub fn forward(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, kernel: impl 
     };
     let mut dims = x.shape().dims().to_vec();
     dims[x.shape().rank() - 1] = outputs;
-    let y = x.device().empty(OP, Shape::new(&dims)?)?;
+    let y = x.new_empty(OP, Shape::new(&dims)?)?;
     match x.device() {
         Device::Gpu(_) => multiply(&params, x, weight, bias, &y, kernel.into())?,
         Device::Cpu(_) => {

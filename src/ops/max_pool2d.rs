@@ -82,7 +82,7 @@ fn forward(x: &Tensor) -> Result<Tensor> {
         channels: c as u32,
         accumulate: 0,
     };
-    let y = x.device().empty(OP, [n, h / 2, w / 2, c])?;
+    let y = x.new_empty(OP, [n, h / 2, w / 2, c])?;
     let winner = x.device().empty_u32(OP, y.shape())?;
     match x.device() {
         Device::Gpu(_) => {

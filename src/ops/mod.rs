@@ -42,6 +42,7 @@ pub mod sigmoid;
 pub mod softmax;
 pub mod sum_chunks;
 pub mod transpose_weights;
+pub mod unscale;
 pub mod upsample_bilinear;
 pub mod winograd;
 
@@ -72,6 +73,7 @@ pub use sigmoid::sigmoid;
 pub use softmax::softmax;
 pub use sum_chunks::sum_chunks;
 pub use transpose_weights::transpose_weights;
+pub use unscale::unscale;
 pub use upsample_bilinear::{UpsampleSettings, upsample_bilinear, upsample_bilinear_relu};
 
 use std::ops::Range;
@@ -167,6 +169,7 @@ pub const SHADERS: &[Shader] = &[
     softmax::SHADER,
     sum_chunks::SHADER,
     transpose_weights::SHADER,
+    unscale::SHADER,
     upsample_bilinear::SHADER,
 ];
 
@@ -221,6 +224,7 @@ pub const PLANS: &[plan::Plan] = &[
     softmax::PLAN,
     sum_chunks::PLAN,
     transpose_weights::PLAN,
+    unscale::PLAN,
     upsample_bilinear::PLAN,
 ];
 
@@ -265,6 +269,7 @@ pub const UNIFORMS: &[(&str, &str, Fields)] = &[
     ("softmax", "Params", crate::cpu::softmax::SoftmaxParams::FIELDS),
     ("sum_chunks", "Part", crate::cpu::sum_chunks::Part::FIELDS),
     ("transpose_weights", "Part", crate::cpu::transpose_weights::Part::FIELDS),
+    ("unscale", "Params", crate::cpu::unscale::UnscaleParams::FIELDS),
     ("upsample_bilinear", "Params", crate::cpu::upsample_bilinear::UpsampleBilinearParams::FIELDS),
     ("winograd", "Params", winograd::WinogradParams::FIELDS),
 ];

@@ -122,7 +122,7 @@ pub fn forward(x: &Tensor, axis: Axis, version: Version) -> Result<Tensor> {
         chunk: c.div_ceil(5) as u32,
         direction: 1,
     };
-    let y = x.device().empty(OP, x.shape())?;
+    let y = x.new_empty(OP, x.shape())?;
     run(&params, version, x, &y)?;
     record(y, &[Some(x)], || ShiftBackward { params, axis, version })
 }

@@ -155,7 +155,7 @@ pub fn forward(
 ) -> Result<Tensor> {
     let params = sizes(x, weight, bias, axis, residual)?;
     let [n, h, w, _] = x.shape().nhwc(OP)?;
-    let y = x.device().empty(OP, [n, h, w, params.outputs as usize])?;
+    let y = x.new_empty(OP, [n, h, w, params.outputs as usize])?;
     match x.device() {
         Device::Gpu(_) => multiply(&params, [x, weight], bias, residual, &y, kernel.into())?,
         Device::Cpu(_) => {

@@ -84,7 +84,7 @@ pub fn forward(x: &Tensor, version: Version) -> Result<Tensor> {
     if version == Version::V2 && usual(x.shape()) != Version::V2 {
         return Err(Error::shape(OP, format!("v2 needs 4n elements, got {}", x.shape())));
     }
-    let y = x.device().empty(OP, x.shape())?;
+    let y = x.new_empty(OP, x.shape())?;
     match x.device() {
         Device::Gpu(_) => {
             let (entry, lanes) = match version {

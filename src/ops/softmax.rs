@@ -84,7 +84,7 @@ pub fn forward(x: &Tensor, version: Version) -> Result<Tensor> {
         return Err(Error::shape(OP, format!("v2 needs channels that divide by 4, got {}", x.shape())));
     }
     let params = SoftmaxParams { channels: channels as u32 };
-    let y = x.device().empty(OP, x.shape())?;
+    let y = x.new_empty(OP, x.shape())?;
     match x.device() {
         Device::Gpu(_) => {
             let entry = match version {

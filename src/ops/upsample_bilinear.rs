@@ -138,7 +138,7 @@ pub fn forward(x: &Tensor, skip: Option<&Tensor>, settings: UpsampleSettings, ve
         relu: u32::from(settings.relu),
         has_skip: u32::from(skip.is_some()),
     };
-    let y = x.device().empty(OP, [n, 2 * h, 2 * w, c])?;
+    let y = x.new_empty(OP, [n, 2 * h, 2 * w, c])?;
     if let Some(skip) = skip.filter(|skip| skip.shape() != y.shape()) {
         return Err(Error::shape(OP, format!("skip must be {} for x {}, got {}", y.shape(), x.shape(), skip.shape())));
     }

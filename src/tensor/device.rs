@@ -123,6 +123,11 @@ impl Device {
         }
     }
 
+    /// Whether tensors may hold 16-bit floats: on a GPU with the feature, and where a step is only planned.
+    pub fn has_f16(&self) -> bool {
+        matches!(self, Self::Gpu(context) if context.has_f16() || context.is_planning())
+    }
+
     /// The driver and its version; empty on the CPU.
     pub fn driver(&self) -> String {
         match self {
@@ -137,18 +142,13 @@ impl Device {
     /// # Errors
     /// [`Error::Limit`] if a single image is too large, or if no range starts where the device can bind.
     pub(crate) fn image_ranges(&self, op: &'static str, tensors: &[&Tensor]) -> Result<Vec<Range<usize>>> {
-        let shapes: Vec<Shape> = tensors.iter().map(|tensor| tensor.shape()).collect();
-        self.ranges_of(op, &shapes)
-    }
-
-    fn ranges_of(&self, op: &'static str, shapes: &[Shape]) -> Result<Vec<Range<usize>>> {
-        let images = shapes.first().map_or(1, |shape| shape.dims()[0]);
+        let images = tensors.first().map_or(1, |tensor| tensor.shape().dims()[0]);
         let Self::Gpu(context) = self else { return Ok(std::iter::once(0..images).collect()) };
         let (limit, align) = (context.max_binding_bytes(), context.offset_alignment());
         let mut per_launch = images;
         let mut unit = 1; // images between two allowed starts
-        for shape in shapes {
-            let image_bytes = (shape.len() / images * 4) as u64;
+        for tensor in tensors {
+            let image_bytes = (tensor.len() / images * tensor.dtype().bytes()) as u64;
             per_launch = per_launch.min((limit / image_bytes) as usize);
             // The smallest number of images whose bytes are a multiple of the alignment.
             unit = lcm(unit, (align / gcd(align, image_bytes)) as usize);
@@ -158,6 +158,7 @@ impl Device {
         }
         let step = per_launch / unit * unit;
         if step == 0 {
+            let shapes: Vec<Shape> = tensors.iter().map(|tensor| tensor.shape()).collect();
             return Err(Error::Limit {
                 op: op.to_owned(),
                 message: format!(

@@ -21,13 +21,25 @@ pub use device::{CpuContext, Device};
 pub use shape::Shape;
 pub(crate) use storage::{CpuBuffer, Read, Write};
 
-/// What the numbers are. Bytes (u8 images) travel packed, four to a `U32`.
+/// What the numbers are. Bytes (u8 images) travel packed, four to a `U32`. Arithmetic is in `F32`, whatever is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum DType {
     /// 32-bit floats.
     F32,
+    /// 16-bit floats, on GPUs only: images and their gradients with mixed precision.
+    F16,
     /// 32-bit unsigned integers, or four packed bytes.
     U32,
+}
+
+impl DType {
+    /// Bytes of a number.
+    pub fn bytes(self) -> usize {
+        match self {
+            Self::F32 | Self::U32 => 4,
+            Self::F16 => 2,
+        }
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -96,10 +108,23 @@ impl Device {
         self.make(op, shape.into(), DType::U32)
     }
 
+    /// As [`empty`](Self::empty), for numbers of any type.
+    ///
+    /// # Errors
+    /// As [`empty`](Self::empty); [`Error::Limit`] for 16-bit floats where the device does not have them
+    /// ([`has_f16`](Self::has_f16)).
+    pub fn empty_as(&self, op: &'static str, shape: impl Into<Shape>, dtype: DType) -> Result<Tensor> {
+        if dtype == DType::F16 && !self.has_f16() {
+            let message = format!("{self} has no 16-bit floats; use precision f32");
+            return Err(Error::Limit { op: op.to_owned(), message });
+        }
+        self.make(op, shape.into(), dtype)
+    }
+
     fn make(&self, op: &'static str, shape: Shape, dtype: DType) -> Result<Tensor> {
         let storage = match self {
             Self::Cpu(context) => Storage::Cpu(context.allocate(shape.len(), dtype)),
-            Self::Gpu(context) => Storage::Gpu(context.allocate(op, shape.len() as u64 * 4)?),
+            Self::Gpu(context) => Storage::Gpu(context.allocate(op, whole_words(shape.len() * dtype.bytes()))?),
         };
         Ok(self.handle(shape, dtype, storage))
     }
@@ -110,10 +135,10 @@ impl Device {
     }
 
     /// A tensor of this GPU whose numbers are computed when they are needed.
-    pub(crate) fn later(&self, shape: Shape, recipe: Arc<dyn Recipe>) -> Tensor {
+    pub(crate) fn later(&self, shape: Shape, dtype: DType, recipe: Arc<dyn Recipe>) -> Tensor {
         self.handle(
             shape,
-            DType::F32,
+            dtype,
             Storage::Later(Arc::new(Later { recipe: Mutex::new(Some(recipe)), made: OnceLock::new() })),
         )
     }
@@ -156,7 +181,20 @@ impl Device {
     }
 }
 
+/// What a buffer for so many bytes takes: GPUs copy and bind whole words of 4 bytes.
+fn whole_words(bytes: usize) -> u64 {
+    bytes.next_multiple_of(4) as u64
+}
+
 impl Tensor {
+    /// A tensor for numbers of this one's type on its device, as [`Device::empty`].
+    ///
+    /// # Errors
+    /// As [`Device::empty`].
+    pub fn new_empty(&self, op: &'static str, shape: impl Into<Shape>) -> Result<Self> {
+        self.device.make(op, shape.into(), self.dtype)
+    }
+
     /// Where the numbers are.
     pub fn device(&self) -> &Device {
         &self.device
@@ -178,9 +216,9 @@ impl Tensor {
         self.shape.len()
     }
 
-    /// How many bytes.
+    /// How many bytes, in whole words of 4.
     pub fn bytes(&self) -> u64 {
-        self.len() as u64 * 4
+        whole_words(self.len() * self.dtype.bytes())
     }
 
     /// The same numbers without a place on a tape: nothing is kept alive for their sake.
@@ -219,7 +257,7 @@ impl Tensor {
     }
 
     pub(crate) fn byte_offset(&self) -> u64 {
-        self.offset as u64 * 4
+        (self.offset * self.dtype.bytes()) as u64
     }
 
     /// The buffer on a GPU, if there is one already: see [`settle`](Self::settle).
@@ -335,7 +373,7 @@ impl Tensor {
         }
     }
 
-    /// Replaces all numbers.
+    /// Replaces all numbers, rounded to the type that the tensor stores.
     ///
     /// # Errors
     /// [`Error::Shape`] if there are more or fewer values than elements.
@@ -343,6 +381,11 @@ impl Tensor {
         self.fits(values.len())?;
         match &self.device {
             Device::Cpu(_) => self.f32s_mut().copy_from_slice(values),
+            Device::Gpu(context) if self.dtype == DType::F16 => {
+                let mut halves: Vec<u16> = values.iter().map(|value| half::f16::from_f32(*value).to_bits()).collect();
+                halves.resize(values.len().next_multiple_of(2), 0);
+                context.write(self.settled()?, self.byte_offset(), bytemuck::cast_slice(&halves))?;
+            }
             Device::Gpu(context) => {
                 context.write(self.settled()?, self.byte_offset(), bytemuck::cast_slice(values))?;
             }
@@ -372,12 +415,15 @@ impl Tensor {
         Err(Error::shape("write", format!("{values} values do not fill a tensor {}", self.shape)))
     }
 
-    /// Copies another tensor's numbers into this one (same device, same number of elements).
+    /// Copies another tensor's numbers into this one (same device, type and number of elements).
     ///
     /// # Errors
     /// [`Error::Shape`] if they differ.
     pub fn copy_from(&self, other: &Self) -> Result<()> {
         self.fits(other.len())?;
+        if self.dtype != other.dtype {
+            return Err(Error::shape("copy_from", format!("{other} cannot be copied to {self}")));
+        }
         match (&self.device, &other.device) {
             (Device::Cpu(_), Device::Cpu(_)) => self.f32s_mut().copy_from_slice(&other.f32s()),
             (Device::Gpu(context), Device::Gpu(_)) => {
@@ -419,8 +465,14 @@ impl Tensor {
         match &self.device {
             Device::Cpu(_) => Ok(Pending(PendingKind::Ready(self.f32s().to_vec()))),
             Device::Gpu(context) => {
-                let read = context.read(self.settled()?, self.byte_offset(), self.bytes());
-                read.map(|read| Pending(PendingKind::Gpu(read)))
+                // A view of 16-bit floats may begin within a word.
+                let before = self.byte_offset() % 4;
+                let bytes = whole_words(before as usize + self.len() * self.dtype.bytes());
+                let read = context.read(self.settled()?, self.byte_offset() - before, bytes)?;
+                Ok(Pending(match self.dtype {
+                    DType::F16 => PendingKind::Halves { read, before: before as usize / 2, count: self.len() },
+                    DType::F32 | DType::U32 => PendingKind::Gpu(read),
+                }))
             }
         }
     }
@@ -434,6 +486,12 @@ pub struct Pending(PendingKind);
 enum PendingKind {
     Ready(Vec<f32>),
     Gpu(gpu::Readback),
+    /// So many 16-bit floats, after some that are not asked for.
+    Halves {
+        read: gpu::Readback,
+        before: usize,
+        count: usize,
+    },
 }
 
 impl Pending {
@@ -445,6 +503,15 @@ impl Pending {
         match self.0 {
             PendingKind::Ready(values) => Ok(values),
             PendingKind::Gpu(read) => Ok(bytemuck::pod_collect_to_vec(&read.wait()?)),
+            PendingKind::Halves { read, before, count } => {
+                let halves: Vec<u16> = bytemuck::pod_collect_to_vec(&read.wait()?);
+                Ok(halves
+                    .into_iter()
+                    .skip(before)
+                    .take(count)
+                    .map(|bits| half::f16::from_bits(bits).to_f32())
+                    .collect())
+            }
         }
     }
 }

@@ -16,7 +16,8 @@ pub(crate) enum Numbers {
 impl Numbers {
     pub(crate) fn zeros(len: usize, dtype: DType) -> Self {
         match dtype {
-            DType::F32 => Self::F32(vec![0.0; len]),
+            // There are no 16-bit floats on this device: `Device::empty_as` refuses them.
+            DType::F32 | DType::F16 => Self::F32(vec![0.0; len]),
             DType::U32 => Self::U32(vec![0; len]),
         }
     }

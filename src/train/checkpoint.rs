@@ -36,6 +36,12 @@ pub struct Progress {
     pub since_best: usize,
     /// Sum of (batch IoU times slices) of the epoch so far, where the settings ask for it.
     pub iou_sum: f64,
+    /// Steps that mixed precision has skipped since the start.
+    #[serde(default)]
+    pub skipped: u64,
+    /// Whether mixed precision was given up.
+    #[serde(default)]
+    pub fell_back: bool,
 }
 
 impl Progress {
@@ -47,8 +53,8 @@ impl Progress {
 
     /// The progress at the start of the next epoch.
     pub(super) fn next_epoch(&self) -> Self {
-        let Self { epoch, step, plateau, best, since_best, .. } = *self;
-        Self { epoch: epoch + 1, step, plateau, best, since_best, ..Self::default() }
+        let Self { epoch, step, plateau, best, since_best, skipped, fell_back, .. } = *self;
+        Self { epoch: epoch + 1, step, plateau, best, since_best, skipped, fell_back, ..Self::default() }
     }
 
     pub(super) fn mean_iou(&self) -> f64 {
@@ -94,6 +100,9 @@ pub fn load_state(trainer: &mut Trainer, path: &Path) -> Result<()> {
     let text = text.ok_or_else(|| damaged("it holds no progress"))?;
     let progress: Progress = serde_json::from_str(&text).map_err(|error| damaged(&error.to_string()))?;
     let file = SafeTensors::deserialize(&bytes).map_err(|error| damaged(&error.to_string()))?;
+    if progress.fell_back {
+        trainer.fall_back()?;
+    }
     for (name, tensor) in trainer.optimizer.state() {
         let missing = |_| damaged(&format!("it has no {name}, so it belongs to other settings"));
         let view = file.tensor(name).map_err(missing)?;

@@ -6,6 +6,7 @@ use super::{OptimizerKind, Oversample, Schedule};
 use crate::data::{AugmentConfig, Normalization, augment};
 use crate::models::{Down, Model, ModelConfig, Preset, Up};
 use crate::ops::BceDice;
+use crate::tensor::DType;
 use crate::{Error, Result};
 
 /// The settings of a run. Defaults are the recipe for the LGG set.
@@ -43,6 +44,9 @@ pub struct TrainConfig {
     pub batch: usize,
     /// Needs less memory and more time: normalised activations are computed again for the gradient instead of kept.
     pub recompute: bool,
+    /// `f32`, or `f16` for mixed precision: activations and their gradients are 16-bit floats in memory. Arithmetic, weights,
+    /// statistics, loss and optimizer stay f32; on a device without 16-bit floats everything does.
+    pub precision: Precision,
     /// Batches whose gradients are averaged for one update.
     pub accumulate: usize,
     /// `adam`, `adamw` or `sgd`.
@@ -115,6 +119,38 @@ pub struct TrainConfig {
     pub augment: AugmentConfig,
 }
 
+/// What activations and their gradients are made of in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// 32-bit floats.
+    F32,
+    /// 16-bit floats (P. Micikevicius et al., "Mixed precision training", arXiv 1710.03740).
+    F16,
+}
+
+impl std::str::FromStr for Precision {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        match text {
+            "f32" => Ok(Self::F32),
+            "f16" => Ok(Self::F16),
+            _ => Err("must be f32 or f16".to_owned()),
+        }
+    }
+}
+
+impl Precision {
+    /// The type of the numbers.
+    pub fn dtype(self) -> DType {
+        match self {
+            Self::F32 => DType::F32,
+            Self::F16 => DType::F16,
+        }
+    }
+}
+
 /// Over what the Dice term is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -172,6 +208,7 @@ impl Default for TrainConfig {
             steps: 0,
             batch: 8,
             recompute: false,
+            precision: Precision::F32,
             accumulate: 1,
             optimizer: OptimizerKind::Adam,
             momentum: 0.9,

@@ -151,7 +151,7 @@ impl EventWriter {
     /// # Errors
     /// [`Error::Io`] naming the file.
     pub fn epoch(&mut self, step: u64, line: &EpochLog) -> Result<()> {
-        let values = [
+        let mut values = vec![
             ("epoch", line.epoch as f64),
             ("train_loss", line.train_loss),
             ("val_loss", line.val_loss),
@@ -160,6 +160,7 @@ impl EventWriter {
             ("lr", line.lr),
             ("images_per_second", line.images_per_second),
         ];
+        values.extend(line.loss_scale.map(|scale| ("loss_scale", scale)));
         self.scalars(step, &values)
     }
 

@@ -14,7 +14,7 @@ mod schedule;
 mod trainer;
 
 pub use checkpoint::{Progress, load_state, save_state};
-pub use config::{DicePooling, Loss, Monitor, TrainConfig};
+pub use config::{DicePooling, Loss, Monitor, Precision, TrainConfig};
 pub use events::EventWriter;
 pub use optimizer::OptimizerKind;
 pub use recipes::RECIPES;

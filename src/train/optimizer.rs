@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::TrainConfig;
 use crate::Result;
 use crate::nn::Parameters;
-use crate::ops::{Adam, Sgd, adam, add_assign, clip_norm, ema, sgd};
+use crate::ops::{Adam, Sgd, adam, add_assign, clip_norm, ema, sgd, unscale};
 use crate::tensor::{Device, Tensor};
 
 /// Which optimizer (`optimizer` in `config.toml`).
@@ -35,10 +35,17 @@ pub(super) struct Optimizer {
     collected: Option<Tensor>,
     /// The average of the weights.
     average: Option<Tensor>,
+    /// With mixed precision: what the loss is multiplied by, steps since that changed, skipped steps.
+    loss_scale: Option<Tensor>,
 }
 
+/// What the loss is multiplied by at first, and how many good steps double it: as `torch.amp.GradScaler`.
+const FIRST_SCALE: f32 = 65536.0;
+const SCALE_INTERVAL: u32 = 2000;
+
 impl Optimizer {
-    pub(super) fn new(device: &Device, parameters: &Parameters, config: &TrainConfig) -> Result<Self> {
+    /// `scaled`: the loss is scaled, as mixed precision needs it.
+    pub(super) fn new(device: &Device, parameters: &Parameters, config: &TrainConfig, scaled: bool) -> Result<Self> {
         const OP: &str = "optimizer";
         let shape = parameters.values.shape();
         let moments = if config.optimizer == OptimizerKind::Sgd { 1 } else { 2 };
@@ -59,7 +66,25 @@ impl Optimizer {
             moments: (0..moments).map(|_| device.zeros(OP, shape)).collect::<Result<_>>()?,
             collected: (config.accumulate > 1).then(|| device.zeros(OP, shape)).transpose()?,
             average,
+            loss_scale: scaled.then(|| device.tensor(OP, [3], &[FIRST_SCALE, 0.0, 0.0])).transpose()?,
         })
+    }
+
+    /// The gradient of the loss with which a backward pass begins, `[1]`: the loss scale; `None`: 1.
+    pub(super) fn seed(&self) -> Option<Tensor> {
+        self.loss_scale.as_ref().map(|scale| scale.view(0, [1].into()))
+    }
+
+    /// The loss scale, and how many steps have been skipped because of it. Waits for the device.
+    pub(super) fn scale_and_skipped(&self) -> Result<Option<(f64, u64)>> {
+        let Some(scale) = &self.loss_scale else { return Ok(None) };
+        let values = scale.to_vec()?;
+        Ok(Some((values[0].into(), values[2] as u64)))
+    }
+
+    /// From here on the loss is not scaled.
+    pub(super) fn stop_scaling(&mut self) {
+        self.loss_scale = None;
     }
 
     /// Keeps the gradients of one batch of several; the first one starts anew.
@@ -85,6 +110,9 @@ impl Optimizer {
     /// The update that was prepared.
     pub(super) fn step(&self, parameters: &Parameters, t: u64) -> Result<()> {
         let gradients = self.collected.as_ref().unwrap_or(&parameters.gradients);
+        if let Some(scale) = &self.loss_scale {
+            unscale(SCALE_INTERVAL, gradients, &self.step_values, scale)?;
+        }
         if self.clip > 0.0 {
             clip_norm(self.clip, gradients, &self.step_values)?;
         }
@@ -119,6 +147,7 @@ impl Optimizer {
     pub(super) fn state(&self) -> Vec<(&'static str, &Tensor)> {
         let names = ["moment1", "moment2"];
         let moments = names.into_iter().zip(&self.moments);
-        moments.chain(self.average.iter().map(|average| ("average", average))).collect()
+        let average = self.average.iter().map(|average| ("average", average));
+        moments.chain(average).chain(self.loss_scale.iter().map(|scale| ("loss_scale", scale))).collect()
     }
 }

@@ -7,13 +7,13 @@ use serde::{Deserialize, Serialize};
 
 use super::checkpoint::Progress;
 use super::optimizer::Optimizer;
-use super::{Monitor, TrainConfig};
+use super::{Monitor, Precision, TrainConfig};
 use crate::data::{Dataset, Split};
 use crate::eval::metrics::batch_scores;
 use crate::eval::{JudgeOptions, Metrics, SliceCounts};
 use crate::models::{self, ModelConfig, Network, Summary};
 use crate::ops::{Mode, Sample, SliceBytes, Slices, bce_dice, load_batch, metric_counts};
-use crate::tensor::{Device, Pending, Tensor};
+use crate::tensor::{DType, Device, Pending, Tensor};
 use crate::{Error, Result, Tape};
 
 /// A line of `log.jsonl`.
@@ -44,6 +44,15 @@ pub struct EpochLog {
     pub images_per_second: f64,
     /// Pixels predicted as tumour in validation: 0 means that the network predicts nothing.
     pub predicted_pixels: u64,
+    /// With mixed precision: what the loss is multiplied by at the end of the epoch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub loss_scale: Option<f64>,
+    /// With mixed precision: steps of the epoch that were skipped because a gradient was infinite or NaN.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub skipped_steps: Option<u64>,
+    /// Whether 16-bit floats were too small for the run, so that it goes on in f32.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub fell_back: bool,
 }
 
 /// Loss and metrics of some slices, and the predicted masks.
@@ -94,6 +103,8 @@ struct Measured {
     /// Per slice, where the settings ask for it.
     counts: Option<Tensor>,
     slices: usize,
+    /// Whether it was computed with mixed precision.
+    half: bool,
 }
 
 /// Losses on their way from the device: few enough to bound memory, enough not to wait.
@@ -113,13 +124,15 @@ impl Trainer {
         let places = dataset.indices().enumerate().map(|(place, index)| (index, place)).collect();
         let slices = upload(device, dataset, config)?;
         let areas = dataset.patients.iter().flat_map(|patient| &patient.slices);
+        // Without 16-bit floats mixed precision is f32.
+        let precision = if device.has_f16() { config.precision } else { Precision::F32 };
         let batch = Batch {
             table: slices.table(config.batch)?,
-            x: device.empty("batch", [config.batch, h, w, dataset.channels])?,
+            x: device.empty_as("batch", [config.batch, h, w, dataset.channels], precision.dtype())?,
             target: device.empty("batch", [config.batch, h, w, 1])?,
         };
         Ok(Self {
-            optimizer: Optimizer::new(device, net.parameters(), config)?,
+            optimizer: Optimizer::new(device, net.parameters(), config, precision == Precision::F16)?,
             slices,
             places,
             areas: areas.map(|slice| slice.mask.iter().map(|inside| u32::from(*inside)).sum()).collect(),
@@ -135,6 +148,19 @@ impl Trainer {
     /// Where everything is.
     pub fn device(&self) -> &Device {
         &self.device
+    }
+
+    /// What activations are made of: what the settings ask for, if the device has it and the run did not outgrow it.
+    pub fn precision(&self) -> Precision {
+        if self.batch.x.dtype() == DType::F16 { Precision::F16 } else { Precision::F32 }
+    }
+
+    /// Gives up mixed precision: from here on everything is f32.
+    pub(super) fn fall_back(&mut self) -> Result<()> {
+        self.batch.x = self.device.empty("batch", self.batch.x.shape())?;
+        self.optimizer.stop_scaling();
+        self.progress.fell_back = true;
+        Ok(())
     }
 
     /// The losses that have arrived since the last call, each with the number of its step (from 1). What is not taken
@@ -179,7 +205,10 @@ impl Trainer {
                 self.device.switches().say(5, || tape.to_string());
             }
             let span = phase("backward");
-            let gradients = tape.backward(&loss)?;
+            let gradients = match self.optimizer.seed() {
+                Some(scale) => tape.backward_from(&loss, &scale)?,
+                None => tape.backward(&loss)?,
+            };
             drop(span);
             let parameters = self.net.parameters();
             parameters.check(&gradients)?;
@@ -189,9 +218,10 @@ impl Trainer {
         let _span = self.device.switches().span("phase", "optimizer");
         self.optimizer.step(self.net.parameters(), self.progress.step)?;
         // Last: to read is to submit what is recorded, and a step of one batch is one submission.
-        let step = self.progress.step;
-        let measure =
-            |(loss, counts, slices): (Tensor, _, _)| Ok(Measured { step, loss: loss.read_later()?, counts, slices });
+        let (step, half) = (self.progress.step, self.precision() == Precision::F16);
+        let measure = |(loss, counts, slices): (Tensor, _, _)| {
+            Ok(Measured { step, loss: loss.read_later()?, counts, slices, half })
+        };
         losses.into_iter().map(measure).collect()
     }
 
@@ -278,6 +308,7 @@ impl Trainer {
             self.progress.since_best += 1;
         }
         self.progress.plateau.step(&self.config, evaluation.loss);
+        let scale = self.loss_scale()?;
         self.progress = self.progress.next_epoch();
         Ok(EpochLog {
             epoch,
@@ -292,7 +323,22 @@ impl Trainer {
             seconds: begin.elapsed().as_secs_f64(),
             images_per_second: seen as f64 / training,
             predicted_pixels: evaluation.metrics.predicted_pixels,
+            loss_scale: scale.map(|(scale, _)| scale),
+            skipped_steps: scale.map(|(_, skipped)| skipped),
+            fell_back: self.progress.fell_back,
         })
+    }
+
+    /// The loss scale and the steps skipped since the last call. A scale below 1 would only make gradients smaller: if they
+    /// are infinite even so, the run needs f32.
+    fn loss_scale(&mut self) -> Result<Option<(f64, u64)>> {
+        let Some((scale, skipped)) = self.optimizer.scale_and_skipped()? else { return Ok(None) };
+        let new = skipped - self.progress.skipped;
+        self.progress.skipped = skipped;
+        if scale < 1.0 {
+            self.fall_back()?;
+        }
+        Ok(Some((scale, new)))
     }
 
     /// Swaps the weights with their average, if the settings keep one: for evaluation and saving. Twice is as before.
@@ -324,8 +370,15 @@ impl Trainer {
     /// Takes in losses until at most `left` are under way; returns the last one.
     fn settle(&mut self, pending: &mut VecDeque<Measured>, left: usize) -> Result<f64> {
         while pending.len() > left {
-            let Some(Measured { step, loss, counts, slices }) = pending.pop_front() else { break };
+            let Some(Measured { step, loss, counts, slices, half }) = pending.pop_front() else { break };
             let loss = f64::from(loss.wait()?.first().copied().unwrap_or(f32::NAN));
+            if !loss.is_finite() && half {
+                // Its gradients were no numbers either, so it has changed nothing.
+                if self.precision() == Precision::F16 {
+                    self.fall_back()?;
+                }
+                continue;
+            }
             if !loss.is_finite() {
                 return Err(Error::NonFinite(format!(
                     "the loss is {loss} around step {}; lower --lr (now {}) or look for damaged slices with `shadegrad data inspect`",

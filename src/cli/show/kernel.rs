@@ -6,6 +6,7 @@ use shadegrad::debug::Switches;
 use shadegrad::gpu::translate::{Translator, disassemble};
 use shadegrad::gpu::{Assembled, Shader};
 use shadegrad::ops::shaders;
+use shadegrad::train::Precision;
 use shadegrad::{Error, Result};
 
 use super::{print_json, print_text};
@@ -15,6 +16,7 @@ use super::{print_json, print_text};
 /// Examples:
 ///   shadegrad show kernel conv2d
 ///   shadegrad show kernel conv2d --entry forward_v2 --spirv
+///   shadegrad show kernel relu --precision f16
 ///   shadegrad show kernel linear --entry forward_v2 --set TILE_M=4 --msl
 ///   SHADEGRAD_SHADERS=my/shaders shadegrad show kernel relu --hlsl
 #[derive(Debug, clap::Args)]
@@ -29,6 +31,9 @@ pub(super) struct KernelArgs {
     /// Another number for a constant with `// @tune`, e.g. --set TILE_M=4
     #[arg(long, value_name = "NAME=N", value_parser = constant)]
     set: Vec<(String, u32)>,
+    /// f32, or f16: its form for images of 16-bit floats
+    #[arg(long, default_value = "f32")]
+    precision: Precision,
     /// SPIR-V as text: what Vulkan gets
     #[arg(long, group = "language")]
     spirv: bool,
@@ -92,7 +97,11 @@ pub(super) fn run(args: &KernelArgs) -> Result<()> {
 /// The text, from the folder that the environment names if it does.
 fn assemble(args: &KernelArgs, shader: &Shader) -> Result<Assembled> {
     let constants: Vec<(&str, u32)> = args.set.iter().map(|(name, number)| (name.as_str(), *number)).collect();
-    shader.assemble(Switches::from_env()?.shaders.as_deref(), &constants)
+    let folder = Switches::from_env()?.shaders;
+    match args.precision {
+        Precision::F32 => shader.assemble(folder.as_deref(), &constants),
+        Precision::F16 => shader.assemble_half(folder.as_deref(), &constants),
+    }
 }
 
 /// The language asked for; `None`: the text as it is written.
@@ -130,12 +139,16 @@ mod tests {
     #[test]
     fn every_kernel_in_every_language() -> Result<()> {
         for shader in shaders() {
+            let has_half = shader.assemble_half(None, &[]).is_ok();
             for flag in ["--spirv", "--msl", "--hlsl", "--wgsl"] {
-                let Ok(args) = parse(&[shader.name, flag]) else { panic!("{} {flag} is refused", shader.name) };
-                let translator = Translator::new(&assemble(&args, shader)?, true)?;
-                for entry in translator.entries() {
-                    let text = translate(&translator, language(&args), entry)?;
-                    assert!(text.contains(entry), "{} {entry} {flag}:\n{text}", shader.name);
+                for precision in ["f32", "f16"].iter().take(1 + usize::from(has_half)) {
+                    let line = [shader.name, flag, "--precision", precision];
+                    let Ok(args) = parse(&line) else { panic!("{line:?} is refused") };
+                    let translator = Translator::new(&assemble(&args, shader)?, true)?;
+                    for entry in translator.entries() {
+                        let text = translate(&translator, language(&args), entry)?;
+                        assert!(text.contains(entry), "{line:?} {entry}:\n{text}");
+                    }
                 }
             }
         }

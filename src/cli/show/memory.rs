@@ -1,7 +1,8 @@
 //! `shadegrad show memory`: what lives when in a step, and what makes the peak.
 
 use shadegrad::Result;
-use shadegrad::models::{LiveBuffer, MemoryPlan, MemoryPoint};
+use shadegrad::models::{LiveBuffer, MemoryPlan, MemoryPoint, PlannedStep};
+use shadegrad::train::Precision;
 
 use super::{Shown, mebi, print_json, print_text};
 
@@ -11,6 +12,7 @@ use super::{Shown, mebi, print_json, print_text};
 ///   shadegrad show memory unet --batch 8 --size 256
 ///   shadegrad show memory unext --batch 32 --infer
 ///   shadegrad show memory unet --recompute
+///   shadegrad show memory unet --precision f16
 ///   shadegrad show memory resunet --device lavapipe --top 20 --json
 ///
 /// The figures are those of the pool: sizes in classes, at most 12.5 % above what is asked for. The slices of the data
@@ -29,6 +31,9 @@ pub(super) struct MemoryArgs {
     /// As `train --set recompute=true`: activations computed again instead of kept
     #[arg(long, conflicts_with = "infer")]
     recompute: bool,
+    /// f32, or f16: as `train --precision f16`
+    #[arg(long, default_value = "f32")]
+    precision: Precision,
     /// Tensors of the peak to list
     #[arg(long, default_value_t = 12, value_name = "N")]
     top: usize,
@@ -42,7 +47,14 @@ pub(super) struct MemoryArgs {
 
 pub(super) fn run(args: &MemoryArgs) -> Result<()> {
     let named = args.device.as_deref().filter(|name| !matches!(*name, "auto" | "cpu" | ""));
-    let plan = MemoryPlan::new(&args.shown.config()?, args.batch, args.shown.size, !args.infer, args.recompute, named)?;
+    let step = PlannedStep {
+        batch: args.batch,
+        size: args.shown.size,
+        train: !args.infer,
+        recompute: args.recompute,
+        images: args.precision.dtype(),
+    };
+    let plan = MemoryPlan::new(&args.shown.config()?, &step, named)?;
     if args.json {
         return print_json(&plan);
     }
@@ -72,7 +84,7 @@ fn chart(plan: &MemoryPlan, top: usize) -> String {
         );
     }
     text += &format!("\npeak {:.2} MiB, during {}; ", mebi(plan.peak_bytes), at(plan, plan.peak_point));
-    text += &format!("{} kernel launches\n", plan.launches);
+    text += &format!("{} kernel launches bind {:.2} MiB\n", plan.launches, mebi(plan.traffic_bytes));
     for LiveBuffer { bytes, op, made_at, freed_at, .. } in plan.at_peak.iter().take(top) {
         let made =
             made_at.map_or_else(|| "there before the step".to_owned(), |point| format!("made in {}", at(plan, point)));
@@ -103,7 +115,8 @@ mod tests {
     use super::*;
 
     fn unet(train: bool) -> Result<MemoryPlan> {
-        MemoryPlan::new(&ModelConfig { base: 4, ..ModelConfig::new(Model::Unet) }, 2, 64, train, false, None)
+        let step = PlannedStep { batch: 2, size: 64, train, ..PlannedStep::default() };
+        MemoryPlan::new(&ModelConfig { base: 4, ..ModelConfig::new(Model::Unet) }, &step, None)
     }
 
     #[test]

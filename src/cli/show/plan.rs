@@ -102,7 +102,7 @@ fn bytes(planned: &Planned) -> u64 {
 }
 
 fn row(pass: &str, launch: &PlannedLaunch) -> Value {
-    let PlannedLaunch { shader, entry, groups, bindings, bytes } = launch;
+    let PlannedLaunch { shader, entry, groups, bindings, bytes, .. } = launch;
     let bindings: Vec<&[usize]> = bindings.iter().map(|shape| shape.dims()).collect();
     json!({
         "pass": pass, "shader": shader, "entry": entry, "why": plan::rule(shader, entry),
@@ -118,7 +118,7 @@ fn text(args: &PlanArgs, planned: &Planned) -> String {
             text += &format!("{pass}\n");
             last = pass;
         }
-        let PlannedLaunch { shader, entry, groups: [columns, rows, _], bindings, bytes } = launch;
+        let PlannedLaunch { shader, entry, groups: [columns, rows, _], bindings, bytes, .. } = launch;
         let name = format!("{shader}.{entry}");
         let groups = if *rows == 1 { columns.to_string() } else { format!("{columns} x {rows}") };
         let shapes: Vec<String> = bindings.iter().map(ToString::to_string).collect();
