@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::{ModelConfig, build};
 use crate::gpu::Context;
-use crate::gpu::plan::PlanEvent;
+use crate::gpu::plan::{PlanEvent, PlannedLaunch};
 use crate::nn::Mode;
 use crate::ops::{Adam, BceDice, adam, bce_dice, unscale};
 use crate::{DType, Device, Error, Result, Tape};
@@ -42,6 +42,21 @@ pub struct MemoryPlan {
     pub points: Vec<MemoryPoint>,
     /// What is in use at the peak, the largest first.
     pub at_peak: Vec<LiveBuffer>,
+    /// The kernels of the step, those that bind most bytes first.
+    pub kernels: Vec<KernelTraffic>,
+}
+
+/// All launches of one kernel in a step.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct KernelTraffic {
+    /// The shader's name.
+    pub shader: &'static str,
+    /// The entry point.
+    pub entry: &'static str,
+    /// How many.
+    pub launches: usize,
+    /// Bytes of all tensors that they bind.
+    pub bytes: u64,
 }
 
 /// An op of the step.
@@ -154,24 +169,21 @@ impl MemoryPlan {
             adam(&Adam::default(), &parameters.gradients, &step_values, &parameters.values, m, v)?;
             parts.push(("update", String::new(), context.take_plan()));
         }
-        let launched = |event: &PlanEvent| match event {
-            PlanEvent::Launched(launch) => Some(launch.bytes),
-            _ => None,
-        };
-        let launched: Vec<u64> = parts.iter().flat_map(|(_, _, events)| events).filter_map(launched).collect();
+        let kernels = kernels(parts.iter().flat_map(|(_, _, events)| events));
         let mut plan = Self {
             model: config.model.name(),
             batch,
             size,
             train,
             device: device.to_string(),
-            launches: launched.len(),
-            traffic_bytes: launched.iter().sum(),
+            launches: kernels.iter().map(|kernel| kernel.launches).sum(),
+            traffic_bytes: kernels.iter().map(|kernel| kernel.bytes).sum(),
             before_bytes: 0,
             peak_bytes: 0,
             peak_point: 0,
             points: Vec::new(),
             at_peak: Vec::new(),
+            kernels,
         };
         plan.follow(&before, &parts);
         Ok(plan)
@@ -215,6 +227,20 @@ impl MemoryPlan {
         }
         self.at_peak.sort_by(|a, b| b.bytes.cmp(&a.bytes).then(a.made_at.cmp(&b.made_at)));
     }
+}
+
+/// Adds up the launches by kernel.
+fn kernels<'a>(events: impl Iterator<Item = &'a PlanEvent>) -> Vec<KernelTraffic> {
+    let mut kernels: Vec<KernelTraffic> = Vec::new();
+    for event in events {
+        let PlanEvent::Launched(PlannedLaunch { shader, entry, bytes, .. }) = event else { continue };
+        match kernels.iter_mut().find(|kernel| (kernel.shader, kernel.entry) == (shader, entry)) {
+            Some(kernel) => (kernel.launches, kernel.bytes) = (kernel.launches + 1, kernel.bytes + bytes),
+            None => kernels.push(KernelTraffic { shader, entry, launches: 1, bytes: *bytes }),
+        }
+    }
+    kernels.sort_by_key(|kernel| std::cmp::Reverse(kernel.bytes));
+    kernels
 }
 
 /// What is in use.

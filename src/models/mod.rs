@@ -20,7 +20,7 @@ use crate::tensor::{Device, Tensor};
 use crate::{Error, Result};
 
 pub use config::{Down, Model, ModelConfig, Preset, Up};
-pub use memory::{LiveBuffer, MemoryPlan, MemoryPoint, PlannedStep};
+pub use memory::{KernelTraffic, LiveBuffer, MemoryPlan, MemoryPoint, PlannedStep};
 pub use resunet::Resunet;
 pub use summary::{StageSummary, Summary};
 pub use unet::Unet;

@@ -1,7 +1,7 @@
 //! `shadegrad show memory`: what lives when in a step, and what makes the peak.
 
 use shadegrad::Result;
-use shadegrad::models::{LiveBuffer, MemoryPlan, MemoryPoint, PlannedStep};
+use shadegrad::models::{KernelTraffic, LiveBuffer, MemoryPlan, MemoryPoint, PlannedStep};
 use shadegrad::train::Precision;
 
 use super::{Shown, mebi, print_json, print_text};
@@ -12,7 +12,7 @@ use super::{Shown, mebi, print_json, print_text};
 ///   shadegrad show memory unet --batch 8 --size 256
 ///   shadegrad show memory unext --batch 32 --infer
 ///   shadegrad show memory unet --recompute
-///   shadegrad show memory unet --precision f16
+///   shadegrad show memory unet --precision f16 --kernels
 ///   shadegrad show memory resunet --device lavapipe --top 20 --json
 ///
 /// The figures are those of the pool: sizes in classes, at most 12.5 % above what is asked for. The slices of the data
@@ -37,6 +37,9 @@ pub(super) struct MemoryArgs {
     /// Tensors of the peak to list
     #[arg(long, default_value_t = 12, value_name = "N")]
     top: usize,
+    /// List the kernels too: launches, and bytes of the tensors that they bind
+    #[arg(long)]
+    kernels: bool,
     /// The GPU whose limits hold, by part of its name [default: what WebGPU promises everywhere]
     #[arg(long, value_name = "NAME", env = "SHADEGRAD_DEVICE")]
     device: Option<String>,
@@ -58,7 +61,20 @@ pub(super) fn run(args: &MemoryArgs) -> Result<()> {
     if args.json {
         return print_json(&plan);
     }
-    print_text(&chart(&plan, args.top))
+    let mut text = chart(&plan, args.top);
+    if args.kernels {
+        text += &table(&plan);
+    }
+    print_text(&text)
+}
+
+/// A line per kernel.
+fn table(plan: &MemoryPlan) -> String {
+    let mut text = format!("\n{:<50} {:>9} {:>10}\n", "kernel", "launches", "MiB bound");
+    for KernelTraffic { shader, entry, launches, bytes } in &plan.kernels {
+        text += &format!("{:<50} {launches:>9} {:>10.2}\n", format!("{shader}.{entry}"), mebi(*bytes));
+    }
+    text
 }
 
 /// Characters of the longest bar.
