@@ -15,9 +15,11 @@
 // _v1  one invocation computes one element.
 // _v2  one invocation computes a tile of 8 pixels x 8 channels (lib/gemm_tile); backward_weight 8 weights x 8 channels.
 // _v3  backward_weight for ci that divides by 8: both sides are read as vec4, bounds are checked once per image row.
+// _v4  forward through workgroup memory, for blocks of 64 tiles (lib/gemm_shared).
 // @include flat
 // @include element
 // @include gemm_tile
+// @include gemm_shared
 // @include epilogue
 // @include conv2d_sizes
 // @include conv2d_element
@@ -53,6 +55,15 @@ fn forward_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgr
     gemm_tile(flat_index(gid, groups));
 }
 
+@compute @workgroup_size(WG)
+fn forward_v4(
+    @builtin(workgroup_id) wid: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lid: u32,
+) {
+    gemm_shared(flat_group(wid, groups), lid);
+}
+
 // ---- forward with the statistics of the result ------------------------------------------------------------------
 
 @group(0) @binding(5) var<storage, read_write> statistics: array<f32>; // [mean, sum of (y - mean)^2][co][chunk]
@@ -64,6 +75,15 @@ fn forward_statistics_v2(
     @builtin(local_invocation_index) lid: u32,
 ) {
     tile_with_statistics(flat_index(gid, groups), lid);
+}
+
+@compute @workgroup_size(WG)
+fn forward_statistics_v4(
+    @builtin(workgroup_id) wid: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lid: u32,
+) {
+    block_with_statistics(flat_group(wid, groups), lid);
 }
 
 // ---- backward_weight ------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@
 // @include flat
 // @include element
 // @include gemm_tile
+// @include gemm_shared
 // @include epilogue
 // @include conv2d_sizes
 // @include conv2d_element
@@ -55,6 +56,15 @@ fn forward_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgr
     gemm_tile(flat_index(gid, groups));
 }
 
+@compute @workgroup_size(WG)
+fn forward_v4(
+    @builtin(workgroup_id) wid: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lid: u32,
+) {
+    gemm_shared(flat_group(wid, groups), lid);
+}
+
 @group(0) @binding(6) var<storage, read_write> statistics: array<f32>;
 
 @compute @workgroup_size(WG)
@@ -64,6 +74,15 @@ fn forward_statistics_v2(
     @builtin(local_invocation_index) lid: u32,
 ) {
     tile_with_statistics(flat_index(gid, groups), lid);
+}
+
+@compute @workgroup_size(WG)
+fn forward_statistics_v4(
+    @builtin(workgroup_id) wid: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lid: u32,
+) {
+    block_with_statistics(flat_group(wid, groups), lid);
 }
 
 // ---- backward_weight -------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 //! Convolutions: forward, and the gradients of x and of the weight, with every kernel that takes the channels.
 
 use shadegrad::cpu::conv2d::Conv2dParams;
+use shadegrad::gpu::Constants;
 use shadegrad::ops::Version;
 use shadegrad::ops::conv2d::{
     GatherKernel, WeightKernel, backward, backward_input, backward_weight, forward, forward_with_statistics,
@@ -31,10 +32,12 @@ pub fn cases(layer: &Layer) -> Result<Vec<BenchCase>> {
             Work::launch(move || forward(&x, &weight, Some(&bias), stride, padding, version).map(drop))
         }));
     }
-    if out.is_power_of_two() && (8..=512).contains(&out) {
-        cases.push(BenchCase::new(layer, FORM, "forward_statistics", Version::V2.name(), cost, move |device| {
+    let tiles = out.is_power_of_two() && (8..=512).contains(&out);
+    let statistics = [tiles.then_some(("v2", Version::V2.into())), shared(out)];
+    for (name, kernel) in statistics.into_iter().flatten() {
+        cases.push(BenchCase::new(layer, FORM, "forward_statistics", name, cost, move |device| {
             let (x, weight) = (device.zeros("bench", x)?, device.zeros("bench", weight)?);
-            Work::launch(move || forward_with_statistics(&x, &weight, None, stride, padding, Version::V2).map(drop))
+            Work::launch(move || forward_with_statistics(&x, &weight, None, stride, padding, kernel).map(drop))
         }));
     }
     for (name, version) in gathers(&p.input_gradient()) {
@@ -66,5 +69,10 @@ pub fn cases(layer: &Layer) -> Result<Vec<BenchCase>> {
 fn gathers(p: &Conv2dParams) -> Vec<(&'static str, GatherKernel)> {
     let of = |version: &Version| (version.name(), (*version).into());
     let direct = versions(p.out_c.is_multiple_of(8)).iter().map(of);
-    direct.chain(winograd::takes(p).then_some(("v3", GatherKernel::Winograd))).collect()
+    direct.chain(winograd::takes(p).then_some(("v3", GatherKernel::Winograd))).chain(shared(p.out_c as usize)).collect()
+}
+
+/// The tiles through workgroup memory.
+fn shared(out: usize) -> Option<(&'static str, GatherKernel)> {
+    (out.is_multiple_of(8) && out >= 16).then_some(("v4", GatherKernel::Shared(Constants::default())))
 }

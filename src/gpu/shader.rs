@@ -60,6 +60,7 @@ const PIECES: &[(&str, &str)] = &[
     ("finite", include_str!("../../shaders/lib/finite.wgsl")),
     ("flat", include_str!("../../shaders/lib/flat.wgsl")),
     ("gelu", include_str!("../../shaders/lib/gelu.wgsl")),
+    ("gemm_shared", include_str!("../../shaders/lib/gemm_shared.wgsl")),
     ("gemm_tile", include_str!("../../shaders/lib/gemm_tile.wgsl")),
     ("parts", include_str!("../../shaders/lib/parts.wgsl")),
     ("reduce", include_str!("../../shaders/lib/reduce.wgsl")),

@@ -30,7 +30,8 @@
 //!
 //! Versions: `v1` one element per invocation, any shape; `v2` register tiles, result channels that divide by 8; weight
 //! gradient `v3`, input channels that divide by 8 too. Forward and input gradient `v3`: 3x3 with stride 1 in Winograd's
-//! form, 16 products for 2x2 pixels instead of 36 ([`winograd`]). [`conv2d_with_statistics`] launches `v2` with an epilogue.
+//! form, 16 products for 2x2 pixels instead of 36 ([`winograd`]); `v4`: the tiles of `v2` through workgroup memory, which `tune`
+//! may choose. [`conv2d_with_statistics`] launches `v2` or `v4` with an epilogue.
 //!
 //! An x that is the result of a [`batch_norm`](super::batch_norm()) or a [`concat`](super::concat()) and that nobody has
 //! asked for yet is made where it is read: `conv2d_normed` and `conv2d_joined` are the same kernels (and
@@ -83,7 +84,7 @@ use crate::autograd::{Backward, Kept, OnReading, Setting, Wanted, record};
 use crate::cpu::conv2d::{self as plain, Conv2dParams};
 use crate::debug::observed;
 use crate::gpu::shader::shader;
-use crate::gpu::{Context, Part, Question, Shader, Sizes, WORKGROUP};
+use crate::gpu::{Constants, Context, Part, Question, Shader, Sizes, WORKGROUP};
 use crate::tensor::{Device, Shape, Statistics, Tensor};
 use crate::{Error, Result};
 
@@ -104,6 +105,8 @@ pub(super) const PLAN: Plan = Plan {
             "forward_v3",
             "a 3x3 kernel has stride 1, the device is software, 32 tiles of 2x2 pixels and 16 channels or more, or 256 tiles",
         ),
+        ("forward_v4", "`tune` found it faster"),
+        ("forward_statistics_v4", "`tune` found it faster, and a batch norm follows"),
         ("forward_statistics_v2", "a batch norm follows, and the channels of the result are 8, 16, 32 .. 512"),
         ("backward_weight_v3", "the channels of x and of the result divide by 8"),
         ("backward_weight_v2", "the channels of the result divide by 8, those of x do not"),
@@ -164,6 +167,8 @@ pub enum GatherKernel {
     Direct(Kernel),
     /// `v3`: [`winograd`], for the shapes that it takes.
     Winograd,
+    /// `v4`: the tiles of `v2` through workgroup memory, with these constants.
+    Shared(Constants),
 }
 
 impl<K: Into<Kernel>> From<K> for GatherKernel {
@@ -177,6 +182,8 @@ impl fmt::Display for GatherKernel {
         match self {
             Self::Direct(kernel) => kernel.fmt(out),
             Self::Winograd => out.write_str("v3"),
+            Self::Shared(constants) if *constants == Constants::default() => out.write_str("v4"),
+            Self::Shared(constants) => write!(out, "v4 {constants}"),
         }
     }
 }
@@ -191,14 +198,27 @@ pub(super) fn select(device: &Device, p: &Conv2dParams, part: Part) -> GatherKer
     } else {
         Version::V1.into()
     };
-    choose(device, || question(p, part), usual, || kernels(device, &gather))
+    // In software there is no workgroup memory: what goes through it takes 2.5 times as long (measured).
+    let software = matches!(device, Device::Gpu(context) if context.facts().software);
+    let worth_trying = |kernel: &GatherKernel| !(software && matches!(kernel, GatherKernel::Shared(_)));
+    let candidates = || kernels(device, &gather).into_iter().filter(worth_trying).collect();
+    choose(device, || question(p, part), usual, candidates)
 }
 
 /// All kernels that a device has for a gather of these sizes.
 pub fn kernels(device: &Device, p: &Conv2dParams) -> Vec<GatherKernel> {
     let direct = Kernel::all(&SHADER, |kernel| (p.out_c as usize).is_multiple_of(Tile::of(kernel).columns));
     let winograd = winograd::takes(p) && winograd::fits(device, p);
-    direct.into_iter().map(Into::into).chain(winograd.then_some(GatherKernel::Winograd)).collect()
+    // A block is two tiles wide at least.
+    let tiled = |kernel: &&Kernel| kernel.version == Version::V2 && p.out_c as usize >= 2 * Tile::of(**kernel).columns;
+    let shared = direct.iter().filter(tiled).map(|kernel| GatherKernel::Shared(kernel.constants));
+    let winograd = winograd.then_some(GatherKernel::Winograd);
+    direct.iter().copied().map(Into::into).chain(winograd).chain(shared).collect()
+}
+
+/// The kernel whose tiles these constants make.
+fn tiled(constants: Constants) -> Kernel {
+    Kernel { version: Version::V2, constants }
 }
 
 /// What `tune` is asked; it knows square kernels only.
@@ -272,14 +292,20 @@ fn run(
 /// The place for the statistics of y, if the kernel can make them: all of y in one launch, all channels of a pixel in one
 /// workgroup.
 fn statistics(source: Source<'_>, y: &Tensor, kernel: GatherKernel) -> Result<Option<Statistics>> {
-    let GatherKernel::Direct(kernel) = kernel else { return Ok(None) };
-    let (channels, tile) = (y.shape().last(), Tile::of(kernel));
-    let tiles = channels / tile.columns;
-    let fits = kernel.version == Version::V2 && tiles.is_power_of_two() && tiles <= WORKGROUP;
-    if !fits || source.ranges(&[y])?.len() > 1 {
+    let channels = y.shape().last();
+    let chunk = match kernel {
+        GatherKernel::Direct(kernel) => {
+            let tile = Tile::of(kernel);
+            let tiles = channels / tile.columns;
+            let fits = kernel.version == Version::V2 && tiles.is_power_of_two() && tiles <= WORKGROUP;
+            fits.then(|| tile.rows * (WORKGROUP / tiles))
+        }
+        GatherKernel::Shared(constants) => Some(Tile::of(tiled(constants)).block_rows(channels)),
+        GatherKernel::Winograd => None,
+    };
+    let Some(chunk) = chunk.filter(|_| source.ranges(&[y]).is_ok_and(|ranges| ranges.len() == 1)) else {
         return Ok(None);
-    }
-    let chunk = tile.rows * (WORKGROUP / tiles);
+    };
     let chunks = (y.len() / channels).div_ceil(chunk);
     Ok(Some(Statistics { partials: y.device().empty(OP, [2, channels, chunks])?, chunk }))
 }
@@ -395,8 +421,12 @@ impl<'a> Gather<'a> {
     /// # Errors
     /// [`Error::Shape`] if the kernel does not take the channels; else as the launch.
     pub(super) fn run(&self, kernel: GatherKernel) -> Result<()> {
-        let GatherKernel::Direct(kernel) = kernel else { return winograd::gather(self) };
         let Self { p, source, weight, bias, y, statistics } = *self;
+        let (kernel, shared) = match kernel {
+            GatherKernel::Direct(kernel) => (kernel, false),
+            GatherKernel::Shared(constants) => (tiled(constants), true),
+            GatherKernel::Winograd => return winograd::gather(self),
+        };
         let channels = p.out_c as usize;
         let tile = Tile::of(kernel);
         tile.check(OP, kernel, channels)?;
@@ -405,10 +435,14 @@ impl<'a> Gather<'a> {
         for images in source.ranges(&[y])? {
             let y = y.images(&images);
             let params = of(p, &images);
-            let (entry, invocations) = match (kernel.version, statistics) {
-                (Version::V1, _) => ("forward_v1", y.len()),
-                (Version::V2, None) => ("forward_v2", tile.tiles(y.len() / channels, channels)),
-                (Version::V2, Some(_)) => ("forward_statistics_v2", tile.tiles(y.len() / channels, channels)),
+            let pixels = y.len() / channels;
+            let tiles = || tile.tiles(pixels, channels).div_ceil(WORKGROUP);
+            let (entry, groups) = match (kernel.version, shared, statistics) {
+                (Version::V1, ..) => ("forward_v1", y.len().div_ceil(WORKGROUP)),
+                (Version::V2, false, None) => ("forward_v2", tiles()),
+                (Version::V2, false, Some(_)) => ("forward_statistics_v2", tiles()),
+                (Version::V2, true, None) => ("forward_v4", tile.blocks(pixels, channels)),
+                (Version::V2, true, Some(_)) => ("forward_statistics_v4", tile.blocks(pixels, channels)),
             };
             shader
                 .entry(entry)
@@ -420,7 +454,7 @@ impl<'a> Gather<'a> {
                 .reads([bias])
                 .writes([&y])
                 .writes(statistics.map(|statistics| &statistics.partials))
-                .over(invocations)?;
+                .groups(groups)?;
         }
         Ok(())
     }

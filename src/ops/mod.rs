@@ -79,7 +79,7 @@ pub use upsample_bilinear::{UpsampleSettings, upsample_bilinear, upsample_biline
 use std::ops::Range;
 
 use crate::Result;
-use crate::gpu::{Context, Shader};
+use crate::gpu::{Context, Shader, WORKGROUP};
 use crate::tensor::{Device, Tensor};
 
 /// Whether results of this device may be computed later, or never: not where a check looks at each op's own numbers.
@@ -290,6 +290,25 @@ impl Tile {
     /// Tiles that cover a matrix.
     fn tiles(self, rows: usize, columns: usize) -> usize {
         rows.div_ceil(self.rows) * (columns / self.columns)
+    }
+
+    /// Tiles side by side in a block of `shaders/lib/gemm_shared.wgsl`, which has [`WORKGROUP`] tiles.
+    fn block_side(self, columns: usize) -> usize {
+        match columns / self.columns {
+            8.. => 8,
+            4.. => 4,
+            _ => 2,
+        }
+    }
+
+    /// Rows of a block.
+    fn block_rows(self, columns: usize) -> usize {
+        self.rows * (WORKGROUP / self.block_side(columns))
+    }
+
+    /// Blocks that cover a matrix.
+    fn blocks(self, rows: usize, columns: usize) -> usize {
+        rows.div_ceil(self.block_rows(columns)) * (columns / self.columns).div_ceil(self.block_side(columns))
     }
 
     /// # Errors
