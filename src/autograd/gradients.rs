@@ -1,15 +1,15 @@
 //! What `backward` returns.
 
-use std::collections::HashMap;
-
 use super::Slot;
+use rustc_hash::FxHashMap;
+
 use crate::tensor::Tensor;
 
 /// Gradients of parameters (by their stable number) and of watched inputs.
 #[derive(Debug, Default)]
 pub struct Gradients {
-    pub(super) leaves: HashMap<usize, Tensor>,
-    pub(super) values: HashMap<usize, Tensor>,
+    pub(super) leaves: FxHashMap<usize, Tensor>,
+    pub(super) values: FxHashMap<usize, Tensor>,
 }
 
 impl Gradients {

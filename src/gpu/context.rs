@@ -493,7 +493,7 @@ impl Context {
 
     pub(crate) fn dispatch(&self, work: &Dispatch<'_>) -> Result<()> {
         if self.switches.looks_at_results() {
-            self.kernels_log().push(work.label.to_owned());
+            self.kernels_log().push(work.pipeline.label.clone());
         }
         self.recorder().dispatch(&self.device, &self.queue, work)
     }

@@ -95,21 +95,21 @@ impl<'a> Launch<'a> {
         self.record([columns as u32, groups.div_ceil(columns) as u32, 1])
     }
 
-    fn record(mut self, groups: [u32; 3]) -> Result<()> {
-        let label = format!("{}.{}", self.entry.shader, self.entry.entry);
-        let invariant = |message: &str| Error::Gpu { op: label.clone(), message: message.to_owned() };
+    fn record(self, groups: [u32; 3]) -> Result<()> {
+        let label = || format!("{}.{}", self.entry.shader, self.entry.entry);
+        let invariant = |message: &str| Error::Gpu { op: label(), message: message.to_owned() };
         let Some(first) = self.bindings.first() else { return Err(invariant("a launch without tensors")) };
         let Device::Gpu(context) = first.tensor.device() else { return Err(invariant("a launch on the CPU device")) };
-        let mut buffers = Vec::with_capacity(self.bindings.len());
+        let (mut buffers, mut half) = (Vec::with_capacity(self.bindings.len()), false);
         for binding in &self.bindings {
             let tensor = binding.tensor.as_ref();
             tensor.settle()?;
-            self.entry.half |= tensor.dtype() == DType::F16;
+            half |= tensor.dtype() == DType::F16;
             let Some(buffer) = tensor.gpu_buffer() else { return Err(invariant("a tensor of another device")) };
             let bytes = tensor.bytes();
             if bytes > context.max_binding_bytes() {
                 return Err(Error::Limit {
-                    op: label,
+                    op: label(),
                     message: format!(
                         "a tensor {} of {bytes} bytes is larger than one binding of this device ({}); use a smaller --batch or smaller slices",
                         tensor.shape(),
@@ -127,16 +127,9 @@ impl<'a> Launch<'a> {
             context.note(|| PlanEvent::Launched(PlannedLaunch { shader, entry, groups, bindings, types, bytes }));
             return Ok(());
         }
-        let pipeline = context.pipeline(&self.shader, self.entry)?;
+        let pipeline = context.pipeline(&self.shader, Entry { half, ..self.entry })?;
         let note = if context.switches.times_dispatches() { self.shapes() } else { String::new() };
-        context.dispatch(&Dispatch {
-            label: &label,
-            pipeline: &pipeline,
-            params: self.params,
-            buffers: &buffers,
-            groups,
-            note,
-        })
+        context.dispatch(&Dispatch { pipeline: &pipeline, params: self.params, buffers: &buffers, groups, note })
     }
 
     /// The shapes of all bindings, for the debug ladder.

@@ -1,9 +1,10 @@
 //! Compiled kernels, one per shader, entry point and set of constants; each compiled once, by whoever asks first.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use rustc_hash::FxHashMap;
 
 use super::replacement::Replacement;
 use super::shader::{Assembled, Entry, Shader};
@@ -15,6 +16,8 @@ use crate::{Error, Result};
 pub(crate) struct Pipeline {
     /// No other of this device has the same.
     pub(crate) id: usize,
+    /// `shader.entry`.
+    pub(crate) label: String,
     pub(crate) raw: wgpu::ComputePipeline,
     pub(crate) layout: wgpu::BindGroupLayout,
 }
@@ -23,13 +26,13 @@ type Slot = Arc<OnceLock<std::result::Result<Arc<Pipeline>, String>>>;
 
 /// What has been compiled of one text.
 #[derive(Debug, Default)]
-pub(super) struct Slots(Mutex<HashMap<Entry, Slot>>);
+pub(super) struct Slots(Mutex<FxHashMap<Entry, Slot>>);
 
 #[derive(Debug, Default)]
 pub(crate) struct Pipelines {
     ours: Slots,
     /// Texts that stand in for ours, by shader.
-    replaced: Mutex<HashMap<&'static str, Arc<Replacement>>>,
+    replaced: Mutex<FxHashMap<&'static str, Arc<Replacement>>>,
     compiled: AtomicUsize,
 }
 
@@ -114,5 +117,5 @@ fn compile(
         return Err(Error::Shader { file, line: 0, message: format!("{label}: {error}") });
     }
     let layout = raw.get_bind_group_layout(0);
-    Ok(Arc::new(Pipeline { id, raw, layout }))
+    Ok(Arc::new(Pipeline { id, label, raw, layout }))
 }

@@ -3,9 +3,11 @@
 //!
 //! Reuse is safe without waiting: dispatches run in the order in which they were recorded.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rustc_hash::FxHashMap;
 
 use super::plan::PlanEvent;
 use crate::{Error, Result};
@@ -53,14 +55,14 @@ struct Shared {
 struct State {
     /// By class and number. The smallest number is handed out first: then what a step gets depends on nothing but the
     /// step, and every step meets the bind groups of the one before.
-    free: HashMap<u64, BTreeMap<u64, wgpu::Buffer>>,
+    free: FxHashMap<u64, BTreeMap<u64, wgpu::Buffer>>,
     /// Handed out.
     live: u64,
     /// Set aside on the device: live and free.
     reserved: u64,
     peak: u64,
     /// Op name: buffers and bytes that it made and that are alive.
-    owners: HashMap<&'static str, (u64, u64)>,
+    owners: FxHashMap<&'static str, (u64, u64)>,
     /// What happened, if nothing really happens: then all buffers are as small as can be.
     plan: Option<Vec<PlanEvent>>,
 }

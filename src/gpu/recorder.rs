@@ -3,7 +3,7 @@
 //! Parameters are uniform buffers cached by content, bind groups are cached by pipeline and buffers: a step that
 //! repeats itself creates nothing (a bind group costs about 10 us, measured).
 
-use std::collections::HashMap;
+use rustc_hash::FxHashMap;
 
 use super::pipeline::Pipeline;
 use super::pool::Buffer;
@@ -65,8 +65,8 @@ const PROFILED: u32 = 2048;
 pub(crate) struct Recorder {
     pass: Option<wgpu::ComputePass<'static>>,
     encoder: Option<wgpu::CommandEncoder>,
-    bind_groups: HashMap<BindKey, wgpu::BindGroup>,
-    uniforms: HashMap<Vec<u8>, (u64, wgpu::Buffer)>,
+    bind_groups: FxHashMap<BindKey, wgpu::BindGroup>,
+    uniforms: FxHashMap<Vec<u8>, (u64, wgpu::Buffer)>,
     next_uniform: u64,
     profile: Option<Profile>,
     /// Since the device was opened.
@@ -86,7 +86,6 @@ impl std::fmt::Debug for Recorder {
 
 /// One dispatch, ready to be recorded.
 pub(crate) struct Dispatch<'a> {
-    pub(crate) label: &'a str,
     pub(crate) pipeline: &'a Pipeline,
     pub(crate) params: &'a [u8],
     /// Buffer, byte offset, byte length; in binding order.
@@ -116,7 +115,7 @@ impl Recorder {
         match &self.profile {
             Some(profile) if profile.launched.len() as u32 >= PROFILED => self.flush(device, queue)?,
             Some(_) => self.pass = None, // a pass of its own for each timed dispatch
-            None => self.switches.say(2, || format!("{} {:?} {}", work.label, work.groups, work.note)),
+            None => self.switches.say(2, || format!("{} {:?} {}", work.pipeline.label, work.groups, work.note)),
         }
         let group = self.bind_group(device, queue, work)?;
         if self.pass.is_none() {
@@ -124,7 +123,7 @@ impl Recorder {
             let timestamp_writes = self.profile.as_mut().map(|profile| {
                 let index = profile.launched.len() as u32;
                 profile.launched.push(Launched {
-                    label: work.label.to_owned(),
+                    label: work.pipeline.label.clone(),
                     groups: work.groups,
                     bytes,
                     note: work.note.clone(),
@@ -136,7 +135,7 @@ impl Recorder {
                     end_of_pass_write_index: Some(2 * index + 1),
                 }
             });
-            let descriptor = wgpu::ComputePassDescriptor { label: Some(work.label), timestamp_writes };
+            let descriptor = wgpu::ComputePassDescriptor { label: Some(&work.pipeline.label), timestamp_writes };
             self.pass = Some(encoder.begin_compute_pass(&descriptor).forget_lifetime());
         }
         if let Some(pass) = &mut self.pass {
@@ -147,7 +146,7 @@ impl Recorder {
         self.dispatches += 1;
         self.traffic += bytes;
         self.last.clear();
-        self.last.push_str(work.label);
+        self.last.push_str(&work.pipeline.label);
         Ok(())
     }
 
@@ -185,12 +184,12 @@ impl Recorder {
         }
         let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
         let group = device.create_bind_group(&wgpu::BindGroupDescriptor {
-            label: Some(work.label),
+            label: Some(&work.pipeline.label),
             layout: &work.pipeline.layout,
             entries: &entries,
         });
         if let Some(error) = pollster::block_on(scope.pop()) {
-            return Err(Error::Gpu { op: work.label.to_owned(), message: error.to_string() });
+            return Err(Error::Gpu { op: work.pipeline.label.clone(), message: error.to_string() });
         }
         self.bind_groups.insert(key, group.clone());
         Ok(group)
