@@ -135,6 +135,7 @@ fn event_files_hold_what_was_written() {
         train_iou: None,
         best: true,
         predicted_pixels: 3,
+        device_share: None,
         loss_scale: None,
         skipped_steps: None,
         fell_back: false,

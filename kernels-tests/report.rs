@@ -20,6 +20,7 @@ fn log(epochs: usize) -> Vec<EpochLog> {
         train_iou: None,
         best: true,
         predicted_pixels: 10,
+        device_share: None,
         loss_scale: None,
         skipped_steps: None,
         fell_back: false,

@@ -371,7 +371,7 @@ impl Log {
             if train_iou {
                 println!("epoch    loss     iou  val_loss  val_iou  val_dice  volume Dice  images/s       lr  seconds");
             } else {
-                println!("epoch  train loss  val loss  val IoU  volume Dice  images/s       lr  seconds");
+                println!("epoch  train loss  val loss  val IoU  volume Dice  images/s  device       lr  seconds");
             }
         }
         Ok(Self { path: path.to_owned(), file, json })
@@ -402,13 +402,14 @@ impl Log {
             return Ok(());
         }
         println!(
-            "{:>5}  {:>10.4}  {:>8.4}  {:>7.4}  {:>11.4}  {:>8.1}  {:>7.1e}  {:>7.1}{mark}",
+            "{:>5}  {:>10.4}  {:>8.4}  {:>7.4}  {:>11.4}  {:>8.1}  {:>6}  {:>7.1e}  {:>7.1}{mark}",
             line.epoch,
             line.train_loss,
             line.val_loss,
             line.val_iou,
             line.val_dice,
             line.images_per_second,
+            line.device_share.map_or("-".to_owned(), |share| format!("{:.0} %", 100.0 * share)),
             line.lr,
             line.seconds
         );

@@ -160,6 +160,7 @@ impl EventWriter {
             ("lr", line.lr),
             ("images_per_second", line.images_per_second),
         ];
+        values.extend(line.device_share.map(|share| ("device_share", share)));
         values.extend(line.loss_scale.map(|scale| ("loss_scale", scale)));
         self.scalars(step, &values)
     }

@@ -1,7 +1,7 @@
 //! The training loop's parts: one step, one epoch, one evaluation.
 
 use std::collections::{HashMap, VecDeque};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
@@ -42,6 +42,10 @@ pub struct EpochLog {
     pub seconds: f64,
     /// While training.
     pub images_per_second: f64,
+    /// On a GPU: share of the training time that the host, ahead by some steps, waited for the device. Near 1 the device is
+    /// always busy and sets the pace; near 0 the host does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device_share: Option<f64>,
     /// Pixels predicted as tumour in validation: 0 means that the network predicts nothing.
     pub predicted_pixels: u64,
     /// With mixed precision: what the loss is multiplied by at the end of the epoch.
@@ -84,6 +88,8 @@ pub struct Trainer {
     batch: Batch,
     /// (step, loss) of this epoch's steps that nobody has taken yet.
     losses: Vec<(u64, f64)>,
+    /// How long this epoch's training has waited for the device.
+    waited: Duration,
     device: Device,
 }
 
@@ -138,6 +144,7 @@ impl Trainer {
             areas: areas.map(|slice| slice.mask.iter().map(|inside| u32::from(*inside)).sum()).collect(),
             batch,
             losses: Vec::new(),
+            waited: Duration::ZERO,
             net,
             progress: Progress::default(),
             config: config.clone(),
@@ -271,6 +278,7 @@ impl Trainer {
         let begin = Instant::now();
         let epoch = self.progress.epoch;
         self.losses.clear();
+        self.waited = Duration::ZERO;
         let samples = self.epoch_samples(epoch, &split.train);
         let steps = self.steps_per_epoch(samples.len());
         let mut pending: VecDeque<Measured> = VecDeque::new();
@@ -294,6 +302,8 @@ impl Trainer {
         }
         self.settle(&mut pending, 0)?;
         let training = begin.elapsed().as_secs_f64();
+        let on_gpu = matches!(self.device, Device::Gpu(_));
+        let device_share = on_gpu.then(|| (self.waited.as_secs_f64() / training.max(1e-9)).min(1.0));
         let train_loss = self.progress.mean_loss();
         let train_iou = self.config.train_iou.then(|| self.progress.mean_iou());
         self.swap_average()?;
@@ -322,6 +332,7 @@ impl Trainer {
             lr: rate,
             seconds: begin.elapsed().as_secs_f64(),
             images_per_second: seen as f64 / training,
+            device_share,
             predicted_pixels: evaluation.metrics.predicted_pixels,
             loss_scale: scale.map(|(scale, _)| scale),
             skipped_steps: scale.map(|(_, skipped)| skipped),
@@ -371,7 +382,9 @@ impl Trainer {
     fn settle(&mut self, pending: &mut VecDeque<Measured>, left: usize) -> Result<f64> {
         while pending.len() > left {
             let Some(Measured { step, loss, counts, slices, half }) = pending.pop_front() else { break };
+            let begin = Instant::now();
             let loss = f64::from(loss.wait()?.first().copied().unwrap_or(f32::NAN));
+            self.waited += begin.elapsed();
             if !loss.is_finite() && half {
                 // Its gradients were no numbers either, so it has changed nothing.
                 if self.precision() == Precision::F16 {
