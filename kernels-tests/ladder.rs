@@ -11,9 +11,10 @@ use shadegrad::models::{MemoryPlan, Model, ModelConfig, PlannedStep, build};
 use shadegrad::ops::plan::Sizes;
 use shadegrad::ops::{
     self, Adam, BceDice, Elastic, Mode, Sample, Sgd, Slices, Tone, adam, bce_dice, clip_norm, ema, metric_counts, sgd,
+    unscale,
 };
 use shadegrad::tensor::CpuContext;
-use shadegrad::{Device, Error, Result, Tape};
+use shadegrad::{DType, Device, Error, Result, Tape};
 
 use crate::devices;
 
@@ -33,7 +34,7 @@ fn configs() -> [ModelConfig; 3] {
 }
 
 /// A training step with every optimizer, from loaded slices, then a prediction with its counts.
-fn step(device: &Device, config: &ModelConfig) -> Result<()> {
+fn step(device: &Device, config: &ModelConfig, images: DType) -> Result<()> {
     let net = build(device, config, 0)?;
     let (size, batch) = (64, 2);
     let bytes: Vec<u8> = (0..3 * size * size * 3).map(|at| (at * at / 11 % 253) as u8).collect();
@@ -42,20 +43,22 @@ fn step(device: &Device, config: &ModelConfig) -> Result<()> {
     let mut samples = [Sample { turn: 1, flips: 2, ..Sample::plain(2, 0) }, Sample::plain(0, 0)];
     samples[1].elastic = Some(Elastic { cells: 4, reach: 3.0 });
     samples[1].tones[0] = Tone { noise: 0.1, brightness: 1.1, contrast: 0.9, gamma: 1.3 };
-    let x = device.zeros("x", [batch, size, size, 3])?;
+    let x = device.empty_as("x", [batch, size, size, 3], images)?;
     let target = device.zeros("target", [batch, size, size, 1])?;
     ops::load_batch(&slices, &samples, &slices.table(batch)?, &x, &target)?;
 
     let tape = Tape::new();
     let logits = net.forward(&tape.watch(&x), Mode::Train)?;
     let loss = bce_dice(&logits, &target, &BceDice::batch())?;
-    let gradients = tape.backward(&loss)?;
+    let scale = device.tensor("scale", [3], &[65536.0, 0.0, 0.0])?;
+    let gradients = tape.backward_from(&loss, &scale.images(&(0..1)))?;
     let parameters = net.parameters();
     parameters.check(&gradients)?;
     let (values, gradients) = (&parameters.values, &parameters.gradients);
     let zeros = || device.zeros("moment", values.shape());
     let settings = Adam::default();
     let rates = device.tensor("step", [4], &settings.step_values(1e-3, 1))?;
+    unscale(2000, gradients, &rates, &scale)?;
     clip_norm(0.1, gradients, &rates)?;
     adam(&settings, gradients, &rates, values, &zeros()?, &zeros()?)?;
     let sgd_settings = Sgd { momentum: 0.9, ..Sgd::default() };
@@ -84,7 +87,10 @@ fn every_op_of_a_step_is_compared() {
     let switches = Switches { checks: Some(Arc::clone(&checks)), ..Switches::default() };
     let Some(device) = gpu_with(switches) else { return };
     for config in configs() {
-        step(&device, &config).unwrap();
+        step(&device, &config, DType::F32).unwrap();
+        if device.has_f16() {
+            step(&device, &config, DType::F16).unwrap();
+        }
     }
     others(&device, &checks).unwrap();
     let compared: BTreeMap<_, _> = checks.compared().into_iter().collect();
@@ -189,7 +195,9 @@ fn a_planted_fault_is_named() {
         let switches =
             Switches { checks: Some(Arc::default()), shaders: Some(folder.path().to_owned()), ..Switches::default() };
         let device = gpu_with(switches).unwrap();
-        let Err(error) = step(&device, &ModelConfig::unext_small()) else { panic!("{file}: {wrong} was not found") };
+        let Err(error) = step(&device, &ModelConfig::unext_small(), DType::F32) else {
+            panic!("{file}: {wrong} was not found")
+        };
         let message = error.to_string();
         println!("{message}\n");
         assert!(matches!(error, Error::Check { .. }), "{message}");
@@ -204,7 +212,7 @@ fn a_number_that_is_not_finite_is_named_where_it_begins() {
     let switches = || Switches { nan: true, ..Switches::default() };
     let cpu = Device::Cpu(Arc::new(CpuContext::with(switches())));
     for device in [Some(cpu), gpu_with(switches())].into_iter().flatten() {
-        step(&device, &ModelConfig::unext_small()).unwrap();
+        step(&device, &ModelConfig::unext_small(), DType::F32).unwrap();
         // exp overflows in the layer behind: the first op that makes it is named, not the loss.
         let x = device.tensor("x", [1, 2, 2, 4], &[1e30; 16]).unwrap();
         let weight = device.tensor("w", [1, 1, 4, 8], &[1e30; 32]).unwrap();
@@ -227,7 +235,7 @@ fn a_trace_is_written_also_after_an_error() {
         let gpu = matches!(device, Device::Gpu(_));
         device = if gpu { gpu_with(switches).unwrap() } else { Device::Cpu(Arc::new(CpuContext::with(switches))) };
         let timestamps = matches!(&device, Device::Gpu(context) if context.has_timestamps());
-        step(&device, &ModelConfig::unext_small()).unwrap();
+        step(&device, &ModelConfig::unext_small(), DType::F32).unwrap();
         let x = device.zeros("x", [3]).unwrap();
         assert!(ops::max_pool2d(&x).is_err());
         device.wait().unwrap();

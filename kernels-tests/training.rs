@@ -184,6 +184,14 @@ fn mixed_precision_falls_back() {
     assert!(log.fell_back && trainer.precision() == Precision::F32, "{log:?}");
     assert!(log.train_loss.is_finite() && log.val_loss.is_finite(), "{log:?}");
     assert!(large != weights(&trainer), "nothing was learnt");
+    // A run that goes on from there stays in f32.
+    let folder = tempfile::tempdir().unwrap();
+    let state = folder.path().join("state.safetensors");
+    save_state(&mut trainer, &state).unwrap();
+    let mut resumed = Trainer::new(device, &dataset, &config).unwrap();
+    assert!(resumed.precision() == Precision::F16);
+    load_state(&mut resumed, &state).unwrap();
+    assert!(resumed.precision() == Precision::F32 && weights(&resumed) == weights(&trainer));
 }
 
 /// A run that is stopped after every epoch, written to a file and read by a new trainer ends in the same bits.

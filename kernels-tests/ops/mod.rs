@@ -163,6 +163,11 @@ impl Checks {
         }
     }
 
+    /// Whether images are made of 16-bit floats.
+    pub fn is_half(&self) -> bool {
+        self.images == DType::F16
+    }
+
     /// The numbers as an image holds them.
     pub fn stored(&self, mut values: Vec<f32>) -> Vec<f32> {
         if self.images == DType::F16 {

@@ -52,9 +52,9 @@ fn gemm_shared(block: u32, lid: u32) {
         var part: array<array<vec4<f32>, TILE_N>, TILE_M>;
         for (var first = 0u; first < depth; first += SLAB) {
             for (var i = lid; i < rows * SLAB; i += WG) {
-                let k = first + i % SLAB;
-                let value = load_a(shared_at[i / SLAB], min(k, depth - 1u));
-                shared_a[(i % SLAB) * A_STRIDE + i / SLAB] = select(0.0, value, k < depth);
+                // Past the end b is 0.
+                let k = min(first + i % SLAB, depth - 1u);
+                shared_a[(i % SLAB) * A_STRIDE + i / SLAB] = load_a(shared_at[i / SLAB], k);
             }
             for (var i = lid; i < SLAB * side * TILE_N; i += WG) {
                 let c = i % (side * TILE_N);

@@ -26,6 +26,8 @@ const NOISE: f32 = 64.0;
 const RELATIVE: f32 = 1e-5;
 /// The same for 16-bit floats: one rounding, and one of what an op adds to.
 const HALF_RELATIVE: f32 = 1.0 / (1 << 10) as f32;
+/// The distance of the smallest 16-bit floats.
+const HALF_STEP: f32 = 1.0 / (1 << 24) as f32;
 /// Relative change of each number in the third call: two to four units in the last place.
 const NUDGE: f32 = 1.0 / (1 << 22) as f32;
 
@@ -460,7 +462,10 @@ impl Groups {
 
     /// The largest difference that rounding explains, per group.
     fn allowed(&self, dtype: DType, wanted: &[f32], moved: &[f32]) -> Vec<f32> {
-        let relative = if dtype == DType::F16 { HALF_RELATIVE } else { RELATIVE };
+        let (relative, least) = match dtype {
+            DType::F16 => (HALF_RELATIVE, HALF_STEP),
+            DType::F32 | DType::U32 => (RELATIVE, f32::MIN_POSITIVE),
+        };
         let count = if self.channels == 0 { self.len.div_ceil(64) } else { self.channels };
         let (mut scale, mut noise) = (vec![0.0_f32; count], vec![0.0_f32; count]);
         for (at, (wanted, moved)) in wanted.iter().zip(moved).enumerate() {
@@ -470,10 +475,6 @@ impl Groups {
                 noise[group] = noise[group].max((wanted - moved).abs());
             }
         }
-        scale
-            .iter()
-            .zip(&noise)
-            .map(|(scale, noise)| (relative * scale + NOISE * noise).max(f32::MIN_POSITIVE))
-            .collect()
+        scale.iter().zip(&noise).map(|(scale, noise)| (relative * scale + NOISE * noise).max(least)).collect()
     }
 }
