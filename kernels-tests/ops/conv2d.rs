@@ -23,7 +23,7 @@ const SUMMED: [&str; 2] = ["backward_input norm weight", "backward_input norm bi
 type Sizes = ([usize; 4], [usize; 2], usize, usize, usize, bool);
 
 pub fn cases() -> Vec<Case> {
-    let sizes: [Sizes; 35] = [
+    let sizes: [Sizes; 36] = [
         // 3x3, stride 1, padding 1
         ([1, 1, 1, 1], [3, 3], 1, 1, 1, true),
         ([1, 1, 1, 8], [3, 3], 8, 1, 1, true),
@@ -46,6 +46,7 @@ pub fn cases() -> Vec<Case> {
         ([2, 7, 7, 16], [1, 1], 1, 1, 0, true),
         ([2, 5, 7, 64], [1, 1], 16, 1, 0, false),
         ([1, 7, 9, 8], [1, 1], 16, 2, 0, true),
+        ([1, 5, 4, 8], [1, 1], 1024, 1, 0, false), // more column tiles than a workgroup has
         ([2, 8, 6, 7], [1, 1], 3, 2, 0, false),
         // 7x7, stride 4, padding 3
         ([1, 23, 17, 3], [7, 7], 8, 4, 3, true),

@@ -6,8 +6,8 @@
 var<workgroup> tile_means: array<vec4<f32>, TILE_N * WG>;
 var<workgroup> tile_squares: array<vec4<f32>, TILE_N * WG>;
 
-/// Computes a tile, and the statistics of the workgroup's. The column tiles are a power of two up to WG, so a workgroup
-/// computes all channels of `chunk` pixels:
+/// Computes a tile, and the statistics of the workgroup's. The column tiles are a power of two, so a workgroup computes all
+/// channels of `chunk` pixels, or some channels of the pixels of one tile:
 ///
 ///        lid: column tiles 0 1 2 3
 ///                        4 5 6 7      invocation lid has the tile of row lid / 4 of the picture, column lid % 4;
@@ -15,7 +15,7 @@ var<workgroup> tile_squares: array<vec4<f32>, TILE_N * WG>;
 fn tile_with_statistics(tile: u32, lid: u32) {
     gemm_tile(tile);
     let col_tiles = max(gemm_cols() / (4u * TILE_N), 1u);
-    leave_statistics(lid, col_tiles, (tile / col_tiles) * TILE_M, tile % col_tiles);
+    leave_statistics(lid, min(col_tiles, WG), (tile / col_tiles) * TILE_M, tile % col_tiles);
 }
 
 /// The same for a block of lib/gemm_shared.

@@ -24,6 +24,20 @@ uniform! {
     }
 }
 
+uniform! {
+    /// Sizes of a max pooling that normalises what it reads, on the GPU; rows and columns of x are even.
+    MaxPool2dNormedParams {
+        /// Windows of all images.
+        windows: u32,
+        /// Columns of y.
+        out_w: u32,
+        /// Channels.
+        channels: u32,
+        /// What is below becomes 0: the ReLU of the batch norm.
+        floor: f32,
+    }
+}
+
 /// `y[n,oy,ox,c]` = max of `x[n,2oy+ky,2ox+kx,c]` for ky, kx in {0, 1}. `winner` gets which (0..4) it was; the first
 /// in row order wins a tie.
 pub fn forward<T: Real>(p: &MaxPool2dParams, x: &[T], y: &mut [T], winner: &mut [u32]) {

@@ -107,7 +107,7 @@ pub(super) const PLAN: Plan = Plan {
         ),
         ("forward_v4", "`tune` found it faster"),
         ("forward_statistics_v4", "`tune` found it faster, and a batch norm follows"),
-        ("forward_statistics_v2", "a batch norm follows, and the channels of the result are 8, 16, 32 .. 512"),
+        ("forward_statistics_v2", "a batch norm follows, and the channels of the result are 8, 16, 32, .."),
         ("backward_weight_v3", "the channels of x and of the result divide by 8"),
         ("backward_weight_v2", "the channels of the result divide by 8, those of x do not"),
         ("backward_v2", "both gradients are wanted, by v2 and v3; in software of small convolutions only"),
@@ -289,16 +289,16 @@ fn run(
     record(y, &[Some(x), Some(weight), bias], || Conv2dBackward { x: Kept::of(x), weight: weight.detach(), params })
 }
 
-/// The place for the statistics of y, if the kernel can make them: all of y in one launch, all channels of a pixel in one
-/// workgroup.
+/// The place for the statistics of y, if the kernel can make them: all of y in one launch, and a workgroup that has all
+/// channels of some pixels, or some channels of the pixels of one tile.
 fn statistics(source: Source<'_>, y: &Tensor, kernel: GatherKernel) -> Result<Option<Statistics>> {
     let channels = y.shape().last();
     let chunk = match kernel {
         GatherKernel::Direct(kernel) => {
             let tile = Tile::of(kernel);
             let tiles = channels / tile.columns;
-            let fits = kernel.version == Version::V2 && tiles.is_power_of_two() && tiles <= WORKGROUP;
-            fits.then(|| tile.rows * (WORKGROUP / tiles))
+            let fits = kernel.version == Version::V2 && tiles.is_power_of_two();
+            fits.then(|| tile.rows * (WORKGROUP / tiles).max(1))
         }
         GatherKernel::Shared(constants) => Some(Tile::of(tiled(constants)).block_rows(channels)),
         GatherKernel::Winograd => None,

@@ -23,6 +23,10 @@
 //!
 //! Versions: one (an element per invocation).
 //!
+//! An x that is the result of a [`batch_norm`](super::batch_norm()) and that nobody has asked for yet is computed in the same
+//! launch (`max_pool2d_normed`), if its rows and columns are even and its channels divide by 4: the skip connection of a
+//! U-Net and what goes on down come from one pass.
+//!
 //! # Files
 //! - [`shaders/max_pool2d.wgsl`](../../../../../shaders/max_pool2d.wgsl), below
 //! - [`src/ops/max_pool2d.rs`](../../../src/shadegrad/ops/max_pool2d.rs.html)
@@ -40,8 +44,8 @@
 use std::ops::Range;
 
 use super::plan::Plan;
-use crate::autograd::{Backward, Wanted, record};
-use crate::cpu::max_pool2d::{self as plain, MaxPool2dParams};
+use crate::autograd::{Backward, OnReading, Wanted, record};
+use crate::cpu::max_pool2d::{self as plain, MaxPool2dNormedParams, MaxPool2dParams};
 use crate::debug::observed;
 use crate::gpu::Shader;
 use crate::gpu::shader::shader;
@@ -50,6 +54,8 @@ use crate::{Error, Result};
 
 const OP: &str = "max_pool2d";
 pub(super) const SHADER: Shader = shader!("max_pool2d");
+/// The same of an x that it normalises, and writes, in passing.
+pub(super) const NORMED: Shader = shader!("max_pool2d_normed");
 pub(super) const PLAN: Plan = Plan { op: OP, rules: &[], run: |on| max_pool2d(&on.x()?).map(Some) };
 
 /// The largest value of each 2x2 window; the first in row order wins a tie and gets the gradient, as in PyTorch.
@@ -85,6 +91,7 @@ fn forward(x: &Tensor) -> Result<Tensor> {
     let y = x.new_empty(OP, [n, h / 2, w / 2, c])?;
     let winner = x.device().empty_u32(OP, y.shape())?;
     match x.device() {
+        Device::Gpu(_) if normed(x, &y, &winner)? => {}
         Device::Gpu(_) => {
             for images in x.device().image_ranges(OP, &[x, &y, &winner])? {
                 let (x, y, winner) = (x.images(&images), y.images(&images), winner.images(&images));
@@ -95,6 +102,26 @@ fn forward(x: &Tensor) -> Result<Tensor> {
         Device::Cpu(_) => plain::forward(&params, &x.f32s(), &mut y.f32s_mut(), &mut winner.u32s_mut()),
     }
     record(y, &[Some(x)], || MaxPool2dBackward { winner, params })
+}
+
+/// Normalises, writes and pools x in one pass, if it still has to be normalised and its shape allows that; says whether.
+fn normed(x: &Tensor, y: &Tensor, winner: &Tensor) -> Result<bool> {
+    let Some(OnReading::Normed { x: raw, table, floor }) = x.on_reading() else { return Ok(false) };
+    let [_, h, w, c] = x.shape().nhwc(OP)?;
+    if !(h.is_multiple_of(2) && w.is_multiple_of(2) && c.is_multiple_of(4)) {
+        return Ok(false);
+    }
+    let v = raw.new_empty("batch_norm", x.shape())?;
+    for images in raw.device().image_ranges(OP, &[&raw, &v, y, winner])? {
+        let [raw, v, y, winner] = [&raw, &v, y, winner].map(|tensor| tensor.images(&images));
+        let windows = y.len() / c;
+        let params =
+            MaxPool2dNormedParams { windows: windows as u32, out_w: (w / 2) as u32, channels: c as u32, floor };
+        let launch = NORMED.entry("forward").params(&params).reads([&raw, &table]);
+        launch.writes([&v, &y, &winner]).over(windows * c / 4)?;
+    }
+    x.fill(&v);
+    Ok(true)
 }
 
 /// The same sizes for a range of the images.

@@ -183,6 +183,7 @@ pub const MORE_SHADERS: &[(&str, Shader)] = &[
     ("conv2d", winograd::SHADER),
     ("conv_transpose2d", conv_transpose2d::NORMED),
     ("conv_transpose2d", conv_transpose2d::NORMED_BACKWARD),
+    ("max_pool2d", max_pool2d::NORMED),
     ("shifted_linear", shifted_linear::BACKWARD),
 ];
 
@@ -261,6 +262,7 @@ pub const UNIFORMS: &[(&str, &str, Fields)] = &[
     ("linear", "Params", crate::cpu::linear::LinearParams::FIELDS),
     ("load_batch", "Params", crate::cpu::load_batch::LoadBatchParams::FIELDS),
     ("max_pool2d", "Params", crate::cpu::max_pool2d::MaxPool2dParams::FIELDS),
+    ("max_pool2d_normed", "Params", crate::cpu::max_pool2d::MaxPool2dNormedParams::FIELDS),
     ("metric_counts", "Params", crate::cpu::metric_counts::MetricCountsParams::FIELDS),
     ("sgd", "Params", crate::cpu::sgd::SgdParams::FIELDS),
     ("shift", "Params", crate::cpu::shift::ShiftParams::FIELDS),

@@ -52,7 +52,8 @@ pub(super) const PLAN: Plan =
 const PARTS: usize = 32;
 /// Rows and columns of what an invocation takes, as in the shader.
 const BLOCK: usize = 4;
-/// Bytes that the weights turned ahead of their use may take, unless one alone takes more.
+/// Bytes that the weights turned ahead of their use may take at first, unless one alone takes more; twice as many each time,
+/// because a backward pass lets go of memory as it goes on.
 const AHEAD_BYTES: u64 = 16 << 20;
 /// A binding may begin at any multiple of so many numbers (256 bytes).
 const ALIGNMENT: usize = 64;
@@ -138,12 +139,13 @@ pub struct TurnedWeights {
     waiting: Vec<Tensor>,
     /// Weight, and how it reads turned.
     ready: Vec<(Tensor, Tensor)>,
+    launches: u32,
 }
 
 impl TurnedWeights {
     /// A list of what will be asked for, in that order.
     pub fn ahead(weights: Vec<Tensor>) -> Self {
-        Self { waiting: weights, ready: Vec::new() }
+        Self { waiting: weights, ready: Vec::new(), launches: 0 }
     }
 
     /// A weight, turned.
@@ -163,12 +165,13 @@ impl TurnedWeights {
         let mut bytes = 0;
         let small = self.waiting.iter().take_while(|weight| {
             bytes += weight.bytes();
-            bytes <= AHEAD_BYTES
+            bytes <= AHEAD_BYTES << self.launches.min(4)
         });
         let small = small.count().max(1);
         let count = together(&self.waiting[..small].iter().collect::<Vec<_>>());
         let now: Vec<Tensor> = self.waiting.drain(..count).collect();
         let turned = launch(&now.iter().collect::<Vec<_>>())?;
+        self.launches += 1;
         self.ready.extend(now.into_iter().zip(turned));
         Ok(self.ready.remove(self.ready.len() - count).1)
     }

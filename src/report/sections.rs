@@ -206,8 +206,11 @@ pub(super) fn metrics(report: &Report<'_>) -> String {
         let _ =
             write!(rows, "<tr><th scope=\"row\">{name}<small>{what}</small></th><td><b>{value}</b></td><td></td></tr>");
     }
+    let largest = report.config.lines().any(|line| line.trim() == "largest_component = true");
+    let taken = if largest { ", of that the largest component of each volume" } else { "" };
     format!(
-        "<section id=\"metrics\"><h2>Metrics</h2><p>{} patients, {} slices, {} with tumour; best weights, probability above {THRESHOLD}.</p>\
+        "<section id=\"metrics\"><h2>Metrics</h2><p>{} patients, {} slices, {} with tumour; best weights, probability above \
+         {THRESHOLD}{taken}.</p>\
          <div class=\"scroll\"><table><thead><tr><th></th><th>network</th><th>predicts nothing</th></tr></thead>\
          <tbody>{rows}</tbody></table></div></section>",
         m.patients, m.slices, m.tumour_slices
