@@ -26,6 +26,8 @@ const NOISE: f32 = 64.0;
 const RELATIVE: f32 = 1e-5;
 /// The same for 16-bit floats: one rounding, and one of what an op adds to.
 const HALF_RELATIVE: f32 = 1.0 / (1 << 10) as f32;
+/// What rounding to 16-bit floats on the way (2^-11) is, as a multiple of [`NUDGE`].
+const HALF_NOISE: f32 = 2048.0;
 /// The distance of the smallest 16-bit floats.
 const HALF_STEP: f32 = 1.0 / (1 << 24) as f32;
 /// Relative change of each number in the third call: two to four units in the last place.
@@ -462,9 +464,9 @@ impl Groups {
 
     /// The largest difference that rounding explains, per group.
     fn allowed(&self, dtype: DType, wanted: &[f32], moved: &[f32]) -> Vec<f32> {
-        let (relative, least) = match dtype {
-            DType::F16 => (HALF_RELATIVE, HALF_STEP),
-            DType::F32 | DType::U32 => (RELATIVE, f32::MIN_POSITIVE),
+        let (relative, times, least) = match dtype {
+            DType::F16 => (HALF_RELATIVE, HALF_NOISE, HALF_STEP),
+            DType::F32 | DType::U32 => (RELATIVE, NOISE, f32::MIN_POSITIVE),
         };
         let count = if self.channels == 0 { self.len.div_ceil(64) } else { self.channels };
         let (mut scale, mut noise) = (vec![0.0_f32; count], vec![0.0_f32; count]);
@@ -475,6 +477,6 @@ impl Groups {
                 noise[group] = noise[group].max((wanted - moved).abs());
             }
         }
-        scale.iter().zip(&noise).map(|(scale, noise)| (relative * scale + NOISE * noise).max(least)).collect()
+        scale.iter().zip(&noise).map(|(scale, noise)| (relative * scale + times * noise).max(least)).collect()
     }
 }
