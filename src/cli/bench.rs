@@ -58,7 +58,7 @@ fn beside_ours(args: &BenchArgs) -> Result<bool> {
     };
     said(format!("{ours} {}", ours.driver()));
     let Some(of) = own.stand_in(&theirs, &options.ops, said)? else { return Ok(true) };
-    let verdict = check::judge(&theirs, &options.ops, &of, &bar("checking", options.json), |_| ())?;
+    let verdict = check::judge(&theirs, &options.ops, &of, false, &bar("checking", options.json), |_| ())?;
     for line in &verdict.wrong {
         if options.json {
             println!("{}", json!({ "op": options.ops[0], "ok": false, "error": line }));

@@ -29,6 +29,9 @@ pub(crate) struct CheckArgs {
     device: String,
     #[command(flatten)]
     own: OwnShader,
+    /// Stop after the first case with a wrong comparison
+    #[arg(long)]
+    fail_fast: bool,
     /// A JSON object for each comparison, then one with the counts
     #[arg(long)]
     json: bool,
@@ -106,7 +109,7 @@ impl Verdict {
 }
 
 /// Runs all cases of these ops (none named: of all) on a device. `of` is added to the name of the op where something is
-/// wrong (` of my.wgsl`), `each` gets a JSON object for each comparison.
+/// wrong (` of my.wgsl`), with `fail_fast` the rest is left out after a case that failed, `each` gets a JSON object for each comparison.
 ///
 /// # Errors
 /// [`Error::DeviceLost`]. A kernel that fails is a failed comparison, not an error.
@@ -114,6 +117,7 @@ pub(crate) fn judge(
     device: &Device,
     ops: &[impl AsRef<str>],
     of: &str,
+    fail_fast: bool,
     progress: &ProgressBar,
     mut each: impl FnMut(serde_json::Value),
 ) -> Result<Verdict> {
@@ -124,6 +128,9 @@ pub(crate) fn judge(
     progress.set_length((chosen.len() + halves.clone().count()) as u64);
     let mut verdict = Verdict::default();
     for (case, half) in chosen.iter().map(|case| (case, false)).chain(halves) {
+        if fail_fast && !verdict.ok() {
+            break;
+        }
         let (op, name) = (case.op, &case.name);
         let outcomes = match if half { case.run_half(device) } else { case.run(device) } {
             Ok(outcomes) if outcomes.is_empty() => Err("it compared nothing".to_owned()),
@@ -167,7 +174,7 @@ pub(crate) fn run(args: CheckArgs) -> Result<bool> {
     said(format!("{device} {}", device.driver()));
     let of = args.own.stand_in(&device, &args.ops, said)?.unwrap_or_default();
     let progress = bar("checking", args.json);
-    let verdict = judge(&device, &args.ops, &of, &progress, |line| {
+    let verdict = judge(&device, &args.ops, &of, args.fail_fast, &progress, |line| {
         if args.json {
             println!("{line}");
         }

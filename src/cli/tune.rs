@@ -226,7 +226,7 @@ fn wrong_kernels(args: &TuneArgs, device: &Device, asked: &[&Asked]) -> Result<B
     let ops: BTreeSet<&str> = asked.iter().map(|asked| asked.question.op).collect();
     let mut wrong = BTreeSet::new();
     for op in ops {
-        let verdict = check::judge(device, &[op], "", &bar("checking", args.json), |_| ())?;
+        let verdict = check::judge(device, &[op], "", false, &bar("checking", args.json), |_| ())?;
         for line in &verdict.wrong {
             eprintln!("WRONG {line}");
         }

@@ -152,7 +152,7 @@ impl Watch<'_> {
             Err(message) => return self.refuse(save, saved, &[message]),
         };
         self.context.replace(self.shader.name, Some(Arc::clone(&replacement)));
-        let verdict = check::judge(self.device, &[self.shader.name], "", &bar("checking", true), |_| ())?;
+        let verdict = check::judge(self.device, &[self.shader.name], "", false, &bar("checking", true), |_| ())?;
         if !verdict.ok() {
             self.context.replace(self.shader.name, Some(Arc::clone(&self.good)));
             let wrong: Vec<String> = verdict.wrong.iter().map(|line| format!("WRONG {line}")).collect();
