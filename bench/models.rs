@@ -104,7 +104,7 @@ pub fn time(
     let target = device.tensor("bench", [batch, size, size, classes], &disc)?;
     let step_values = device.zeros("bench", [4])?;
     let half = precision == Precision::F16;
-    let scale = half.then(|| device.tensor("bench", [3], &[65536.0, 0.0, 0.0])).transpose()?;
+    let scale = half.then(|| device.tensor("bench", [3], &unscale::START)).transpose()?;
     let (mut times, mut recorded) = (Vec::new(), Vec::new());
     let mut reserved = [0; 2];
     let before = |device: &Device| (device.dispatches(), traffic(device));
@@ -185,7 +185,7 @@ fn step(
     let parameters = net.parameters();
     parameters.check(&gradients)?;
     if let Some(scale) = scale {
-        unscale(2000, &parameters.gradients, values, scale)?;
+        unscale(unscale::INTERVAL, &parameters.gradients, values, scale)?;
     }
     adam(&settings, &parameters.gradients, values, &parameters.values, &moments[0], &moments[1])
 }

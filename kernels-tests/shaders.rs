@@ -180,8 +180,7 @@ fn a_kernel_gets_the_types_that_it_declares() {
 
 fn compare_types(shader: &str, entry: &str, types: &[DType], half: bool) {
     let of = shaders().find(|known| known.name == shader).unwrap();
-    let text = if half { of.assemble_half(None, &[]) } else { of.assemble(None, &[]) };
-    let module = text.unwrap().validate().unwrap();
+    let module = of.assemble_as(None, &[], half).unwrap().validate().unwrap();
     let mut validator =
         naga::valid::Validator::new(naga::valid::ValidationFlags::all(), naga::valid::Capabilities::all());
     let info = validator.validate(&module).unwrap();

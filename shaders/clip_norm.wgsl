@@ -3,11 +3,10 @@
 //   norm    = step[3] * sqrt(sum of g^2)
 //   step[3] = step[3] * min(1, max_norm / (norm + 1e-6))
 //
-// partial   one workgroup adds up one chunk
+// partial   one workgroup adds up one chunk; for unscale.wgsl too
 // finalize  one workgroup adds up the chunks and writes norm and factor; the optimizer multiplies by step[3]
 // @include flat
 // @include reduce
-// @include squares
 
 override WG: u32 = 64u;
 
@@ -29,7 +28,13 @@ fn partial(
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) lid: u32,
 ) {
-    sum_squares(flat_group(wid, groups), lid);
+    let chunk = flat_group(wid, groups);
+    if chunk >= params.chunks { return; }
+    let end = min((chunk + 1u) * params.chunk, params.count);
+    var sum = 0.0;
+    for (var i = chunk * params.chunk + lid; i < end; i += WG) { sum += gradient[i] * gradient[i]; }
+    sum = workgroup_sum(sum, lid);
+    if lid == 0u { partials[chunk] = sum; }
 }
 
 @group(0) @binding(1) var<storage, read> partials_in: array<f32>;

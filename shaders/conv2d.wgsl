@@ -25,6 +25,7 @@
 // @include conv2d_element
 // @include conv2d_tile
 // @include conv2d_statistics
+// @include conv2d_forward
 // @include conv2d_weight
 // @include conv2d_gather_plain
 // @include conv2d_x_plain
@@ -46,45 +47,11 @@ fn forward_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgr
     gather_element(flat_index(gid, groups));
 }
 
+// By tiles, and with the statistics of the result: lib/conv2d_forward.
 @group(0) @binding(2) var<storage, read> weight4: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read> bias4: array<vec4<f32>>;
 @group(0) @binding(4) var<storage, read_write> y4: array<Element4>;
-
-@compute @workgroup_size(WG)
-fn forward_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
-    gemm_tile(flat_index(gid, groups));
-}
-
-@compute @workgroup_size(WG)
-fn forward_v4(
-    @builtin(workgroup_id) wid: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lid: u32,
-) {
-    gemm_shared(flat_group(wid, groups), lid);
-}
-
-// ---- forward with the statistics of the result ------------------------------------------------------------------
-
 @group(0) @binding(5) var<storage, read_write> statistics: array<f32>; // [mean, sum of (y - mean)^2][co][chunk]
-
-@compute @workgroup_size(WG)
-fn forward_statistics_v2(
-    @builtin(global_invocation_id) gid: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lid: u32,
-) {
-    tile_with_statistics(flat_index(gid, groups), lid);
-}
-
-@compute @workgroup_size(WG)
-fn forward_statistics_v4(
-    @builtin(workgroup_id) wid: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lid: u32,
-) {
-    block_with_statistics(flat_group(wid, groups), lid);
-}
 
 // ---- backward_weight ------------------------------------------------------------------------------------------
 // Weights are rows r = (ky, kx, ci) of `out_c` numbers; row r = kernel_h*kernel_w*in_c is the bias, whose "x" is 1.

@@ -14,6 +14,7 @@
 // @include conv2d_sizes
 // @include conv2d_tile
 // @include conv2d_statistics
+// @include conv2d_forward
 // @include conv2d_weight
 // @include conv2d_x_joined
 // @include conv2d_gy_plain
@@ -22,13 +23,14 @@ override WG: u32 = 64u;
 
 @group(0) @binding(0) var<uniform> params: Params;
 
-// ---- forward ---------------------------------------------------------------------------------------------------
+// ---- forward: lib/conv2d_forward -------------------------------------------------------------------------------
 
 @group(0) @binding(1) var<storage, read> a: array<Element>;
 @group(0) @binding(2) var<storage, read> b: array<Element>;
 @group(0) @binding(3) var<storage, read> weight4: array<vec4<f32>>;
 @group(0) @binding(4) var<storage, read> bias4: array<vec4<f32>>;
 @group(0) @binding(5) var<storage, read_write> y4: array<Element4>;
+@group(0) @binding(6) var<storage, read_write> statistics: array<f32>;
 
 /// Channel ci of a joined pixel.
 fn joined(pixel: u32, ci: u32) -> f32 {
@@ -38,40 +40,6 @@ fn joined(pixel: u32, ci: u32) -> f32 {
 
 fn pixel_stride() -> u32 { return 1u; }
 fn load_a(pixel: u32, ci: u32) -> f32 { return select(joined(pixel, ci), 0.0, pixel == OUTSIDE); }
-
-@compute @workgroup_size(WG)
-fn forward_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
-    gemm_tile(flat_index(gid, groups));
-}
-
-@compute @workgroup_size(WG)
-fn forward_v4(
-    @builtin(workgroup_id) wid: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lid: u32,
-) {
-    gemm_shared(flat_group(wid, groups), lid);
-}
-
-@group(0) @binding(6) var<storage, read_write> statistics: array<f32>;
-
-@compute @workgroup_size(WG)
-fn forward_statistics_v2(
-    @builtin(global_invocation_id) gid: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lid: u32,
-) {
-    tile_with_statistics(flat_index(gid, groups), lid);
-}
-
-@compute @workgroup_size(WG)
-fn forward_statistics_v4(
-    @builtin(workgroup_id) wid: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lid: u32,
-) {
-    block_with_statistics(flat_group(wid, groups), lid);
-}
 
 // ---- backward_weight -------------------------------------------------------------------------------------------
 

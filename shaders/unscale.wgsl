@@ -4,35 +4,19 @@
 //   all gradients finite   step[3] = step[3] / scale;  after `interval` such steps the scale doubles
 //   any infinite or NaN    step[3] = 0, by which the optimizer leaves everything as it is;  the scale halves
 //
-// partial   one workgroup adds up the squares of one chunk: infinite or NaN if one of them is
-// finalize  one workgroup adds up the chunks and decides; the optimizer multiplies by step[3]
+// finalize  one workgroup adds up the squares of all chunks, which are infinite or NaN if one of them is (clip_norm.wgsl's
+//           partial), and decides; the optimizer multiplies by step[3]
 // @include finite
-// @include flat
 // @include reduce
-// @include squares
 
 override WG: u32 = 64u;
 
 struct Params {
-    count: u32,
-    chunk: u32,
     chunks: u32,
     interval: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
-
-@group(0) @binding(1) var<storage, read> gradient: array<f32>;
-@group(0) @binding(2) var<storage, read_write> partials: array<f32>;
-
-@compute @workgroup_size(WG)
-fn partial(
-    @builtin(workgroup_id) wid: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lid: u32,
-) {
-    sum_squares(flat_group(wid, groups), lid);
-}
 
 @group(0) @binding(1) var<storage, read> partials_in: array<f32>;
 @group(0) @binding(2) var<storage, read_write> step: array<f32>;

@@ -11,7 +11,7 @@ pub fn cases(layer: &Layer) -> Result<Vec<BenchCase>> {
     let cost = Cost::of(2.0 * elements, elements);
     Ok(vec![BenchCase::new(layer, FORM, "unscale", "v1", cost, move |device| {
         let (gradient, step) = (device.zeros("bench", x)?, device.zeros("bench", [4])?);
-        let scale = device.tensor("bench", [3], &[65536.0, 0.0, 0.0])?;
-        Work::launch(move || ops::unscale(2000, &gradient, &step, &scale))
+        let scale = device.tensor("bench", [3], &ops::unscale::START)?;
+        Work::launch(move || ops::unscale(ops::unscale::INTERVAL, &gradient, &step, &scale))
     })])
 }

@@ -26,7 +26,7 @@ fn case(count: usize, wrong: Option<(usize, f32)>, steps: f32) -> Case {
         }
         let (step, scale) = ([1.0, 2.0, 3.0, 0.5], [1024.0, steps, 7.0]);
         let (mut want_step, mut want_scale) = (doubles(&step), doubles(&scale));
-        let params = UnscaleParams { count: count as u32, chunk: 0, chunks: 0, interval: 10 };
+        let params = UnscaleParams { chunks: 0, interval: 10 };
         unscale(&params, &doubles(&g), &mut want_step, &mut want_scale);
         let (step, scale) = (device.tensor(OP, [4], &step)?, device.tensor(OP, [3], &scale)?);
         ops::unscale(10, &device.tensor(OP, [count], &g)?, &step, &scale)?;

@@ -1,8 +1,8 @@
 //! What `backward` returns.
 
-use super::Slot;
 use rustc_hash::FxHashMap;
 
+use super::Slot;
 use crate::tensor::Tensor;
 
 /// Gradients of parameters (by their stable number) and of watched inputs.

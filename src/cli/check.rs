@@ -109,7 +109,8 @@ impl Verdict {
 }
 
 /// Runs all cases of these ops (none named: of all) on a device. `of` is added to the name of the op where something is
-/// wrong (` of my.wgsl`), with `fail_fast` the rest is left out after a case that failed, `each` gets a JSON object for each comparison.
+/// wrong (` of my.wgsl`), with `fail_fast` the rest is left out after a case that failed, `each` gets a JSON object for each
+/// comparison.
 ///
 /// # Errors
 /// [`Error::DeviceLost`]. A kernel that fails is a failed comparison, not an error.

@@ -361,6 +361,8 @@ struct Log {
     path: PathBuf,
     file: File,
     json: bool,
+    /// Whether it was said that mixed precision was given up.
+    fell_back: bool,
 }
 
 impl Log {
@@ -374,7 +376,7 @@ impl Log {
                 println!("epoch  train loss  val loss  val IoU  volume Dice  images/s  device       lr  seconds");
             }
         }
-        Ok(Self { path: path.to_owned(), file, json })
+        Ok(Self { path: path.to_owned(), file, json, fell_back: false })
     }
 
     fn write(&mut self, line: &EpochLog) -> Result<()> {
@@ -417,7 +419,7 @@ impl Log {
         Ok(())
     }
 
-    fn warn(&self, line: &EpochLog) {
+    fn warn(&mut self, line: &EpochLog) {
         if line.predicted_pixels == 0 {
             println!("       warning: the network predicts nothing on the validation slices");
         }
@@ -426,7 +428,7 @@ impl Log {
                 "       {skipped} steps skipped: a gradient was too large for 16-bit floats; loss scale now {scale}"
             );
         }
-        if line.fell_back && line.loss_scale.is_some() {
+        if line.fell_back && !std::mem::replace(&mut self.fell_back, true) {
             println!("       warning: 16-bit floats are too small for this run; it goes on in f32");
         }
     }

@@ -5,11 +5,7 @@ use super::{Real, uniform};
 uniform! {
     /// Sizes, and when the scale grows.
     UnscaleParams {
-        /// Gradients.
-        count: u32,
-        /// Gradients of a chunk on the GPU.
-        chunk: u32,
-        /// Chunks.
+        /// Chunks of gradients on the GPU.
         chunks: u32,
         /// Steps with finite gradients after which the scale doubles.
         interval: u32,

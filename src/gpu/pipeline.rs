@@ -55,7 +55,10 @@ impl Pipelines {
         let make = || {
             let (text, trusted) = match &replacement {
                 Some(replacement) => (Cow::Borrowed(replacement.text()), replacement.trusted()),
-                None => (Cow::Owned(assemble(shader, key, switches)?), true),
+                None => {
+                    let (folder, constants) = (switches.shaders.as_deref(), key.constants.list());
+                    (Cow::Owned(shader.assemble_as(folder, &constants, key.half)?), true)
+                }
             };
             compile(device, key, &text, trusted, switches, self.compiled.fetch_add(1, Ordering::Relaxed))
         };
@@ -80,11 +83,6 @@ impl Pipelines {
             None => replaced.remove(shader),
         }
     }
-}
-
-fn assemble(shader: &Shader, key: Entry, switches: &Switches) -> Result<Assembled> {
-    let (folder, constants) = (switches.shaders.as_deref(), key.constants.list());
-    if key.half { shader.assemble_half(folder, &constants) } else { shader.assemble(folder, &constants) }
 }
 
 fn compile(

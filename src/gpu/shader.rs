@@ -46,6 +46,7 @@ const PIECES: &[(&str, &str)] = &[
     ("columns", include_str!("../../shaders/lib/columns.wgsl")),
     ("conv2d_both", include_str!("../../shaders/lib/conv2d_both.wgsl")),
     ("conv2d_element", include_str!("../../shaders/lib/conv2d_element.wgsl")),
+    ("conv2d_forward", include_str!("../../shaders/lib/conv2d_forward.wgsl")),
     ("conv2d_gather_plain", include_str!("../../shaders/lib/conv2d_gather_plain.wgsl")),
     ("conv2d_gy_plain", include_str!("../../shaders/lib/conv2d_gy_plain.wgsl")),
     ("conv2d_sizes", include_str!("../../shaders/lib/conv2d_sizes.wgsl")),
@@ -64,7 +65,6 @@ const PIECES: &[(&str, &str)] = &[
     ("gemm_tile", include_str!("../../shaders/lib/gemm_tile.wgsl")),
     ("parts", include_str!("../../shaders/lib/parts.wgsl")),
     ("reduce", include_str!("../../shaders/lib/reduce.wgsl")),
-    ("squares", include_str!("../../shaders/lib/squares.wgsl")),
     ("shifted", include_str!("../../shaders/lib/shifted.wgsl")),
 ];
 
@@ -178,7 +178,7 @@ impl Shader {
     /// # Errors
     /// A piece or constant that does not exist, or a file of `folder` that cannot be read.
     pub fn assemble(&self, folder: Option<&Path>, constants: &[(&str, u32)]) -> Result<Assembled> {
-        self.put_together(folder, constants, false)
+        self.assemble_as(folder, constants, false)
     }
 
     /// As [`assemble`](Self::assemble), for images of 16-bit floats.
@@ -186,15 +186,14 @@ impl Shader {
     /// # Errors
     /// As [`assemble`](Self::assemble), and if the text has no `// @half` line.
     pub fn assemble_half(&self, folder: Option<&Path>, constants: &[(&str, u32)]) -> Result<Assembled> {
-        let out = self.put_together(folder, constants, true)?;
-        if out.text.contains(HALF) {
-            return Ok(out);
-        }
-        let message = "it has no form for 16-bit floats: `// @include element` and images of `Element`".to_owned();
-        Err(Error::Shader { file: format!("{}.wgsl", self.name), line: 0, message })
+        self.assemble_as(folder, constants, true)
     }
 
-    fn put_together(&self, folder: Option<&Path>, constants: &[(&str, u32)], half: bool) -> Result<Assembled> {
+    /// [`assemble_half`](Self::assemble_half) or [`assemble`](Self::assemble).
+    ///
+    /// # Errors
+    /// As those.
+    pub fn assemble_as(&self, folder: Option<&Path>, constants: &[(&str, u32)], half: bool) -> Result<Assembled> {
         let file = format!("{}.wgsl", self.name);
         let text = text_of(&file, self.source, folder)?;
         let mut assembly = Assembly { folder, constants, half, seen: HashSet::new(), used: HashSet::new() };
@@ -203,6 +202,10 @@ impl Shader {
             out.push("enable f16;", &file, 1);
         }
         assembly.append(&file, &text, &mut out)?;
+        if half && !out.text.contains(HALF) {
+            let message = "it has no form for 16-bit floats: `// @include element` and images of `Element`".to_owned();
+            return Err(Error::Shader { file, line: 0, message });
+        }
         for (name, _) in constants {
             if !assembly.used.contains(*name) {
                 return Err(Error::Shader {

@@ -164,7 +164,7 @@ impl MemoryPlan {
             let parameters = net.parameters();
             parameters.check(&gradients)?;
             if let Some(scale) = &scale {
-                unscale(2000, &parameters.gradients, &step_values, scale)?;
+                unscale(unscale::INTERVAL, &parameters.gradients, &step_values, scale)?;
             }
             adam(&Adam::default(), &parameters.gradients, &step_values, &parameters.values, m, v)?;
             parts.push(("update", String::new(), context.take_plan()));

@@ -51,8 +51,27 @@ pub(super) const PLAN: Plan =
     Plan { op: OP, rules: &[], run: |on| clip_norm(1.0, &on.flat()?, &on.constant([4])?).map(|_| None) };
 
 /// Gradients of a chunk: about 512 chunks keep a GPU busy, and no chain of additions is longer than 64 terms.
-pub(super) fn chunk_of(count: usize) -> usize {
+fn chunk_of(count: usize) -> usize {
     (count / 512).clamp(256, 4096)
+}
+
+fn sizes(gradient: &Tensor, max_norm: f32) -> ClipNormParams {
+    let count = gradient.len();
+    let chunk = chunk_of(count);
+    ClipNormParams { count: count as u32, chunk: chunk as u32, chunks: count.div_ceil(chunk) as u32, max_norm }
+}
+
+/// On a GPU: the sum of the squares of each chunk.
+fn squares(params: &ClipNormParams, gradient: &Tensor) -> Result<Tensor> {
+    let chunks = params.chunks as usize;
+    let partials = gradient.device().empty(OP, [chunks])?;
+    SHADER.entry("partial").params(params).reads([gradient]).writes([&partials]).groups(chunks)?;
+    Ok(partials)
+}
+
+/// On a GPU: sums of squares that together are all of the gradient's.
+pub(super) fn partial_squares(gradient: &Tensor) -> Result<Tensor> {
+    squares(&sizes(gradient, 0.0), gradient)
 }
 
 /// Lowers the gradient factor `step[3]` so that the norm of `step[3] * gradient` stays below `max_norm`. Returns the
@@ -71,19 +90,11 @@ fn clip(max_norm: f64, gradient: &Tensor, step: &Tensor) -> Result<Tensor> {
     if max_norm.is_nan() || max_norm <= 0.0 {
         return Err(Error::Config(format!("{OP}: the largest norm must be above 0, got {max_norm}")));
     }
-    let count = gradient.len();
-    let chunks = count.div_ceil(chunk_of(count));
-    let params = ClipNormParams {
-        count: count as u32,
-        chunk: chunk_of(count) as u32,
-        chunks: chunks as u32,
-        max_norm: max_norm as f32,
-    };
+    let params = sizes(gradient, max_norm as f32);
     let norm = gradient.device().empty(OP, [1])?;
     match gradient.device() {
         Device::Gpu(_) => {
-            let partials = gradient.device().empty(OP, [chunks])?;
-            SHADER.entry("partial").params(&params).reads([gradient]).writes([&partials]).groups(chunks)?;
+            let partials = squares(&params, gradient)?;
             SHADER.entry("finalize").params(&params).reads([&partials]).writes([step, &norm]).groups(1)?;
         }
         Device::Cpu(_) => plain::clip(&params, &gradient.f32s(), &mut step.f32s_mut(), &mut norm.f32s_mut()),

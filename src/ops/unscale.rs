@@ -11,7 +11,7 @@
 //! # Data flow
 //! ```text
 //! gradient [count]   | chunk | chunk | chunk | ..
-//!                        |       |       |      partial: a workgroup, the squares of one chunk
+//!                        |       |       |      clip_norm's partial: a workgroup, the squares of one chunk
 //! partials           [   .       .       .  .. ]
 //!                        \_______|_______/      finalize: one workgroup
 //! step[3], scale [3]
@@ -37,7 +37,7 @@
 //! ```
 //! </details>
 
-use super::clip_norm::chunk_of;
+use super::clip_norm::partial_squares;
 use super::plan::Plan;
 use crate::cpu::unscale::{self as plain, UnscaleParams};
 use crate::debug::observed;
@@ -51,8 +51,14 @@ pub(super) const SHADER: Shader = shader!("unscale");
 pub(super) const PLAN: Plan = Plan {
     op: OP,
     rules: &[],
-    run: |on| unscale(2000, &on.flat()?, &on.constant([4])?, &on.constant([3])?).map(|()| None),
+    run: |on| unscale(INTERVAL, &on.flat()?, &on.constant([4])?, &on.constant([3])?).map(|()| None),
 };
+
+/// The scale at the start: what the loss is multiplied by, steps since that changed, skipped steps. As
+/// `torch.amp.GradScaler`.
+pub const START: [f32; 3] = [65536.0, 0.0, 0.0];
+/// Good steps after which the scale doubles, as there.
+pub const INTERVAL: u32 = 2000;
 
 /// Takes the loss scale `scale[0]` out of the gradient factor `step[3]`, or makes that 0 if a gradient is infinite or NaN;
 /// raises or lowers the scale for the next step.
@@ -68,16 +74,16 @@ fn change(interval: u32, gradient: &Tensor, step: &Tensor, scale: &Tensor) -> Re
         let message = format!("step must be [4] and scale [3], got {} and {}", step.shape(), scale.shape());
         return Err(Error::shape(OP, message));
     }
-    let count = gradient.len();
-    let chunks = count.div_ceil(chunk_of(count));
-    let params = UnscaleParams { count: count as u32, chunk: chunk_of(count) as u32, chunks: chunks as u32, interval };
     match gradient.device() {
         Device::Gpu(_) => {
-            let partials = gradient.device().empty(OP, [chunks])?;
-            SHADER.entry("partial").params(&params).reads([gradient]).writes([&partials]).groups(chunks)?;
+            let partials = partial_squares(gradient)?;
+            let params = UnscaleParams { chunks: partials.len() as u32, interval };
             SHADER.entry("finalize").params(&params).reads([&partials]).writes([step, scale]).groups(1)?;
         }
-        Device::Cpu(_) => plain::unscale(&params, &gradient.f32s(), &mut step.f32s_mut(), &mut scale.f32s_mut()),
+        Device::Cpu(_) => {
+            let params = UnscaleParams { chunks: 1, interval };
+            plain::unscale(&params, &gradient.f32s(), &mut step.f32s_mut(), &mut scale.f32s_mut());
+        }
     }
     Ok(())
 }

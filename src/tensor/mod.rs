@@ -63,6 +63,15 @@ impl Later {
         // A pointer: a panic elsewhere cannot leave it half-changed.
         self.recipe.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Takes the numbers of `made`, unless they are there. The recipe is locked meanwhile.
+    fn fill(&self, recipe: &mut Option<Arc<dyn Recipe>>, made: &Tensor) {
+        if recipe.take().is_some()
+            && let Some(buffer) = made.gpu_buffer()
+        {
+            let _ = self.made.set(Arc::clone(buffer)); // empty until here: whoever fills it holds the lock
+        }
+    }
 }
 
 /// A handle to numbers on a device, and to their place on a tape if they were computed from a watched tensor.
@@ -278,21 +287,14 @@ impl Tensor {
         let mut recipe = later.recipe();
         let Some(known) = recipe.as_ref() else { return Ok(()) };
         let made = known.make()?;
-        if let Some(buffer) = made.gpu_buffer() {
-            let _ = later.made.set(Arc::clone(buffer)); // empty until here: whoever fills it holds the lock
-        }
-        *recipe = None;
+        later.fill(&mut recipe, &made);
         Ok(())
     }
 
     /// Gives numbers that nobody has computed yet: those of `made`, which are the same. Nothing happens if they are there.
     pub(crate) fn fill(&self, made: &Self) {
-        let Storage::Later(later) = &self.storage else { return };
-        let mut recipe = later.recipe();
-        if recipe.take().is_some()
-            && let Some(buffer) = made.gpu_buffer()
-        {
-            let _ = later.made.set(Arc::clone(buffer)); // empty until here: whoever fills it holds the lock
+        if let Storage::Later(later) = &self.storage {
+            later.fill(&mut later.recipe(), made);
         }
     }
 

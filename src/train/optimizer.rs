@@ -39,10 +39,6 @@ pub(super) struct Optimizer {
     loss_scale: Option<Tensor>,
 }
 
-/// What the loss is multiplied by at first, and how many good steps double it: as `torch.amp.GradScaler`.
-const FIRST_SCALE: f32 = 65536.0;
-const SCALE_INTERVAL: u32 = 2000;
-
 impl Optimizer {
     /// `scaled`: the loss is scaled, as mixed precision needs it.
     pub(super) fn new(device: &Device, parameters: &Parameters, config: &TrainConfig, scaled: bool) -> Result<Self> {
@@ -66,7 +62,7 @@ impl Optimizer {
             moments: (0..moments).map(|_| device.zeros(OP, shape)).collect::<Result<_>>()?,
             collected: (config.accumulate > 1).then(|| device.zeros(OP, shape)).transpose()?,
             average,
-            loss_scale: scaled.then(|| device.tensor(OP, [3], &[FIRST_SCALE, 0.0, 0.0])).transpose()?,
+            loss_scale: scaled.then(|| device.tensor(OP, [3], &unscale::START)).transpose()?,
         })
     }
 
@@ -111,7 +107,7 @@ impl Optimizer {
     pub(super) fn step(&self, parameters: &Parameters, t: u64) -> Result<()> {
         let gradients = self.collected.as_ref().unwrap_or(&parameters.gradients);
         if let Some(scale) = &self.loss_scale {
-            unscale(SCALE_INTERVAL, gradients, &self.step_values, scale)?;
+            unscale(unscale::INTERVAL, gradients, &self.step_values, scale)?;
         }
         if self.clip > 0.0 {
             clip_norm(self.clip, gradients, &self.step_values)?;

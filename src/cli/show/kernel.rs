@@ -98,10 +98,7 @@ pub(super) fn run(args: &KernelArgs) -> Result<()> {
 fn assemble(args: &KernelArgs, shader: &Shader) -> Result<Assembled> {
     let constants: Vec<(&str, u32)> = args.set.iter().map(|(name, number)| (name.as_str(), *number)).collect();
     let folder = Switches::from_env()?.shaders;
-    match args.precision {
-        Precision::F32 => shader.assemble(folder.as_deref(), &constants),
-        Precision::F16 => shader.assemble_half(folder.as_deref(), &constants),
-    }
+    shader.assemble_as(folder.as_deref(), &constants, args.precision == Precision::F16)
 }
 
 /// The language asked for; `None`: the text as it is written.
