@@ -149,6 +149,19 @@ impl Options {
         if self.ops.is_empty() { all.collect() } else { all.filter(|op| self.ops.iter().any(|o| o == op)).collect() }
     }
 
+    /// Refuses what would be left undone.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for mixed precision of single kernels.
+    pub fn check(&self) -> Result<()> {
+        if self.precision == Precision::F16 && !self.chosen().is_empty() {
+            let text =
+                "--precision f16 is for networks, e.g. `bench unext --train --precision f16`; kernels are timed in f32";
+            return Err(Error::Config(text.to_owned()));
+        }
+        Ok(())
+    }
+
     /// The layers to time: those of `--shape`, or the network's.
     ///
     /// # Errors
@@ -201,6 +214,7 @@ pub fn run(options: &Options, words: &[&str]) -> Result<()> {
         Some(Command::Plot(args)) => return plot::run(args),
         None => {}
     }
+    options.check()?;
     // A file that cannot be compared with is found before the time is spent.
     let before = options.compare.as_deref().map(Results::read).transpose()?;
     let device = Device::open(&options.device)?;

@@ -633,3 +633,9 @@ fn tune_times_no_wrong_kernel() {
         assert!(large["times"].as_array().unwrap().iter().all(|time| time["kernel"] == "v2"), "{large}");
     }
 }
+
+#[test]
+fn mixed_precision_of_a_single_kernel_is_refused() {
+    let (code, _, err) = said(&shadegrad(&["bench", "relu", "--precision", "f16", "--device", "cpu"]));
+    assert!(code == Some(1) && err.contains("--precision f16 is for networks"), "{err}");
+}

@@ -50,6 +50,7 @@ pub(crate) fn run(args: BenchArgs) -> Result<bool> {
 /// Checks a user's kernel over all cases of its op and, if it is right, times it beside ours.
 fn beside_ours(args: &BenchArgs) -> Result<bool> {
     let BenchArgs { options, own } = args;
+    options.check()?;
     let (ours, theirs) = (Device::open(&options.device)?, Device::open(&options.device)?);
     let said = |line: String| {
         if !options.json {
