@@ -359,6 +359,11 @@ impl Context {
         self.pool.reset_peak();
     }
 
+    /// Bind groups and uniform buffers made since the device was opened: a step that repeats the one before makes none.
+    pub fn bindings_made(&self) -> u64 {
+        self.recorder().made
+    }
+
     /// Gives unused buffers back to the device, and forgets the bind groups that hold them.
     pub fn trim(&self) {
         self.recorder().forget();
@@ -430,8 +435,9 @@ impl Context {
     /// Lets somebody's own text stand in for entry points of a shader, or takes our own back (`None`). Returns what
     /// was there before, with its compiled pipelines.
     pub fn replace(&self, shader: &'static str, with: Option<Arc<Replacement>>) -> Option<Arc<Replacement>> {
+        let before = self.pipelines.replace(shader, with);
         self.recorder().forget();
-        self.pipelines.replace(shader, with)
+        before
     }
 
     /// Names the text that a shader's kernels are made of here: ours, or what stands in for it ([`Assembled::hash`]).
@@ -491,11 +497,18 @@ impl Context {
         self.kernels.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn dispatch(&self, work: &Dispatch<'_>) -> Result<()> {
+    pub(crate) fn dispatch(&self, shader: &Shader, work: &Dispatch<'_>) -> Result<()> {
         if self.switches.looks_at_results() {
-            self.kernels_log().push(work.pipeline.label.clone());
+            self.kernels_log().push(work.entry.label());
         }
-        self.recorder().dispatch(&self.device, &self.queue, work)
+        let mut recorder = self.recorder();
+        let mut pipeline = None;
+        if !recorder.repeats(work) {
+            drop(recorder); // others may record while this one compiles
+            pipeline = Some(self.pipeline(shader, work.entry)?);
+            recorder = self.recorder();
+        }
+        recorder.dispatch(&self.device, &self.queue, pipeline, work)
     }
 
     /// Gives everything recorded to the device; does not wait.

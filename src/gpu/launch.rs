@@ -1,8 +1,6 @@
 //! One kernel launch, written the way it is read:
 //! `SHADER.entry("forward").params(&params).reads([x]).writes([&y]).over(y.len())?`.
 
-use std::borrow::Cow;
-
 use super::plan::{PlanEvent, PlannedLaunch};
 use super::recorder::Dispatch;
 use super::shader::{Constants, Entry, Shader};
@@ -15,21 +13,33 @@ pub const WORKGROUP: usize = 64;
 /// Groups per axis that WebGPU promises.
 const MAX_GROUPS: usize = 65535;
 
-/// A tensor, or a range of its images, as one shader binding.
+/// A tensor, or a range of its images, as one shader binding: two words, because a launch moves its bindings around.
 #[derive(Debug, Clone)]
-pub struct Binding<'a> {
-    tensor: Cow<'a, Tensor>,
+pub enum Binding<'a> {
+    /// A tensor that outlives the launch.
+    Borrowed(&'a Tensor),
+    /// One made for it.
+    Owned(Box<Tensor>),
 }
 
 impl<'a> From<&'a Tensor> for Binding<'a> {
     fn from(tensor: &'a Tensor) -> Self {
-        Self { tensor: Cow::Borrowed(tensor) }
+        Self::Borrowed(tensor)
     }
 }
 
 impl From<Tensor> for Binding<'_> {
     fn from(tensor: Tensor) -> Self {
-        Self { tensor: Cow::Owned(tensor) }
+        Self::Owned(Box::new(tensor))
+    }
+}
+
+impl Binding<'_> {
+    fn tensor(&self) -> &Tensor {
+        match self {
+            Self::Borrowed(tensor) => tensor,
+            Self::Owned(tensor) => tensor,
+        }
     }
 }
 
@@ -96,20 +106,19 @@ impl<'a> Launch<'a> {
     }
 
     fn record(self, groups: [u32; 3]) -> Result<()> {
-        let label = || format!("{}.{}", self.entry.shader, self.entry.entry);
-        let invariant = |message: &str| Error::Gpu { op: label(), message: message.to_owned() };
+        let invariant = |message: &str| Error::Gpu { op: self.entry.label(), message: message.to_owned() };
         let Some(first) = self.bindings.first() else { return Err(invariant("a launch without tensors")) };
-        let Device::Gpu(context) = first.tensor.device() else { return Err(invariant("a launch on the CPU device")) };
+        let Device::Gpu(context) = first.tensor().device() else { return Err(invariant("a launch on the CPU device")) };
         let (mut buffers, mut half) = (Vec::with_capacity(self.bindings.len()), false);
         for binding in &self.bindings {
-            let tensor = binding.tensor.as_ref();
+            let tensor = binding.tensor();
             tensor.settle()?;
             half |= tensor.dtype() == DType::F16;
             let Some(buffer) = tensor.gpu_buffer() else { return Err(invariant("a tensor of another device")) };
             let bytes = tensor.bytes();
             if bytes > context.max_binding_bytes() {
                 return Err(Error::Limit {
-                    op: label(),
+                    op: self.entry.label(),
                     message: format!(
                         "a tensor {} of {bytes} bytes is larger than one binding of this device ({}); use a smaller --batch or smaller slices",
                         tensor.shape(),
@@ -121,20 +130,23 @@ impl<'a> Launch<'a> {
         }
         if context.is_planning() {
             let bytes = buffers.iter().map(|(_, _, bytes)| bytes).sum();
-            let bindings = self.bindings.iter().map(|binding| binding.tensor.shape()).collect();
-            let types = self.bindings.iter().map(|binding| binding.tensor.dtype()).collect();
+            let bindings = self.bindings.iter().map(|binding| binding.tensor().shape()).collect();
+            let types = self.bindings.iter().map(|binding| binding.tensor().dtype()).collect();
             let Entry { shader, entry, .. } = self.entry;
             context.note(|| PlanEvent::Launched(PlannedLaunch { shader, entry, groups, bindings, types, bytes }));
             return Ok(());
         }
-        let pipeline = context.pipeline(&self.shader, Entry { half, ..self.entry })?;
+        let entry = Entry { half, ..self.entry };
         let note = if context.switches.times_dispatches() { self.shapes() } else { String::new() };
-        context.dispatch(&Dispatch { pipeline: &pipeline, params: self.params, buffers: &buffers, groups, note })
+        context.dispatch(
+            &self.shader,
+            &Dispatch { entry, params: self.params, buffers: &buffers, groups, note },
+        )
     }
 
     /// The shapes of all bindings, for the debug ladder.
     fn shapes(&self) -> String {
-        let shapes: Vec<_> = self.bindings.iter().map(|binding| binding.tensor.shape().to_string()).collect();
+        let shapes: Vec<_> = self.bindings.iter().map(|binding| binding.tensor().shape().to_string()).collect();
         shapes.join(" ")
     }
 }

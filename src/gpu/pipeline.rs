@@ -93,7 +93,7 @@ fn compile(
     switches: &Switches,
     id: usize,
 ) -> Result<Arc<Pipeline>> {
-    let label = format!("{}.{}", key.shader, key.entry);
+    let label = key.label();
     let _span = switches.span("compile", &label);
     switches.say(4, || format!("{label} {}\n{}", key.constants, text.text));
     let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);

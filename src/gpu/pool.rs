@@ -3,7 +3,6 @@
 //!
 //! Reuse is safe without waiting: dispatches run in the order in which they were recorded.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -41,7 +40,9 @@ impl Drop for Buffer {
             owned.0 -= 1;
             owned.1 -= self.class;
         }
-        state.free.entry(self.class).or_default().insert(self.id, self.raw.clone());
+        let free = state.free.entry(self.class).or_default();
+        let place = free.partition_point(|(id, _)| *id > self.id);
+        free.insert(place, (self.id, self.raw.clone()));
     }
 }
 
@@ -53,9 +54,9 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct State {
-    /// By class and number. The smallest number is handed out first: then what a step gets depends on nothing but the
-    /// step, and every step meets the bind groups of the one before.
-    free: FxHashMap<u64, BTreeMap<u64, wgpu::Buffer>>,
+    /// By class, the largest number first. The smallest number is handed out first: then what a step gets depends on
+    /// nothing but the step, and every step meets the bind groups of the one before.
+    free: FxHashMap<u64, Vec<(u64, wgpu::Buffer)>>,
     /// Handed out.
     live: u64,
     /// Set aside on the device: live and free.
@@ -137,16 +138,17 @@ impl Pool {
                 ),
             });
         }
-        let recycled = lock(&self.shared.state).free.get_mut(&class).and_then(BTreeMap::pop_first);
-        let (id, raw) = match recycled {
+        let mut state = lock(&self.shared.state);
+        let (id, raw) = match state.free.get_mut(&class).and_then(Vec::pop) {
             Some(found) => found,
             None => {
+                drop(state);
                 let raw = self.create(device, op, class)?;
-                lock(&self.shared.state).reserved += class;
+                state = lock(&self.shared.state);
+                state.reserved += class;
                 (self.shared.next_id.fetch_add(1, Ordering::Relaxed), raw)
             }
         };
-        let mut state = lock(&self.shared.state);
         state.live += class;
         state.peak = state.peak.max(state.live);
         let owned = state.owners.entry(op).or_default();

@@ -81,6 +81,13 @@ pub struct Entry {
     pub half: bool,
 }
 
+impl Entry {
+    /// `shader.entry`.
+    pub fn label(&self) -> String {
+        format!("{}.{}", self.shader, self.entry)
+    }
+}
+
 /// Numbers for `// @tune` constants in the place of the file's own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Constants([Option<(&'static str, u32)>; Self::MOST]);

@@ -112,6 +112,8 @@ pub(crate) fn as_table(width: usize, gradients: &[&Tensor]) -> Option<Tensor> {
 #[derive(Debug, Default)]
 pub struct ChunkSums {
     waiting: Vec<Waiting>,
+    /// From the first to the last of their tables, and of their gradients.
+    spans: Option<[Tensor; 2]>,
     /// Where the tables stand until they are added up.
     arena: Option<Tensor>,
     /// Numbers of the arena that are taken.
@@ -167,30 +169,26 @@ impl ChunkSums {
                     format!("a table {} has too few columns for a gradient {}", table.shape(), gradient.shape());
                 return Err(Error::shape(OP, message));
             }
-            let next = Waiting { table: table.detach(), first, gradient: gradient.detach() };
-            if !self.has_room(&next) {
+            let next = [table, *gradient];
+            let spans = self.spans_with(next);
+            if spans.is_none() && !self.waiting.is_empty() {
                 self.launch()?;
             }
-            self.waiting.push(next);
+            self.spans = Some(spans.unwrap_or_else(|| next.map(Tensor::detach)));
+            self.waiting.push(Waiting { table: table.detach(), first, gradient: gradient.detach() });
             first += gradient.len();
         }
         Ok(())
     }
 
-    /// Whether one launch can make this sum too: its table must lie in the same buffer as the others, and so must its
-    /// gradient, each within one binding.
-    fn has_room(&self, next: &Waiting) -> bool {
-        if self.waiting.is_empty() {
-            return true;
-        }
-        let all = || self.waiting.iter().chain([next]);
-        let fits = |span: Option<Tensor>| match (next.table.device(), span) {
-            (Device::Gpu(context), Some(span)) => span.bytes() <= context.max_binding_bytes(),
-            (Device::Cpu(_), _) | (_, None) => false,
-        };
-        self.waiting.len() < PARTS
-            && fits(Tensor::span(&all().map(|waiting| &waiting.table).collect::<Vec<_>>()))
-            && fits(Tensor::span(&all().map(|waiting| &waiting.gradient).collect::<Vec<_>>()))
+    /// The spans with one more sum, if one launch can make it too: its table must lie in the same buffer as the others, and
+    /// so must its gradient, each within one binding.
+    fn spans_with(&self, [table, gradient]: [&Tensor; 2]) -> Option<[Tensor; 2]> {
+        let Device::Gpu(context) = table.device() else { return None };
+        let [tables, gradients] = self.spans.as_ref().filter(|_| self.waiting.len() < PARTS)?;
+        let fits = |span: &Tensor| span.bytes() <= context.max_binding_bytes();
+        let tables = Tensor::span(&[tables, table]).filter(fits)?;
+        Some([tables, Tensor::span(&[gradients, gradient]).filter(fits)?])
     }
 
     /// Makes all sums that wait.
@@ -201,9 +199,7 @@ impl ChunkSums {
         // What is launched later may use the memory again: launches run in their order.
         (self.arena, self.taken) = (None, 0);
         let waiting = std::mem::take(&mut self.waiting);
-        let tables = Tensor::span(&waiting.iter().map(|waiting| &waiting.table).collect::<Vec<_>>());
-        let sums = Tensor::span(&waiting.iter().map(|waiting| &waiting.gradient).collect::<Vec<_>>());
-        let (Some(tables), Some(sums)) = (tables, sums) else { return Ok(()) };
+        let Some([tables, sums]) = self.spans.take() else { return Ok(()) };
         let mut parts = [Part { first_group: u32::MAX, ..bytemuck::Zeroable::zeroed() }; PARTS];
         let mut groups = 0;
         for (part, Waiting { table, first, gradient }) in parts.iter_mut().zip(&waiting) {

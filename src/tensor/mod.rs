@@ -232,7 +232,7 @@ impl Tensor {
 
     /// The same numbers without a place on a tape: nothing is kept alive for their sake.
     pub fn detach(&self) -> Self {
-        Self { slot: None, leaf: None, recipe: None, statistics: None, ..self.clone() }
+        self.part(self.offset, self.shape)
     }
 
     /// What the kernel that made this image batch has summed up for a batch norm: `[2, C, chunks]`, mean and sum of
@@ -250,19 +250,24 @@ impl Tensor {
         if shape.len() != self.len() {
             return Err(Error::shape("reshape", format!("{} cannot become {shape}", self.shape)));
         }
-        Ok(Self { shape, ..self.detach() })
+        Ok(self.part(self.offset, shape))
     }
 
     /// A range of the first axis, sharing the numbers.
     pub fn images(&self, range: &Range<usize>) -> Self {
         let per_image = self.len() / self.shape.dims()[0].max(1);
         let shape = self.shape.with_first(range.len());
-        Self { shape, offset: self.offset + range.start * per_image, ..self.detach() }
+        self.part(self.offset + range.start * per_image, shape)
     }
 
     /// `len` elements from `start` on, seen with another shape and sharing the numbers.
     pub(crate) fn view(&self, start: usize, shape: Shape) -> Self {
-        Self { shape, offset: self.offset + start, ..self.detach() }
+        self.part(self.offset + start, shape)
+    }
+
+    /// Other numbers of the same storage, without a place on a tape.
+    fn part(&self, offset: usize, shape: Shape) -> Self {
+        Self { offset, ..self.device.handle(shape, self.dtype, self.storage.clone()) }
     }
 
     pub(crate) fn byte_offset(&self) -> u64 {
