@@ -507,6 +507,22 @@ fn answers_do_not_hold_for_a_replaced_text() {
     }
 }
 
+/// A step that is the same as the one before notices that a text was replaced in between.
+#[test]
+fn a_repeated_step_takes_a_replaced_text() {
+    let Some(context) = opened(Switches::default()) else { return };
+    let device = Device::Gpu(context.clone());
+    let (first, again) = (step(&device), step(&device));
+    assert!(first == again, "two steps differ");
+    let folder = tempfile::tempdir().unwrap();
+    let file = edited(folder.path(), "bce_dice", &[("both += pq.x * t;", "both += pq.x;")]);
+    let own = Replacement::of_user(shader("bce_dice"), &file, None, None).unwrap();
+    context.replace("bce_dice", Some(Arc::new(own)));
+    assert!(step(&device) != first, "the replaced text was not used");
+    context.replace("bce_dice", None);
+    assert!(step(&device) == first, "the replaced text is still used");
+}
+
 #[test]
 fn a_dry_run_lists_the_space_without_a_device() {
     let list = |words: &[&str]| -> Vec<serde_json::Value> {

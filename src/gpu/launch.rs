@@ -138,10 +138,7 @@ impl<'a> Launch<'a> {
         }
         let entry = Entry { half, ..self.entry };
         let note = if context.switches.times_dispatches() { self.shapes() } else { String::new() };
-        context.dispatch(
-            &self.shader,
-            &Dispatch { entry, params: self.params, buffers: &buffers, groups, note },
-        )
+        context.dispatch(&self.shader, &Dispatch { entry, params: self.params, buffers: &buffers, groups, note })
     }
 
     /// The shapes of all bindings, for the debug ladder.

@@ -143,9 +143,7 @@ impl Recorder {
     /// Whether the next dispatch is the one that came at this place before: then nothing needs to be looked up.
     pub(crate) fn repeats(&self, work: &Dispatch<'_>) -> bool {
         self.list.get(self.at).is_some_and(|known| {
-            known.entry == work.entry
-                && known.params == work.params
-                && known.ranges.iter().copied().eq(work.ranges())
+            known.entry == work.entry && known.params == work.params && known.ranges.iter().copied().eq(work.ranges())
         })
     }
 
