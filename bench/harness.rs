@@ -45,6 +45,9 @@ use peaks::{Copy, Peaks};
 use shapes::Layer;
 use timing::{Effort, Samples, time};
 
+/// The name of the device that does nothing.
+const NOOP: &str = "noop";
+
 /// Rounds after which the peaks are measured again.
 const PEAKS_EVERY: usize = 5;
 
@@ -57,7 +60,7 @@ pub struct Options {
     /// Ops to time, or a network: unext, unet, resunet [default: all ops]
     #[arg(value_name = "OP", value_parser = PossibleValuesParser::new(names()), hide_possible_values = true)]
     pub ops: Vec<String>,
-    /// auto, cpu, or part of an adapter's name
+    /// auto, cpu, or part of an adapter's name; for a network also noop, which does nothing: what is timed is the host
     #[arg(long, default_value = "auto", env = "SHADEGRAD_DEVICE")]
     pub device: String,
     /// The network whose layers are timed
@@ -152,8 +155,12 @@ impl Options {
     /// Refuses what would be left undone.
     ///
     /// # Errors
-    /// [`Error::Config`] for mixed precision of single kernels.
+    /// [`Error::Config`] for mixed precision of single kernels, or kernels on a device that does nothing.
     pub fn check(&self) -> Result<()> {
+        if self.device == NOOP && !self.chosen().is_empty() {
+            let text = "--device noop computes nothing: it times what the host does for a network, e.g. `bench unext --train --device noop`";
+            return Err(Error::Config(text.to_owned()));
+        }
         if self.precision == Precision::F16 && !self.chosen().is_empty() {
             let text =
                 "--precision f16 is for networks, e.g. `bench unext --train --precision f16`; kernels are timed in f32";
@@ -217,7 +224,7 @@ pub fn run(options: &Options, words: &[&str]) -> Result<()> {
     options.check()?;
     // A file that cannot be compared with is found before the time is spent.
     let before = options.compare.as_deref().map(Results::read).transpose()?;
-    let device = Device::open(&options.device)?;
+    let device = if options.device == NOOP { Device::idle()? } else { Device::open(&options.device)? };
     if let Err(error) = use_tuned(&device) {
         eprintln!("warning: {error}");
     }

@@ -430,15 +430,23 @@ fn golden_training_first_epoch() {
 /// The timed step is a step of its own, so it is run here once for each network.
 #[test]
 fn networks_are_timed() {
-    for model in ["unext", "unet", "resunet"] {
-        let sizes =
-            ["--train", "--batch", "2", "--size", "32", "--runs", "1", "--base", "4", "--device", "cpu", "--json"];
-        let shadegrad = env!("CARGO_BIN_EXE_shadegrad");
-        let done = std::process::Command::new(shadegrad).arg("bench").arg(model).args(sizes).output().unwrap();
-        assert!(done.status.success(), "{model}: {}", String::from_utf8_lossy(&done.stderr));
+    let sizes = ["--train", "--batch", "2", "--size", "32", "--runs", "1", "--base", "4", "--json"];
+    let bench = |what: &str, device: &str| {
+        let mut shadegrad = std::process::Command::new(env!("CARGO_BIN_EXE_shadegrad"));
+        shadegrad.args(["bench", what, "--device", device]).args(sizes).output().unwrap()
+    };
+    // One device that computes, and one that does nothing: there the host is timed.
+    for (model, device) in ["unext", "unet", "resunet"].into_iter().flat_map(|model| [(model, "cpu"), (model, "noop")])
+    {
+        let done = bench(model, device);
+        assert!(done.status.success(), "{model} on {device}: {}", String::from_utf8_lossy(&done.stderr));
         let line: serde_json::Value = serde_json::from_slice(&done.stdout).unwrap();
         let of_host = line["encode_ms"].as_f64().unwrap() + line["submit_ms"].as_f64().unwrap();
         assert!(of_host <= line["step_ms"].as_f64().unwrap(), "{line}");
         assert!(line["step_ms"].as_f64().unwrap() > 0.0 && line["peak_bytes"].as_u64().unwrap() > 0, "{line}");
+        assert_eq!(line["dispatches"].as_u64().unwrap() > 0, device == "noop", "{line}");
     }
+    let done = bench("conv2d", "noop");
+    let said = String::from_utf8_lossy(&done.stderr);
+    assert!(!done.status.success() && said.contains("--device noop computes nothing"), "{said}");
 }

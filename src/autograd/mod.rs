@@ -32,6 +32,7 @@ use crate::{Error, Result};
 
 pub use gradients::Gradients;
 pub(crate) use kept::{Kept, OnReading, Recipe};
+use tape::needed;
 pub(crate) use tape::{Input, Node, kept_for, record, record_with};
 pub use tape::{Operation, Slot, Source, Tape};
 
@@ -97,14 +98,15 @@ pub enum Setting<'a> {
 #[derive(Debug)]
 pub struct Wanted<'a> {
     device: &'a Device,
-    /// Per input: wanted?
-    needs: Vec<bool>,
-    /// Per input: what its numbers are, and so those of its gradient.
-    types: Vec<DType>,
-    /// Per input: the place in the tensor of all gradients, for a parameter that has no gradient yet.
-    targets: Vec<Option<Tensor>>,
-    /// The targets that have been handed out.
-    placed: Vec<Tensor>,
+    inputs: &'a [Input],
+    /// Per slot of the tape: wanted?
+    wants: &'a [bool],
+    /// Per slot: what its numbers are, and so those of its gradient.
+    types: &'a [DType],
+    /// The gradients so far, where those of parameters are written into their places.
+    gradients: Option<&'a Gradients>,
+    /// The places that have been handed out.
+    placed: Vec<&'a Tensor>,
     /// Per input: the gradient of another use of it.
     begun: Vec<Option<Tensor>>,
     /// What this pass shares; `None` where each op must be done before the next one begins.
@@ -121,13 +123,30 @@ pub(crate) struct Pass {
 impl<'a> Wanted<'a> {
     /// For a gradient that is computed outside of any backward pass: it shares nothing, and nothing waits.
     pub(crate) fn alone(device: &'a Device) -> Self {
-        let (needs, types, targets) = (Vec::new(), Vec::new(), Vec::new());
-        Self { device, needs, types, targets, placed: Vec::new(), begun: Vec::new(), pass: None }
+        let (placed, begun) = (Vec::new(), Vec::new());
+        Self { device, inputs: &[], wants: &[], types: &[], gradients: None, placed, begun, pass: None }
     }
 
     /// Whether the gradient of input `index` is wanted.
     pub fn needs(&self, index: usize) -> bool {
-        self.needs.get(index).copied().unwrap_or(false)
+        self.inputs.get(index).is_some_and(|input| needed(input, self.wants))
+    }
+
+    /// What the gradient of input `index` is made of.
+    fn dtype(&self, index: usize) -> DType {
+        match (self.device, self.inputs.get(index)) {
+            (Device::Gpu(_), Some(Input::Value(slot))) => self.types[*slot],
+            // Parameters are f32, and so is all that the CPU computes.
+            _ => DType::F32,
+        }
+    }
+
+    /// The place in the tensor of all gradients, of a parameter that has no gradient yet.
+    fn place(&self, index: usize) -> Option<&'a Tensor> {
+        let Input::Leaf(leaf) = self.inputs.get(index)? else { return None };
+        let is_taken =
+            self.gradients?.has_leaf(leaf.id) || self.placed.iter().any(|place| place.same_place(&leaf.grad));
+        (!is_taken).then_some(&leaf.grad)
     }
 
     /// A tensor for the gradient of input `index`: the parameter's own place if there is one, else a fresh one.
@@ -135,12 +154,12 @@ impl<'a> Wanted<'a> {
     /// # Errors
     /// As [`Device::empty`].
     pub fn empty(&mut self, op: &'static str, index: usize, shape: Shape) -> Result<Tensor> {
-        match self.targets.get_mut(index).and_then(Option::take) {
+        match self.place(index) {
             Some(place) if place.len() == shape.len() => {
-                self.placed.push(place.detach());
+                self.placed.push(place);
                 Ok(place.view(0, shape))
             }
-            _ => self.device.empty_as(op, shape, self.types.get(index).copied().unwrap_or(DType::F32)),
+            _ => self.device.empty_as(op, shape, self.dtype(index)),
         }
     }
 

@@ -222,6 +222,7 @@ impl Tape {
         let mut slots: Vec<Option<Tensor>> = vec![None; wants.len()];
         slots[at] = Some(gradient.detach());
         let mut grads = Gradients::default();
+        grads.leaves.reserve(nodes.iter().map(|node| node.inputs.len()).sum());
         let turned =
             nodes.iter().rev().filter(|node| needed(&node.inputs[0], &wants)).filter_map(|node| node.op.turns());
         let turned = TurnedWeights::ahead(turned.map(Tensor::detach).collect());
@@ -289,28 +290,16 @@ fn play(
     (pass, begun): (&RefCell<Pass>, &RefCell<Vec<Option<Tensor>>>),
 ) -> Result<Vec<Option<Tensor>>> {
     let Node { op, inputs, .. } = node;
-    let needs: Vec<bool> = inputs.iter().map(|input| needed(input, wants)).collect();
-    let of = |input: &Input| match input {
-        Input::Value(index) => types[*index],
-        Input::Constant | Input::Leaf(_) => DType::F32,
-    };
-    let types: Vec<DType> = inputs.iter().map(of).collect();
     let together = !gy.device().switches().looks_at_results();
     debug::check::play(op.as_mut(), gy, |op, gy, real| {
-        let targets = inputs.iter().map(|input| match input {
-            // On a GPU the kernel writes the parameter's gradient where the optimizer reads it. CPU ops lock whole
-            // buffers, so there it is copied afterwards.
-            Input::Leaf(leaf) if real && !grads.has_leaf(leaf.id) && matches!(gy.device(), Device::Gpu(_)) => {
-                Some(leaf.grad.clone())
-            }
-            _ => None,
-        });
         let mut wanted = Wanted {
             device: gy.device(),
-            needs: needs.clone(),
-            // The reference that a check runs on the CPU is f32.
-            types: if matches!(gy.device(), Device::Cpu(_)) { Vec::new() } else { types.clone() },
-            targets: targets.collect(),
+            inputs,
+            wants,
+            types,
+            // On a GPU the kernel writes the parameter's gradient where the optimizer reads it. CPU ops lock whole
+            // buffers, so there it is copied afterwards.
+            gradients: (real && matches!(gy.device(), Device::Gpu(_))).then_some(grads),
             placed: Vec::new(),
             begun: begun.take(),
             pass: (real && together).then_some(pass),
@@ -355,7 +344,7 @@ fn source(input: &Input) -> Source {
     }
 }
 
-fn needed(input: &Input, wants: &[bool]) -> bool {
+pub(super) fn needed(input: &Input, wants: &[bool]) -> bool {
     match input {
         Input::Constant => false,
         Input::Value(index) => wants[*index],

@@ -155,6 +155,21 @@ fn facts_of(adapter: &wgpu::Adapter) -> AdapterFacts {
     }
 }
 
+/// wgpu's adapter that does nothing.
+fn noop() -> Result<wgpu::Adapter> {
+    let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
+    descriptor.backends = wgpu::Backends::NOOP;
+    descriptor.backend_options.noop.enable = true;
+    let instance = wgpu::Instance::new(descriptor);
+    let found = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::NOOP)).into_iter().next();
+    found.ok_or_else(|| Error::Adapter("wgpu was built without its noop backend".to_owned()))
+}
+
+/// As of a GPU without features; it calls itself a processor.
+fn facts_of_noop(noop: &wgpu::Adapter) -> AdapterFacts {
+    AdapterFacts { features: Vec::new(), software: false, ..facts_of(noop) }
+}
+
 fn matrix_unit(unit: &wgpu::CooperativeMatrixProperties) -> String {
     let wgpu::CooperativeMatrixProperties { m_size, n_size, k_size, ab_type, cr_type, .. } = unit;
     format!("{m_size}x{n_size}x{k_size} {ab_type:?} to {cr_type:?}").to_lowercase()
@@ -271,12 +286,7 @@ impl Context {
     /// # Errors
     /// As [`open`](Self::open).
     pub fn plan(adapter: Option<&str>) -> Result<Arc<Self>> {
-        let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
-        descriptor.backends = wgpu::Backends::NOOP;
-        descriptor.backend_options.noop.enable = true;
-        let instance = wgpu::Instance::new(descriptor);
-        let nothing = || Error::Adapter("wgpu was built without its noop backend".to_owned());
-        let noop = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::NOOP)).into_iter().next();
+        let noop = noop()?;
         let options = GpuOptions { name: adapter.map(str::to_owned), ..Default::default() };
         let (facts, limits) = match adapter {
             Some(_) => {
@@ -285,13 +295,11 @@ impl Context {
             }
             None => {
                 let limits = wgpu::Limits::default();
-                let mut facts = facts_of(noop.as_ref().ok_or_else(nothing)?);
-                "any GPU (WebGPU's default limits)".clone_into(&mut facts.name);
-                // wgpu's noop adapter calls itself a processor.
-                (AdapterFacts { features: Vec::new(), software: false, ..facts }, limits)
+                let name = "any GPU (WebGPU's default limits)".to_owned();
+                (AdapterFacts { name, ..facts_of_noop(&noop) }, limits)
             }
         };
-        let mut context = Self::open_adapter(&noop.ok_or_else(nothing)?, &options, Switches::default())?;
+        let mut context = Self::open_adapter(&noop, &options, Switches::default())?;
         if let Some(context) = Arc::get_mut(&mut context) {
             context.pool = Pool::planning();
             context.planning = true;
@@ -303,6 +311,23 @@ impl Context {
                 max_buffer_bytes: limits.max_buffer_size,
                 ..facts
             };
+        }
+        Ok(context)
+    }
+
+    /// A GPU that takes everything and does nothing: a step on it takes the host's time alone, that of its ops and of wgpu.
+    /// What its tensors hold means nothing.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn idle() -> Result<Arc<Self>> {
+        let noop = noop()?;
+        // Its own limits are larger than the tables that wgpu makes of them.
+        let options = GpuOptions { webgpu_only: true, ..Default::default() };
+        let mut context = Self::open_adapter(&noop, &options, Switches::from_env()?)?;
+        if let Some(context) = Arc::get_mut(&mut context) {
+            let name = "no device (wgpu's noop backend)".to_owned();
+            context.facts = AdapterFacts { name, ..facts_of_noop(&noop) };
         }
         Ok(context)
     }
@@ -352,6 +377,11 @@ impl Context {
     /// What the buffer pool holds.
     pub fn memory(&self) -> PoolReport {
         self.pool.report()
+    }
+
+    /// Bytes by which less is in use than at the high-water mark.
+    pub(crate) fn spare_bytes(&self) -> u64 {
+        self.pool.spare()
     }
 
     /// Forgets the memory high-water mark.

@@ -1,6 +1,8 @@
 //! One kernel launch, written the way it is read:
 //! `SHADER.entry("forward").params(&params).reads([x]).writes([&y]).over(y.len())?`.
 
+use smallvec::SmallVec;
+
 use super::plan::{PlanEvent, PlannedLaunch};
 use super::recorder::Dispatch;
 use super::shader::{Constants, Entry, Shader};
@@ -49,14 +51,14 @@ pub struct Launch<'a> {
     shader: Shader,
     entry: Entry,
     params: &'a [u8],
-    bindings: Vec<Binding<'a>>,
+    bindings: SmallVec<[Binding<'a>; 8]>,
 }
 
 impl Shader {
     /// Starts a launch of one entry point.
     pub fn entry<'a>(self, entry: &'static str) -> Launch<'a> {
         let entry = Entry { shader: self.name, entry, constants: Constants::default(), half: false };
-        Launch { shader: self, entry, params: &[], bindings: Vec::with_capacity(8) }
+        Launch { shader: self, entry, params: &[], bindings: SmallVec::new() }
     }
 }
 
@@ -109,7 +111,7 @@ impl<'a> Launch<'a> {
         let invariant = |message: &str| Error::Gpu { op: self.entry.label(), message: message.to_owned() };
         let Some(first) = self.bindings.first() else { return Err(invariant("a launch without tensors")) };
         let Device::Gpu(context) = first.tensor().device() else { return Err(invariant("a launch on the CPU device")) };
-        let (mut buffers, mut half) = (Vec::with_capacity(self.bindings.len()), false);
+        let (mut buffers, mut half) = (SmallVec::<[_; 8]>::new(), false);
         for binding in &self.bindings {
             let tensor = binding.tensor();
             tensor.settle()?;

@@ -182,6 +182,12 @@ impl Pool {
         }
     }
 
+    /// Bytes by which less is in use than at the peak.
+    pub(crate) fn spare(&self) -> u64 {
+        let state = lock(&self.shared.state);
+        state.peak - state.live
+    }
+
     pub(crate) fn report(&self) -> PoolReport {
         let state = lock(&self.shared.state);
         let mut owners: Vec<_> =

@@ -143,7 +143,7 @@ impl ChunkSums {
                 self.launch()?;
                 let [least, most] = ARENA_BYTES;
                 let spare = match device {
-                    Device::Gpu(context) => (context.memory().peak - context.memory().live) as usize,
+                    Device::Gpu(context) => context.spare_bytes() as usize,
                     Device::Cpu(_) => most,
                 };
                 let usual = (spare / 4).clamp(least, most) / 4; // numbers

@@ -52,6 +52,14 @@ impl Device {
         Context::plan(adapter).map(Self::Gpu)
     }
 
+    /// A GPU that does nothing, to time the host ([`Context::idle`]).
+    ///
+    /// # Errors
+    /// As [`Context::idle`].
+    pub fn idle() -> Result<Self> {
+        Context::idle().map(Self::Gpu)
+    }
+
     /// The plain-Rust device with the switches of the environment.
     fn cpu_as_asked() -> Result<Self> {
         Ok(Self::Cpu(Arc::new(CpuContext::with(Switches::from_env()?.for_cpu()))))
