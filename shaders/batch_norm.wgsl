@@ -2,13 +2,15 @@
 //
 //   statistics      per chunk of pixels: mean and sum of (x - mean)^2
 //   finalize        mean[c], variance[c] (biased) of all chunks; running = (1-m) * running + m * batch;
-//                   table [3, C]: center = mean, scale = w * rstd, shift = b
+//                   table [4, C]: center = mean, scale = w * rstd, shift = b, rstd
 //   table_of_running    that table of the running statistics
 //   forward         v = (x - mean) * rstd * w + b,   rstd = 1 / sqrt(variance + eps);   y = v, or max(v, 0). Not launched
 //                   where a convolution alone reads y: it makes v of x itself (conv2d_normed.wgsl)
 //   backward_sums   per chunk of pixels: sum of gv and of gv * xhat,   xhat = (x - mean) * rstd (lib/batch_norm_sums)
 //   backward_input  gb[c] = sum of gv,   gw[c] = sum of gv * xhat,   both over all chunks (lib/batch_norm_input);
 //                   gx = w * rstd * (gv - inverse_count * (gb + xhat * gw))
+//   backward_merge  the table of backward_sums with one chunk, of the sums that a convolution's gradient leaves
+//                   (lib/conv2d_norm_sums)
 //   backward_finalize   gb and gw alone: before backward_input_v1, and where nobody wants gx
 //
 // inverse_count is 1 / pixels in train mode and 0 in eval mode, where the statistics are constants. gv is gy; with a
@@ -137,7 +139,7 @@ fn statistics_v2(
 @group(0) @binding(5) var<storage, read_write> variance_out: array<f32>;
 @group(0) @binding(6) var<storage, read_write> running_mean: array<f32>;
 @group(0) @binding(7) var<storage, read_write> running_var: array<f32>;
-@group(0) @binding(8) var<storage, read_write> norm_table_out: array<f32>; // [3, C]: center, scale, shift
+@group(0) @binding(8) var<storage, read_write> norm_table_out: array<f32>; // [4, C]: center, scale, shift, rstd
 
 /// One workgroup merges the chunks of one channel.
 @compute @workgroup_size(WG)
@@ -173,8 +175,10 @@ fn finalize(
             running_var[c] += params.momentum * (total / (count - 1.0) - running_var[c]);
         }
         norm_table_out[c] = mean;
-        norm_table_out[params.channels + c] = weight[c] / sqrt(total / count + params.eps);
+        let rstd = 1.0 / sqrt(total / count + params.eps);
+        norm_table_out[params.channels + c] = weight[c] * rstd;
         norm_table_out[2u * params.channels + c] = bias[c];
+        norm_table_out[3u * params.channels + c] = rstd;
     }
 }
 
@@ -188,8 +192,10 @@ fn table_of_running(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_
     let c = flat_index(gid, groups);
     if c >= params.channels { return; }
     running_table[c] = given_mean[c];
-    running_table[params.channels + c] = weight[c] / sqrt(given_variance[c] + params.eps);
+    let rstd = 1.0 / sqrt(given_variance[c] + params.eps);
+    running_table[params.channels + c] = weight[c] * rstd;
     running_table[2u * params.channels + c] = bias[c];
+    running_table[3u * params.channels + c] = rstd;
 }
 
 // ---- forward ---------------------------------------------------------------------------------------------------
@@ -284,6 +290,32 @@ fn backward_sums_v2(
         product += g * off;
     }
     leave_sums4(share, per, sum, product, lid);
+}
+
+@group(0) @binding(3) var<storage, read_write> merged: array<f32>; // as lib/batch_norm_sums says
+
+/// One workgroup adds up the chunks of one channel.
+@compute @workgroup_size(WG)
+fn backward_merge(
+    @builtin(workgroup_id) wid: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lid: u32,
+) {
+    let c = flat_group(wid, groups);
+    if c >= params.channels { return; }
+    let sums = c * params.chunks;
+    let products = sums + params.channels * params.chunks;
+    var pair = vec4(0.0); // of which two are used
+    for (var k = lid; k < params.chunks; k += WG) {
+        pair.x += partials_in[sums + k];
+        pair.y += partials_in[products + k];
+    }
+    pair = column_sum(pair, 0u, 1u, lid);
+    if lid == 0u {
+        for (var row = 0u; row < 4u; row++) { merged[row * params.channels + c] = norm_table[row * params.channels + c]; }
+        merged[4u * params.channels + c] = pair.x;
+        merged[5u * params.channels + c] = pair.y * norm_table[3u * params.channels + c];
+    }
 }
 
 @group(0) @binding(1) var<storage, read> table_in: array<f32>;

@@ -10,11 +10,11 @@
 // @include flat
 // @include element
 // @include gemm_tile
-// @include epilogue
 // @include conv2d_sizes
 // @include conv2d_tile
 // @include conv2d_weight
 // @include conv2d_both
+// @include conv2d_gx
 // @include conv2d_gather_plain
 // @include conv2d_x_plain
 // @include conv2d_gy_plain
@@ -25,11 +25,10 @@ override WG: u32 = 64u;
 
 @group(0) @binding(1) var<storage, read> x: array<Element>; // what the gather reads: gy
 @group(0) @binding(2) var<storage, read> weight4: array<vec4<f32>>;
-@group(0) @binding(3) var<storage, read> bias4: array<vec4<f32>>; // gradients have none
-@group(0) @binding(4) var<storage, read> x4: array<Element4>;
-@group(0) @binding(5) var<storage, read> gy4: array<Element4>;
-@group(0) @binding(6) var<storage, read_write> y4: array<Element4>; // gx
-@group(0) @binding(7) var<storage, read_write> partial4: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read> x4: array<Element4>;
+@group(0) @binding(4) var<storage, read> gy4: array<Element4>;
+@group(0) @binding(5) var<storage, read_write> y4: array<Element4>; // gx
+@group(0) @binding(6) var<storage, read_write> partial4: array<vec4<f32>>;
 
 @compute @workgroup_size(WG)
 fn backward_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {

@@ -3,7 +3,7 @@
 //
 //   forward, forward_statistics, backward_weight    as in conv2d.wgsl, of v = (x - center) * scale + shift, and 0 below floor
 //
-// Around the image lie zeros, not what a zero would be normalised to. center, scale and shift are the table [3, C] that
+// Around the image lie zeros, not what a zero would be normalised to. center, scale and shift are the table [4, C] that
 // batch_norm.wgsl's finalize leaves.
 //
 //            x ---> v ---+                 in the loop over (tap, ci): 8 pixels are normalised for 8 pixels x 8 channels,

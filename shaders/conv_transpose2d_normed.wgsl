@@ -13,7 +13,7 @@ override WG: u32 = 64u;
 
 @group(0) @binding(1) var<storage, read> x: array<Element>;
 @group(0) @binding(2) var<storage, read> weight4: array<vec4<f32>>; // transposed
-@group(0) @binding(3) var<storage, read> table: array<f32>; // [3, C] of batch_norm.wgsl's finalize
+@group(0) @binding(3) var<storage, read> table: array<f32>; // [4, C] of batch_norm.wgsl's finalize
 @group(0) @binding(4) var<storage, read> bias4: array<vec4<f32>>;
 @group(0) @binding(5) var<storage, read_write> y4: array<Element4>;
 

@@ -70,7 +70,7 @@ pub fn cases() -> Vec<Case> {
         ([16, 16, 16, 16], [1, 1], 3, 1, 0, true),
     ];
     // x is the result of a batch norm, which the kernels compute where they read it.
-    let normed: [Sizes; 11] = [
+    let normed: [Sizes; 12] = [
         ([2, 7, 9, 8], [3, 3], 16, 1, 1, true),
         ([2, 16, 16, 16], [3, 3], 16, 1, 1, false), // v3 and its gradients
         ([2, 13, 19, 24], [3, 3], 16, 1, 0, true),
@@ -82,6 +82,7 @@ pub fn cases() -> Vec<Case> {
         ([1, 6, 5, 72], [3, 3], 80, 1, 1, true),
         ([2, 128, 128, 8], [3, 3], 8, 1, 1, true), // several images per binding
         ([6, 32, 32, 8], [3, 3], 16, 1, 1, false),
+        ([1, 5, 4, 1024], [1, 1], 8, 1, 0, false), // more column tiles of the input gradient than a workgroup has
     ];
     let modes = [(Mode::Train, true), (Mode::Train, false), (Mode::Eval, true)];
     let normed = normed.into_iter().flat_map(|sizes| modes.map(|(mode, relu)| after_norm(sizes, mode, relu)));

@@ -48,12 +48,14 @@ pub fn cases() -> Vec<Case> {
         // Padding that cuts most of it off
         ([1, 3, 3, 4], [3, 3], 4, [1, 2, 0], true),
     ];
-    sizes.into_iter().map(case).chain([Mode::Train, Mode::Eval].map(after_norm)).collect()
+    // Where the column tiles are a power of two the gradient's kernel also begins that of the batch norm.
+    let normed = [24, 32].into_iter().flat_map(|channels| [Mode::Train, Mode::Eval].map(|mode| (channels, mode)));
+    sizes.into_iter().map(case).chain(normed.map(|(channels, mode)| after_norm(channels, mode))).collect()
 }
 
 /// x is the result of a batch norm and a ReLU, which the kernels compute where they read it.
-fn after_norm(mode: Mode) -> Case {
-    let (shape, weight_shape, out) = ([3, 5, 7, 24], [2, 2, 16, 24], 16);
+fn after_norm(channels: usize, mode: Mode) -> Case {
+    let (shape, weight_shape, out) = ([3, 5, 7, channels], [2, 2, 16, channels], 16);
     let name = format!("{shape:?} normed {mode:?}, kernel [2, 2] -> {out} stride 2");
     Case::new(OP, name.clone(), move |device, checks| {
         let p = params(shape, [2, 2], out, [2, 0, 0], true);

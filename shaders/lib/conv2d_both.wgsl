@@ -23,8 +23,13 @@ fn weight_sizes() -> Params {
     return p;
 }
 
-fn both_gradients(at: u32) {
+/// Those of gx: whole workgroups.
+fn gx_invocations() -> u32 {
     let gx_tiles = (gemm_rows() + TILE_M - 1u) / TILE_M * (gemm_cols() / (4u * TILE_N));
-    let first = (gx_tiles + WG - 1u) / WG * WG;
+    return (gx_tiles + WG - 1u) / WG * WG;
+}
+
+fn both_gradients(at: u32) {
+    let first = gx_invocations();
     if at < first { gemm_tile(at); } else { weight_tile(at - first, weight_sizes()); }
 }

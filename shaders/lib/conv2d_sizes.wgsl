@@ -21,6 +21,7 @@ struct Params {
     block_rows: u32, // backward_weight: image rows between two additions to the partial sum
     first_chunk: u32, // backward_weight: chunks before this launch's
     turned: u32,      // both gradients: 1 if these are backward_input's sizes, of which forward's are the adjoint
+    sums_x: u32,      // backward_weight: 1 if the row of the bias is the sum of x instead of gy
     split: u32,       // of a joined x: channels of its first part
     floor: f32,       // with a batch norm: normalised x below this is 0: 0 with a ReLU, the lowest f32 without
 }

@@ -2,7 +2,8 @@
 //
 //   partial[chunk, r, co] = sum over the chunk's n,oy,ox of x[n, oy*s+ky-p, ox*s+kx-p, ci] * gy[n,oy,ox,co]
 //
-// Weights are rows r = (ky, kx, ci) of `out_c` numbers; row r = kernel_h*kernel_w*in_c is the bias, whose "x" is 1.
+// Weights are rows r = (ky, kx, ci) of `out_c` numbers; row r = kernel_h*kernel_w*in_c is the bias, whose "x" is 1. Of a
+// transposed convolution, whose result is this x, the bias is the sum of x: then the first in_c numbers of the row are that.
 //
 // The including file takes in lib/conv2d_sizes, has gy4 and partial4, and says what it reads and what it makes of it:
 //   x_quad(pixel, quads, quad)      four of x's 4 * quads channels
@@ -11,6 +12,16 @@
 
 /// Rows of weights per invocation; columns are two vectors of four.
 const TILE_R: u32 = 8u;
+
+/// The sums of eight channels over the rows of x that one row of gy meets: kernels stand side by side.
+fn row_sums(first: u32, p: Params, quad: u32) -> array<vec4<f32>, 2> {
+    var sums = array(vec4(0.0), vec4(0.0));
+    for (var pixel = first; pixel < first + p.multiply * p.in_w; pixel++) {
+        sums[0] += x_quad(pixel, p.in_c / 4u, quad);
+        sums[1] += x_quad(pixel, p.in_c / 4u, quad + 1u);
+    }
+    return sums;
+}
 
 /// Eight rows of weights x eight channels of y. ci divides by 8, so the rows are neighbouring channels of one kernel
 /// position: both sides are read as vec4, and bounds are checked once per image row.
@@ -49,7 +60,13 @@ fn weight_tile(tile: u32, p: Params) {
         for (var row = block; row < min(block + p.block_rows, last); row++) {
             let n = row / p.out_h;
             let iy = i32((row % p.out_h) * p.multiply + ky) - p.pad_h;
-            if is_bias {
+            if is_bias && p.sums_x == 1u {
+                if co4 < in_c4 {
+                    let sums = row_sums((n * p.in_h + (row % p.out_h) * p.multiply) * p.in_w, p, co4);
+                    acc[0][0] += sums[0];
+                    acc[0][1] += sums[1];
+                }
+            } else if is_bias {
                 for (var ox = 0u; ox < p.out_w; ox++) {
                     let g_at = (row * p.out_w + ox) * out_c4 + co4;
                     acc[0][0] += gy_of(gy_norms[0], vec4<f32>(gy4[g_at]));

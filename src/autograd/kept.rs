@@ -28,7 +28,7 @@ pub(crate) enum OnReading {
     Normed {
         /// The batch norm's input.
         x: Tensor,
-        /// `[3, C]`: center, scale and shift of each channel.
+        /// `[4, C]`: center, scale, shift and 1 / deviation of each channel.
         table: Tensor,
         /// 0 with a ReLU, the lowest f32 without.
         floor: f32,

@@ -358,7 +358,7 @@ fn add_into(slot: &mut Option<Tensor>, gradient: Tensor) -> Result<()> {
         None => gradient,
         Some(first) if first.is_sole_owner() => {
             ops::add_assign(&first, &gradient)?;
-            first
+            first.detach() // from what was summed up of it
         }
         Some(first) => ops::add(&first, &gradient)?,
     });

@@ -51,6 +51,8 @@ uniform! {
         first_chunk: u32,
         /// Both gradients in one launch: 1 if these are the sizes of the input gradient.
         turned: u32,
+        /// Weight gradient: 1 if the place of the bias is for the sum of x instead of gy.
+        sums_x: u32,
         /// Channels of the first part of an x that is two tensors side by side.
         split: u32,
         /// With a batch norm before it: normalised numbers below this are 0.
@@ -82,6 +84,7 @@ impl Conv2dParams {
             block_rows: 0,
             first_chunk: 0,
             turned: 0,
+            sums_x: 0,
             split: 0,
             floor: f32::MIN,
         }

@@ -37,6 +37,9 @@
 //!
 //! Versions: v1 (a channel per invocation), v2 (four channels).
 //!
+//! A convolution that makes y of x itself also sums up what the gradient of y gives: then `backward_merge`, which adds up its
+//! chunks, stands in the place of `backward_sums`.
+//!
 //! Launches: 3 forward in train mode (2 after a convolution that left the statistics), 2 in eval mode, and 1 less where only
 //! convolutions read y, since they make it of x themselves; 2 backward (v1: 3 if the gradient of x is wanted).
 //!
@@ -65,7 +68,7 @@ use crate::cpu::batch_norm::{self as plain, BatchNormParams, Gate};
 use crate::debug::observed;
 use crate::gpu::shader::shader;
 use crate::gpu::{Part, Question, Shader, Sizes, WORKGROUP};
-use crate::tensor::{Device, Shape, Statistics, Tensor};
+use crate::tensor::{Device, Shape, Tensor};
 use crate::{Error, Result};
 
 const OP: &str = "batch_norm";
@@ -233,7 +236,7 @@ pub(super) struct Affine {
     pub(super) bias: Tensor,
     pub(super) mean: Tensor,
     pub(super) variance: Tensor,
-    /// `[3, C]`, on a GPU in train mode: center, scale and shift, for a kernel that normalises what it reads.
+    /// `[4, C]`, on a GPU in train mode: center, scale, shift and rstd, for a kernel that normalises what it reads.
     table: Option<Tensor>,
     pub(super) params: BatchNormParams,
     pub(super) kernel: Kernel,
@@ -281,7 +284,7 @@ impl Affine {
         Ok(Self { x: x.detach(), weight, bias, mean, variance, table, params, kernel })
     }
 
-    /// `[3, C]`, on a GPU: center, scale and shift of each channel.
+    /// `[4, C]`, on a GPU: center, scale, shift and rstd of each channel.
     ///
     /// # Errors
     /// As the launch.
@@ -290,7 +293,7 @@ impl Affine {
             return Ok(table.clone());
         }
         let channels = self.params.channels as usize;
-        let table = self.x.device().empty(OP, [3, channels])?;
+        let table = self.x.device().empty(OP, [4, channels])?;
         SHADER
             .entry("table_of_running")
             .params(&self.params)
@@ -338,7 +341,7 @@ impl Recipe for Affine {
     }
 }
 
-/// Mean and variance of x, and the step of the running statistics. On a GPU also the table of center, scale and shift.
+/// Mean and variance of x, and the step of the running statistics. On a GPU also the table of [`Affine`].
 fn statistics(
     x: &Tensor,
     [weight, bias]: [&Tensor; 2],
@@ -350,11 +353,11 @@ fn statistics(
     let channels = params.channels as usize;
     match x.device() {
         Device::Gpu(_) => {
-            let (partials, params) = match &x.statistics {
-                Some(known) => (known.partials.clone(), of_chunks(params, known)),
+            let (partials, params) = match x.statistics() {
+                Some((partials, chunk)) => (partials.clone(), of_chunks(params, chunk)),
                 None => (partial_statistics(x, params, version)?, *params),
             };
-            let table = x.device().empty(OP, [3, channels])?;
+            let table = x.device().empty(OP, [4, channels])?;
             SHADER
                 .entry("finalize")
                 .params(&params)
@@ -386,17 +389,10 @@ fn partial_statistics(x: &Tensor, params: &BatchNormParams, version: Version) ->
 }
 
 /// Sizes for merging the chunks that another kernel has made: they go through all pixels as if these were one image.
-fn of_chunks(params: &BatchNormParams, known: &Statistics) -> BatchNormParams {
-    let pixels = params.images * params.image_pixels;
-    let chunks = pixels.div_ceil(known.chunk as u32);
-    BatchNormParams {
-        images: 1,
-        image_pixels: pixels,
-        chunk: known.chunk as u32,
-        image_chunks: chunks,
-        chunks,
-        ..*params
-    }
+fn of_chunks(params: &BatchNormParams, chunk: usize) -> BatchNormParams {
+    let (chunk, pixels) = (chunk as u32, params.images * params.image_pixels);
+    let chunks = pixels.div_ceil(chunk);
+    BatchNormParams { images: 1, image_pixels: pixels, chunk, image_chunks: chunks, chunks, ..*params }
 }
 
 pub(super) fn entry(version: Version, v1: &'static str, v2: &'static str) -> &'static str {
@@ -445,14 +441,18 @@ fn in_chunks(p: &BatchNormParams, about: usize, rows: usize) -> BatchNormParams 
 }
 
 /// The same with the chunks and slabs of the gradient. In v2 there are few chunks, about 256, since each workgroup that
-/// takes a slab reads those of its channels. As many slabs as fill the device, unless that reading were more than a tenth of
-/// what the launch does: two numbers for each chunk, and three for each pixel.
+/// takes a slab reads those of its channels.
 pub(super) fn gradient_sizes(device: &Device, p: &BatchNormParams, version: Version) -> BatchNormParams {
-    if version == Version::V1 {
-        return in_chunks(p, 1024, 1);
+    match version {
+        Version::V1 => in_chunks(p, 1024, 1),
+        Version::V2 => in_slabs(device, &in_chunks(p, 256, WIDE / p.columns as usize)),
     }
+}
+
+/// Cuts the pixels into as many slabs as fill the device, unless reading the chunks were more than a tenth of what the launch
+/// does: two numbers for each chunk, and three for each pixel.
+fn in_slabs(device: &Device, p: &BatchNormParams) -> BatchNormParams {
     let rows = WIDE / p.columns as usize;
-    let p = in_chunks(p, 256, rows);
     let pixels = (p.images * p.image_pixels) as usize;
     let (filling, software) = match device {
         Device::Gpu(context) => (filling_invocations(context), context.facts().software),
@@ -462,7 +462,7 @@ pub(super) fn gradient_sizes(device: &Device, p: &BatchNormParams, version: Vers
     let slabs = enough.min(3 * pixels / (20 * p.chunks as usize)).max(1);
     let part = pixels.div_ceil(slabs).div_ceil(rows); // pixels of a row
     let turns = !software || part < 8;
-    BatchNormParams { slab: (part * rows) as u32, turns: turns.into(), ..p }
+    BatchNormParams { slab: (part * rows) as u32, turns: turns.into(), ..*p }
 }
 
 /// Blocks of vectors of channels that different workgroups take.
@@ -540,6 +540,10 @@ pub(super) fn table(op: &'static str, device: &Device, channels: u32, chunks: u3
     device.empty(op, [4 + 2 * chunks as usize, channels as usize])
 }
 
+fn chunks_of(table: &Tensor) -> u32 {
+    (table.shape().dims()[0] as u32 - 4) / 2
+}
+
 impl BatchNormBackward {
     pub(super) fn new(of: Affine) -> Self {
         Self { of, band: 0.0 }
@@ -564,6 +568,20 @@ impl BatchNormBackward {
         Ok(table)
     }
 
+    /// The same table with one chunk, of what the kernel that made gy has summed up.
+    fn merged(&self, partials: &Tensor, norm_table: &Tensor) -> Result<Tensor> {
+        let params = &self.of.params;
+        let merged = table(OP, partials.device(), params.channels, 1)?;
+        let chunks = partials.len() as u32 / (2 * params.channels);
+        SHADER
+            .entry("backward_merge")
+            .params(&BatchNormParams { chunks, ..*params })
+            .reads([partials, norm_table])
+            .writes([&merged])
+            .groups(params.channels as usize)?;
+        Ok(merged)
+    }
+
     /// The gradients on a GPU, once the sums of all chunks are in a [`table`]. `input` computes that of x, and in v2 the
     /// others on its way.
     ///
@@ -578,10 +596,9 @@ impl BatchNormBackward {
         let Affine { params, kernel, .. } = &self.of;
         let sums = Sums::empty(table.device(), params.channels, wanted)?;
         if kernel.version == Version::V1 || !wanted.needs(0) {
-            let chunks = (table.shape().dims()[0] as u32 - 4) / 2;
             SHADER
                 .entry("backward_finalize")
-                .params(&BatchNormParams { chunks, ..*params })
+                .params(&BatchNormParams { chunks: chunks_of(table), ..*params })
                 .reads([table])
                 .writes([&sums.gw, &sums.gb])
                 .groups(params.channels as usize)?;
@@ -596,7 +613,8 @@ impl BatchNormBackward {
     /// As the launch.
     pub(super) fn input(&self, gy: &Tensor, table: &Tensor, sums: &Sums, wanted: &mut Wanted<'_>) -> Result<Tensor> {
         let Affine { x, params, kernel, .. } = &self.of;
-        let params = gradient_sizes(gy.device(), params, kernel.version);
+        let params = BatchNormParams { chunks: chunks_of(table), ..*params };
+        let params = if kernel.version == Version::V2 { in_slabs(gy.device(), &params) } else { params };
         let (gx, accumulate) = wanted.place_to_add(OP, 0, x.shape())?;
         for images in gy.device().image_ranges(OP, &[x, gy, &gx])? {
             let p = BatchNormParams { accumulate: accumulate.into(), ..of(&params, &images) };
@@ -659,7 +677,11 @@ impl Backward for BatchNormBackward {
     fn backward(&self, gy: &Tensor, wanted: &mut Wanted<'_>) -> Result<Vec<Option<Tensor>>> {
         match gy.device() {
             Device::Gpu(_) => {
-                let table = self.sums(gy)?;
+                let known = self.of.table.as_ref().and_then(|norm| Some((gy.sums_for(norm)?, norm)));
+                let table = match known {
+                    Some((partials, norm)) => self.merged(partials, norm)?,
+                    None => self.sums(gy)?,
+                };
                 self.finish(&table, wanted, |sums, wanted| self.input(gy, &table, sums, wanted))
             }
             Device::Cpu(_) => self.on_cpu(gy, wanted),

@@ -85,7 +85,7 @@ use crate::cpu::conv2d::{self as plain, Conv2dParams};
 use crate::debug::observed;
 use crate::gpu::shader::shader;
 use crate::gpu::{Constants, Context, Part, Question, Shader, Sizes, WORKGROUP};
-use crate::tensor::{Device, Shape, Statistics, Tensor};
+use crate::tensor::{Device, Shape, Summed, Tensor};
 use crate::{Error, Result};
 
 const OP: &str = "conv2d";
@@ -111,6 +111,7 @@ pub(super) const PLAN: Plan = Plan {
         ("backward_weight_v3", "the channels of x and of the result divide by 8"),
         ("backward_weight_v2", "the channels of the result divide by 8, those of x do not"),
         ("backward_v2", "both gradients are wanted, by v2 and v3; in software of small convolutions only"),
+        ("backward_sums_v2", "so it is, and x is a batch norm's with 8, 16, 32, .. channels"),
     ],
     run: |on| {
         let Sizes { shape, out, kernel, stride, padding } = on.sizes;
@@ -278,8 +279,9 @@ fn run(
             let source = Source::of(read.as_ref(), tiles).unwrap_or(Source::Plain(x));
             source.note(p);
             let statistics = if with_statistics { statistics(source, &y, kernel)? } else { None };
-            Gather { bias, statistics: statistics.as_ref(), ..Gather::new(p, source, weight, &y) }.run(kernel)?;
-            y.statistics = statistics.map(Arc::new);
+            let partials = statistics.as_ref().map(|(partials, _)| partials);
+            Gather { bias, statistics: partials, ..Gather::new(p, source, weight, &y) }.run(kernel)?;
+            y.summed = statistics.map(|(partials, chunk)| Arc::new(Summed::Statistics { partials, chunk }));
         }
         Device::Cpu(_) => {
             let bias = bias.map(Tensor::f32s);
@@ -289,25 +291,32 @@ fn run(
     record(y, &[Some(x), Some(weight), bias], || Conv2dBackward { x: Kept::of(x), weight: weight.detach(), params })
 }
 
-/// The place for the statistics of y, if the kernel can make them: all of y in one launch, and a workgroup that has all
-/// channels of some pixels, or some channels of the pixels of one tile.
-fn statistics(source: Source<'_>, y: &Tensor, kernel: GatherKernel) -> Result<Option<Statistics>> {
+/// The place for the statistics of y, and the pixels of a chunk, if the kernel can make them: all of y in one launch.
+fn statistics(source: Source<'_>, y: &Tensor, kernel: GatherKernel) -> Result<Option<(Tensor, usize)>> {
     let channels = y.shape().last();
     let chunk = match kernel {
-        GatherKernel::Direct(kernel) => {
-            let tile = Tile::of(kernel);
-            let tiles = channels / tile.columns;
-            let fits = kernel.version == Version::V2 && tiles.is_power_of_two();
-            fits.then(|| tile.rows * (WORKGROUP / tiles).max(1))
-        }
+        GatherKernel::Direct(kernel) => chunk_of_workgroup(kernel, channels),
         GatherKernel::Shared(constants) => Some(Tile::of(tiled(constants)).block_rows(channels)),
         GatherKernel::Winograd => None,
     };
     let Some(chunk) = chunk.filter(|_| source.ranges(&[y]).is_ok_and(|ranges| ranges.len() == 1)) else {
         return Ok(None);
     };
-    let chunks = (y.len() / channels).div_ceil(chunk);
-    Ok(Some(Statistics { partials: y.device().empty(OP, [2, channels, chunks])?, chunk }))
+    Ok(Some((place_for_sums(y, chunk)?, chunk)))
+}
+
+/// Pixels of which a workgroup of v2 can sum something up: it has all channels of them, or some channels of those of one tile.
+fn chunk_of_workgroup(kernel: Kernel, channels: usize) -> Option<usize> {
+    let tile = Tile::of(kernel);
+    let tiles = channels / tile.columns;
+    let fits = kernel.version == Version::V2 && tiles.is_power_of_two();
+    fits.then(|| tile.rows * (WORKGROUP / tiles).max(1))
+}
+
+/// `[2, C, chunks]` for sums over chunks of so many pixels of an image batch.
+fn place_for_sums(images: &Tensor, chunk: usize) -> Result<Tensor> {
+    let channels = images.shape().last();
+    images.device().empty(OP, [2, channels, (images.len() / channels).div_ceil(chunk)])
 }
 
 fn sizes(x: Shape, weight: Shape, bias: Option<Shape>, stride: usize, padding: usize) -> Result<Conv2dParams> {
@@ -336,7 +345,7 @@ fn sizes(x: Shape, weight: Shape, bias: Option<Shape>, stride: usize, padding: u
 pub(super) enum Source<'a> {
     /// Numbers.
     Plain(&'a Tensor),
-    /// The input of a batch norm, which is applied where it is read: its table `[3, C]`, and the floor of its ReLU.
+    /// The input of a batch norm, which is applied where it is read: its table `[4, C]`, and the floor of its ReLU.
     Normed(&'a Tensor, &'a Tensor, f32),
     /// Two tensors side by side, each with channels that divide by 8.
     Joined([&'a Tensor; 2]),
@@ -407,7 +416,8 @@ pub(super) struct Gather<'a> {
     pub(super) weight: &'a Tensor,
     pub(super) bias: Option<&'a Tensor>,
     pub(super) y: &'a Tensor,
-    pub(super) statistics: Option<&'a Statistics>,
+    /// The place for the statistics of y.
+    pub(super) statistics: Option<&'a Tensor>,
 }
 
 impl<'a> Gather<'a> {
@@ -453,7 +463,7 @@ impl<'a> Gather<'a> {
                 .reads(source.table())
                 .reads([bias])
                 .writes([&y])
-                .writes(statistics.map(|statistics| &statistics.partials))
+                .writes(statistics)
                 .groups(groups)?;
         }
         Ok(())
@@ -585,7 +595,7 @@ pub fn backward(
     let wanted = Wanted::alone(x.device());
     let (source, weight, accumulate) = (Source::Plain(x), &wanted.turned(weight)?, p.accumulate == 1);
     let both = BothGradients { p, source, gy, gy_norm: None, transposed: false, weight, gx: &[gx], accumulate };
-    both.run(Version::V2.into(), &both_of(gw, gb), &wanted)
+    both.run(Version::V2.into(), &both_of(gw, gb), &wanted).map(|_| ())
 }
 
 /// As [`backward_weight`] within a backward pass, which may add up the chunks later.
@@ -613,7 +623,7 @@ pub(super) fn weight_gradient(
 }
 
 /// The gradients of weight and bias, for the sums that a table of chunks goes into.
-fn both_of<'a>(gw: &'a Tensor, gb: Option<&'a Tensor>) -> Vec<&'a Tensor> {
+pub(super) fn both_of<'a>(gw: &'a Tensor, gb: Option<&'a Tensor>) -> Vec<&'a Tensor> {
     [Some(gw), gb].into_iter().flatten().collect()
 }
 
@@ -741,11 +751,27 @@ impl BothGradients<'_> {
         }
     }
 
-    /// Computes gx, and gw and gb if there is a bias.
+    /// The place for what the gradient of a batch norm before it begins with, if the kernel can sum that up: all of gx in
+    /// one launch, and nothing to be added to it.
+    fn place_for_norm_sums(&self, kernel: Kernel, launches: usize) -> Result<Option<(Tensor, &Tensor)>> {
+        let Some(table) = self.source.table().or(self.gy_norm.map(|(_, table)| table)) else { return Ok(None) };
+        let [gx] = self.gx else { return Ok(None) };
+        match chunk_of_workgroup(kernel, gx.shape().last()) {
+            Some(chunk) if launches == 1 && !self.accumulate => Ok(Some((place_for_sums(gx, chunk)?, table))),
+            _ => Ok(None),
+        }
+    }
+
+    /// Computes gx, and gw and gb if there is a bias. Returns what it has summed up of gx on the way, if anything.
     ///
     /// # Errors
     /// As the launches.
-    pub(super) fn run(&self, kernel: Kernel, gradients: &[&Tensor], wanted: &Wanted<'_>) -> Result<()> {
+    pub(super) fn run(
+        &self,
+        kernel: Kernel,
+        gradients: &[&Tensor],
+        wanted: &Wanted<'_>,
+    ) -> Result<Option<Arc<Summed>>> {
         let Self { p, source, gy, gy_norm, transposed, weight, gx, accumulate } = self;
         let (gather, from) = match (transposed, source) {
             (true, Source::Plain(x)) => (**p, *x),
@@ -757,6 +783,8 @@ impl BothGradients<'_> {
         tile.check(OP, kernel, gather.out_c as usize)?;
         let chunks = WeightChunks::new(context, p, *source, gy, WeightKernel::V3)?;
         let partial = wanted.chunk_table(OP, chunks.table, gradients)?;
+        let sums = self.place_for_norm_sums(kernel, chunks.ranges.len())?;
+        let entry = if sums.is_some() { "backward_sums_v2" } else { "backward_v2" };
         for (images, first) in chunks.ranges() {
             let launch = chunks.of(p, images, first);
             let Conv2dParams { chunk_rows, block_rows, first_chunk, .. } = launch;
@@ -764,23 +792,24 @@ impl BothGradients<'_> {
             let pixels = images.len() * (gather.out_h * gather.out_w) as usize;
             let gx_tiles = tile.tiles(pixels, gather.out_c as usize);
             let weight_tiles = chunks.count(images) * chunks.tiles;
-            // The joined form has no room for a bias, which gradients have not.
-            let bias = (!matches!(source, Source::Joined(_))).then_some(*weight);
             shader
-                .entry("backward_v2")
+                .entry(entry)
                 .constants(kernel.constants)
                 .params(&params)
                 .reads([from.images(images)])
                 .reads([*weight])
-                .reads(bias)
                 .reads(source.images(images))
                 .reads([gy.images(images)])
                 .reads(source.table().or(gy_norm.map(|(_, table)| table)))
                 .writes(gx.iter().map(|gx| gx.images(images)))
                 .writes([&partial])
+                .writes(sums.as_ref().map(|(place, _)| place))
                 .over(gx_tiles.next_multiple_of(WORKGROUP) + weight_tiles)?;
         }
-        wanted.sum_chunks(&partial, gradients)
+        wanted.sum_chunks(&partial, gradients)?;
+        let summed =
+            |(partials, table): (Tensor, &Tensor)| Arc::new(Summed::Gradient { partials, table: table.detach() });
+        Ok(sums.map(summed))
     }
 }
 
@@ -812,11 +841,11 @@ impl Conv2dBackward {
         };
         if let Source::Joined([a, b]) = source {
             let parts = [gy.new_empty(OP, a.shape())?, gy.new_empty(OP, b.shape())?];
-            run(&parts.each_ref(), false, wanted)?;
+            run(&parts.each_ref(), false, wanted)?; // of two tensors it sums nothing up
             return Ok(concat::of_gradients(parts));
         }
-        let (gx, accumulate) = wanted.place_to_add(OP, 0, self.x.shape())?;
-        run(&[&gx], accumulate, wanted)?;
+        let (mut gx, accumulate) = wanted.place_to_add(OP, 0, self.x.shape())?;
+        gx.summed = run(&[&gx], accumulate, wanted)?;
         Ok(gx)
     }
 }

@@ -284,43 +284,54 @@ impl Backward for ConvTranspose2dBackward {
     fn backward(&self, gy: &Tensor, wanted: &mut Wanted<'_>) -> Result<Vec<Option<Tensor>>> {
         let Self { x, weight, params } = self;
         let p = params.adjoint(); // of the convolution whose input is gy
+        let shapes = [x.shape(), weight.shape(), [params.out_c as usize].into()];
         let mut gradients = [None, None, None];
-        if wanted.needs(1) {
-            gradients[1] = Some(wanted.empty(OP, 1, weight.shape())?);
+        for (index, shape) in shapes.into_iter().enumerate() {
+            if wanted.needs(index) {
+                gradients[index] = Some(wanted.empty(OP, index, shape)?);
+            }
         }
-        if wanted.needs(0) {
-            gradients[0] = Some(wanted.empty(OP, 0, x.shape())?);
-        }
+        let [gx, gw, gb] = &mut gradients;
+        let Device::Gpu(_) = gy.device() else {
+            if let Some(gw) = gw {
+                let (x, p) = (x.tensor()?, &p);
+                conv2d::weight_gradient(p, Source::Plain(gy), &x, (gw, None), conv2d::WeightKernel::V1, wanted)?;
+            }
+            if let Some(gx) = gx {
+                plain::backward_input(params, &gy.f32s(), &weight.f32s(), &mut gx.f32s_mut());
+            }
+            if let Some(gb) = gb {
+                crate::cpu::conv2d::column_sums(&gy.f32s(), &mut gb.f32s_mut());
+            }
+            return Ok(gradients.into());
+        };
         let kernel = conv2d::WeightKernel::select(gy.device(), &p);
         let gather = conv2d::select(gy.device(), &p, Part::Forward);
         let both = BothGradients::take(gy.device(), &p, gather, kernel);
+        // The weight's gradient walks over gy anyway. It sums up that of the bias too, where it meets all of gy and has room.
+        let with_bias = kernel == conv2d::WeightKernel::V3 && params.tiles() && p.out_c >= p.in_c;
+        let summed_gb = gb.as_ref().filter(|_| with_bias && gw.is_some());
         let read = x.on_reading();
         let (x_read, gy_norm, floor) = match &read {
             Some(OnReading::Normed { x, table, floor }) => (Some(x), Some((NORMED_BACKWARD, table)), *floor),
             _ => (x.numbers(), None, f32::MIN),
         };
-        if let ([Some(gx), Some(gw), _], Some(both), Some(x)) = (&gradients, both, x_read) {
-            let (p, source, gx) = (&Conv2dParams { floor, ..p }, Source::Plain(gy), &[gx]);
-            let both_of = BothGradients { p, source, gy: x, gy_norm, transposed: true, weight, gx, accumulate: false };
-            both_of.run(both, &[gw], wanted)?;
+        let p = Conv2dParams { floor, sums_x: summed_gb.is_some().into(), ..p };
+        if let (Some(gx), Some(gw), Some(both), Some(x)) = (&mut *gx, &*gw, both, x_read) {
+            let (p, source, gradients) = (&p, Source::Plain(gy), conv2d::both_of(gw, summed_gb));
+            let both_of =
+                BothGradients { p, source, gy: x, gy_norm, transposed: true, weight, gx: &[&*gx], accumulate: false };
+            gx.summed = both_of.run(both, &gradients, wanted)?;
         } else {
-            if let Some(gw) = &gradients[1] {
-                conv2d::weight_gradient(&p, Source::Plain(gy), &x.tensor()?, (gw, None), kernel, wanted)?;
+            if let Some(gw) = &*gw {
+                conv2d::weight_gradient(&p, Source::Plain(gy), &x.tensor()?, (gw, summed_gb), kernel, wanted)?;
             }
-            if let Some(gx) = &gradients[0] {
-                match gy.device() {
-                    Device::Gpu(_) => conv2d::Gather::new(&p, Source::Plain(gy), weight, gx).run(gather)?,
-                    Device::Cpu(_) => plain::backward_input(params, &gy.f32s(), &weight.f32s(), &mut gx.f32s_mut()),
-                }
+            if let Some(gx) = &*gx {
+                conv2d::Gather::new(&p, Source::Plain(gy), weight, gx).run(gather)?;
             }
         }
-        if wanted.needs(2) {
-            let gb = wanted.empty(OP, 2, [params.out_c as usize].into())?;
-            match gy.device() {
-                Device::Gpu(_) => add::sum_pixels(gy, &gb, wanted)?,
-                Device::Cpu(_) => crate::cpu::conv2d::column_sums(&gy.f32s(), &mut gb.f32s_mut()),
-            }
-            gradients[2] = Some(gb);
+        if let (None, Some(gb)) = (summed_gb, &*gb) {
+            add::sum_pixels(gy, gb, wanted)?;
         }
         Ok(gradients.into())
     }

@@ -88,16 +88,26 @@ pub struct Tensor {
     /// How to compute it again, on a recomputing tape.
     pub(crate) recipe: Option<Arc<dyn Recipe>>,
     /// What the kernel that made it has summed up for a batch norm.
-    pub(crate) statistics: Option<Arc<Statistics>>,
+    pub(crate) summed: Option<Arc<Summed>>,
 }
 
-/// Statistics of an image batch by chunks of pixels, which a batch norm merges.
+/// Sums over an image batch by chunks of pixels, `[2, C, chunks]`, which a batch norm merges.
 #[derive(Debug)]
-pub(crate) struct Statistics {
-    /// `[2, C, chunks]`: mean and sum of (x - mean)^2 of each channel and chunk.
-    pub(crate) partials: Tensor,
-    /// Pixels of a chunk; the last one may have fewer.
-    pub(crate) chunk: usize,
+pub(crate) enum Summed {
+    /// Of what is to be normalised: mean and sum of (x - mean)^2.
+    Statistics {
+        /// Those of each channel and chunk.
+        partials: Tensor,
+        /// Pixels of a chunk; the last one may have fewer.
+        chunk: usize,
+    },
+    /// Of the gradient behind a batch norm: gv and gv * (x - center), where gv is what comes through the ReLU.
+    Gradient {
+        /// Those of each channel and chunk.
+        partials: Tensor,
+        /// The [table](OnReading::Normed) of that batch norm.
+        table: Tensor,
+    },
 }
 
 impl Device {
@@ -140,7 +150,7 @@ impl Device {
 
     fn handle(&self, shape: Shape, dtype: DType, storage: Storage) -> Tensor {
         let device = self.clone();
-        Tensor { device, shape, dtype, storage, offset: 0, slot: None, leaf: None, recipe: None, statistics: None }
+        Tensor { device, shape, dtype, storage, offset: 0, slot: None, leaf: None, recipe: None, summed: None }
     }
 
     /// A tensor of this GPU whose numbers are computed when they are needed.
@@ -238,7 +248,18 @@ impl Tensor {
     /// What the kernel that made this image batch has summed up for a batch norm: `[2, C, chunks]`, mean and sum of
     /// (x - mean)^2 of each channel and chunk, and the pixels of a chunk (the last one may have fewer).
     pub fn statistics(&self) -> Option<(&Self, usize)> {
-        self.statistics.as_deref().map(|statistics| (&statistics.partials, statistics.chunk))
+        match self.summed.as_deref()? {
+            Summed::Statistics { partials, chunk } => Some((partials, *chunk)),
+            Summed::Gradient { .. } => None,
+        }
+    }
+
+    /// What the kernel that made this gradient has summed up for the gradient of the batch norm with this table.
+    pub(crate) fn sums_for(&self, norm: &Self) -> Option<&Self> {
+        match self.summed.as_deref()? {
+            Summed::Gradient { partials, table } if table.same_place(norm) => Some(partials),
+            _ => None,
+        }
     }
 
     /// The same numbers seen with another shape. Not recorded: use it on inputs and results only.
