@@ -29,8 +29,7 @@ fn leave_norm_sums(tile: u32, lid: u32) {
         for (var m = 0u; m < rows; m++) {
             let at = (first + m) * quads + col4 + j;
             let off = raw_x(at) - norm.center;
-            let is_shut = off * norm.scale + norm.shift <= vec4(params.floor);
-            let gv = select(vec4<f32>(y4[at]), vec4(0.0), is_shut); // as this invocation has just written it
+            let gv = gated4(norm, vec4<f32>(y4[at]), off); // as this invocation has just written it
             sum += gv;
             product += gv * off;
         }

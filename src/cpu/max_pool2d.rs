@@ -35,6 +35,12 @@ uniform! {
         channels: u32,
         /// What is below becomes 0: the ReLU of the batch norm.
         floor: f32,
+        /// Gradient: 1 if it is added to what stands in its place.
+        accumulate: u32,
+        /// Gradient: windows of a chunk.
+        chunk: u32,
+        /// Gradient: vectors of channels that a workgroup takes side by side.
+        columns: u32,
     }
 }
 

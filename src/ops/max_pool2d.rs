@@ -25,7 +25,8 @@
 //!
 //! An x that is the result of a [`batch_norm`](super::batch_norm()) and that nobody has asked for yet is computed in the same
 //! launch (`max_pool2d_normed`), if its rows and columns are even and its channels divide by 4: the skip connection of a
-//! U-Net and what goes on down come from one pass.
+//! U-Net and what goes on down come from one pass. The gradient's kernel then also sums up what that of the batch norm begins
+//! with.
 //!
 //! # Files
 //! - [`shaders/max_pool2d.wgsl`](../../../../../shaders/max_pool2d.wgsl), below
@@ -40,16 +41,23 @@
 #![doc = include_str!("../../shaders/max_pool2d.wgsl")]
 //! ```
 //! </details>
+//! <details><summary>shaders/max_pool2d_normed.wgsl</summary>
+//!
+//! ```wgsl
+#![doc = include_str!("../../shaders/max_pool2d_normed.wgsl")]
+//! ```
+//! </details>
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::plan::Plan;
 use crate::autograd::{Backward, OnReading, Wanted, record};
 use crate::cpu::max_pool2d::{self as plain, MaxPool2dNormedParams, MaxPool2dParams};
 use crate::debug::observed;
-use crate::gpu::Shader;
 use crate::gpu::shader::shader;
-use crate::tensor::{Device, Tensor};
+use crate::gpu::{Shader, WORKGROUP};
+use crate::tensor::{Device, Summed, Tensor};
 use crate::{Error, Result};
 
 const OP: &str = "max_pool2d";
@@ -90,38 +98,82 @@ fn forward(x: &Tensor) -> Result<Tensor> {
     };
     let y = x.new_empty(OP, [n, h / 2, w / 2, c])?;
     let winner = x.device().empty_u32(OP, y.shape())?;
-    match x.device() {
-        Device::Gpu(_) if normed(x, &y, &winner)? => {}
-        Device::Gpu(_) => {
+    let norm = Norm::of(x);
+    match (x.device(), &norm) {
+        (Device::Gpu(_), Some(norm)) => x.fill(&norm.forward([&y, &winner])?),
+        (Device::Gpu(_), None) => {
             for images in x.device().image_ranges(OP, &[x, &y, &winner])? {
                 let (x, y, winner) = (x.images(&images), y.images(&images), winner.images(&images));
                 let elements = y.len();
                 SHADER.entry("forward").params(&of(&params, &images)).reads([x]).writes([y, winner]).over(elements)?;
             }
         }
-        Device::Cpu(_) => plain::forward(&params, &x.f32s(), &mut y.f32s_mut(), &mut winner.u32s_mut()),
+        (Device::Cpu(_), _) => plain::forward(&params, &x.f32s(), &mut y.f32s_mut(), &mut winner.u32s_mut()),
     }
-    record(y, &[Some(x)], || MaxPool2dBackward { winner, params })
+    record(y, &[Some(x)], || MaxPool2dBackward { winner, params, norm })
 }
 
-/// Normalises, writes and pools x in one pass, if it still has to be normalised and its shape allows that; says whether.
-fn normed(x: &Tensor, y: &Tensor, winner: &Tensor) -> Result<bool> {
-    let Some(OnReading::Normed { x: raw, table, floor }) = x.on_reading() else { return Ok(false) };
-    let [_, h, w, c] = x.shape().nhwc(OP)?;
-    if !(h.is_multiple_of(2) && w.is_multiple_of(2) && c.is_multiple_of(4)) {
-        return Ok(false);
+/// Vectors of channels that a workgroup of the gradient takes side by side, at most: 128 bytes.
+const COLUMNS: usize = 8;
+
+/// Windows that an invocation of the gradient sums up.
+const WINDOWS: usize = 8;
+
+/// The batch norm that x is the result of, if nobody has computed that yet.
+#[derive(Debug)]
+struct Norm {
+    x: Tensor,
+    table: Tensor,
+    params: MaxPool2dNormedParams,
+}
+
+impl Norm {
+    /// None where the shape is not for it.
+    fn of(v: &Tensor) -> Option<Self> {
+        let OnReading::Normed { x, table, floor } = v.on_reading()? else { return None };
+        let &[n, h, w, c] = v.shape().dims() else { return None };
+        let columns = (c / 4).next_power_of_two().min(COLUMNS);
+        let params = MaxPool2dNormedParams {
+            windows: (n * (h / 2) * (w / 2)) as u32,
+            out_w: (w / 2) as u32,
+            channels: c as u32,
+            floor,
+            accumulate: 0,
+            chunk: (WINDOWS * WORKGROUP / columns) as u32,
+            columns: columns as u32,
+        };
+        let fits = h.is_multiple_of(2) && w.is_multiple_of(2) && c.is_multiple_of(4);
+        fits.then_some(Self { x, table, params })
     }
-    let v = raw.new_empty("batch_norm", x.shape())?;
-    for images in raw.device().image_ranges(OP, &[&raw, &v, y, winner])? {
-        let [raw, v, y, winner] = [&raw, &v, y, winner].map(|tensor| tensor.images(&images));
-        let windows = y.len() / c;
-        let params =
-            MaxPool2dNormedParams { windows: windows as u32, out_w: (w / 2) as u32, channels: c as u32, floor };
-        let launch = NORMED.entry("forward").params(&params).reads([&raw, &table]);
-        launch.writes([&v, &y, &winner]).over(windows * c / 4)?;
+
+    /// Normalises and pools in one pass; returns what is normalised.
+    fn forward(&self, [y, winner]: [&Tensor; 2]) -> Result<Tensor> {
+        let Self { x, table, params } = self;
+        let v = x.new_empty("batch_norm", x.shape())?;
+        for images in x.device().image_ranges(OP, &[x, &v, y, winner])? {
+            let [x, v, y, winner] = [x, &v, y, winner].map(|tensor| tensor.images(&images));
+            let windows = y.len() / y.shape().last();
+            let params = MaxPool2dNormedParams { windows: windows as u32, ..*params };
+            let launch = NORMED.entry("forward").params(&params).reads([&x, table]);
+            launch.writes([&v, &y, &winner]).over(y.len() / 4)?;
+        }
+        Ok(v)
     }
-    x.fill(&v);
-    Ok(true)
+
+    /// The gradient of what is normalised, and what that of the batch norm begins with.
+    fn backward(&self, gy: &Tensor, winner: &Tensor, gv: &Tensor, accumulate: bool) -> Result<Arc<Summed>> {
+        let Self { x, table, params } = self;
+        let channels = params.channels as usize;
+        let chunks = params.windows.div_ceil(params.chunk) as usize;
+        let partials = x.device().empty(OP, [2, channels, chunks])?;
+        NORMED
+            .entry("backward_input")
+            .params(&MaxPool2dNormedParams { accumulate: accumulate.into(), ..*params })
+            .reads([x, table, gy, winner])
+            .writes([gv, &partials])
+            .groups(chunks * (channels / 4).div_ceil(params.columns as usize))?;
+        Ok(Arc::new(Summed::Gradient { partials, table: table.detach() }))
+    }
 }
 
 /// The same sizes for a range of the images.
@@ -134,6 +186,7 @@ fn of(params: &MaxPool2dParams, images: &Range<usize>) -> MaxPool2dParams {
 struct MaxPool2dBackward {
     winner: Tensor,
     params: MaxPool2dParams,
+    norm: Option<Norm>,
 }
 
 impl Backward for MaxPool2dBackward {
@@ -144,17 +197,21 @@ impl Backward for MaxPool2dBackward {
     fn backward(&self, gy: &Tensor, wanted: &mut Wanted<'_>) -> Result<Vec<Option<Tensor>>> {
         let p = &self.params;
         let shape = [p.batch, p.in_h, p.in_w, p.channels].map(|extent| extent as usize);
-        let (gx, accumulate) = wanted.place_to_add(OP, 0, shape.into())?;
-        match gy.device() {
-            Device::Gpu(_) => {
-                for images in gy.device().image_ranges(OP, &[gy, &self.winner, &gx])? {
+        let (mut gx, accumulate) = wanted.place_to_add(OP, 0, shape.into())?;
+        let ranges = gy.device().image_ranges(OP, &[gy, &self.winner, &gx])?;
+        match (gy.device(), &self.norm) {
+            (Device::Gpu(_), Some(norm)) if ranges.len() == 1 => {
+                gx.summed = Some(norm.backward(gy, &self.winner, &gx, accumulate)?);
+            }
+            (Device::Gpu(_), _) => {
+                for images in ranges {
                     let (gy, winner, gx) = (gy.images(&images), self.winner.images(&images), gx.images(&images));
                     let elements = gx.len();
                     let p = MaxPool2dParams { accumulate: accumulate.into(), ..of(p, &images) };
                     SHADER.entry("backward_input").params(&p).reads([gy, winner]).writes([gx]).over(elements)?;
                 }
             }
-            Device::Cpu(_) => plain::backward_input(p, &gy.f32s(), &self.winner.u32s(), &mut gx.f32s_mut()),
+            (Device::Cpu(_), _) => plain::backward_input(p, &gy.f32s(), &self.winner.u32s(), &mut gx.f32s_mut()),
         }
         Ok(vec![Some(gx)])
     }
