@@ -9,8 +9,8 @@
 //   backward_sums   per chunk of pixels: sum of gv and of gv * xhat,   xhat = (x - mean) * rstd (lib/batch_norm_sums)
 //   backward_input  gb[c] = sum of gv,   gw[c] = sum of gv * xhat,   both over all chunks (lib/batch_norm_input);
 //                   gx = w * rstd * (gv - inverse_count * (gb + xhat * gw))
-//   backward_merge  the table of backward_sums with one chunk, of the sums that a convolution's gradient leaves
-//                   (lib/conv2d_norm_sums)
+//   backward_merge  gb, gw and the table of backward_sums with one chunk, of the sums that the gradient of a convolution or a
+//                   pooling leaves (lib/conv2d_norm_sums, max_pool2d_normed.wgsl)
 //   backward_finalize   gb and gw alone: before backward_input_v1, and where nobody wants gx
 //
 // inverse_count is 1 / pixels in train mode and 0 in eval mode, where the statistics are constants. gv is gy; with a
@@ -293,6 +293,8 @@ fn backward_sums_v2(
 }
 
 @group(0) @binding(3) var<storage, read_write> merged: array<f32>; // as lib/batch_norm_sums says
+@group(0) @binding(4) var<storage, read_write> gw_merged: array<f32>;
+@group(0) @binding(5) var<storage, read_write> gb_merged: array<f32>;
 
 /// One workgroup adds up the chunks of one channel.
 @compute @workgroup_size(WG)
@@ -313,8 +315,11 @@ fn backward_merge(
     pair = column_sum(pair, 0u, 1u, lid);
     if lid == 0u {
         for (var row = 0u; row < 4u; row++) { merged[row * params.channels + c] = norm_table[row * params.channels + c]; }
+        let product = pair.y * norm_table[3u * params.channels + c]; // with xhat, not with x - center
         merged[4u * params.channels + c] = pair.x;
-        merged[5u * params.channels + c] = pair.y * norm_table[3u * params.channels + c];
+        merged[5u * params.channels + c] = product;
+        gb_merged[c] = pair.x;
+        gw_merged[c] = product;
     }
 }
 

@@ -96,8 +96,11 @@ pub fn cases() -> Vec<Case> {
         ([2, 7, 5, 5], 3, [3, 3], 16, 1),
         ([2, 128, 128, 8], 8, [3, 3], 8, 1), // several images per binding
     ];
+    let first = [([2, 7, 9, 3], 8), ([6, 32, 32, 3], 16), ([1, 5, 6, 4], 32)];
+    let first =
+        first.into_iter().flat_map(|(shape, out)| modes.map(|(mode, relu)| first_layer(shape, out, mode, relu)));
     let joined = joined.into_iter().map(|(a, b, kernel, out, stride)| of_two(a, b, kernel, out, stride));
-    sizes.into_iter().map(case).chain([blocks()]).chain(normed).chain(joined).collect()
+    sizes.into_iter().map(case).chain([blocks()]).chain(normed).chain(first).chain(joined).collect()
 }
 
 /// A concatenation and a convolution.
@@ -220,6 +223,60 @@ fn after_norm((shape, kernel, out, stride, padding, with_bias): Sizes, mode: Mod
             compare_statistics(checks, &version, &y, &want.y)?;
         }
         Ok(())
+    })
+}
+
+/// A convolution of an image that nobody differentiates, a batch norm and another convolution: the gradient between the first
+/// two is never written.
+fn first_layer(shape: [usize; 4], out: usize, mode: Mode, relu: bool) -> Case {
+    let relu_name = if relu { " relu" } else { "" };
+    Case::new(OP, format!("{shape:?} -> {out} before a norm {mode:?}{relu_name}"), move |device, checks| {
+        let [n, h, w, c] = shape;
+        let (inner, first, second) = ([n, h, w, out], [3, 3, c, out], [3, 3, out, 8]);
+        let (p, q) =
+            (Conv2dParams::forward(shape, first, 1, 1, false), Conv2dParams::forward(inner, second, 1, 1, false));
+        let x = checks.stored(numbers("x", shape.iter().product()));
+        let gy = checks.stored(numbers("gy", n * h * w * 8));
+        let [a, b] = [first, second].map(|shape| numbers("weights", shape.iter().product()));
+        let [weight, bias, mean] = ["weight", "bias", "mean"].map(|name| numbers(name, out));
+        let var: Vec<f32> = numbers("var", out).iter().map(|v| 0.5 + 0.25 * v).collect();
+
+        let mut inner_of = vec![0.0; inner.iter().product()];
+        forward(&p, &doubles(&x), &doubles(&a), None, &mut inner_of);
+        // As they are stored: half a unit in the last place of an f16 decides for many of them whether the ReLU is shut.
+        let inner_of = doubles(&checks.stored(inner_of.iter().map(|y| *y as f32).collect()));
+        let want = batch_norm::reference(
+            &batch_norm::params(inner, mode, relu),
+            &inner_of,
+            [&doubles(&weight), &doubles(&bias)],
+            [&doubles(&mean), &doubles(&var)],
+            |v| {
+                let mut all = Results::zeros(&q);
+                forward(&q, v, &doubles(&b), None, &mut all.y);
+                backward_input(&q, &doubles(&gy), &doubles(&b), &mut all.gx);
+                [all.y, all.gx]
+            },
+        );
+        let mut want_a = vec![0.0; a.len()];
+        backward_weight(&p, &doubles(&x), &want.gx, &mut want_a, None);
+
+        let tape = Tape::new();
+        let input = tape.watch(&checks.image(device, shape, &x)?);
+        let vector = |values: &[f32]| device.tensor(OP, [out], values);
+        let (a, b) = (tape.watch_input(&device.tensor(OP, first, &a)?), device.tensor(OP, second, &b)?);
+        let (weight, bias) = (tape.watch_input(&vector(&weight)?), tape.watch_input(&vector(&bias)?));
+        let running = RunningStats { mean: &vector(&mean)?, var: &vector(&var)? };
+        let settings = BatchNormSettings { relu, ..BatchNormSettings::new(mode) };
+        let y = ops::conv2d_with_statistics(&input, &a, None, 1, 1)?;
+        let y = ops::conv2d(&ops::batch_norm(&y, &weight, &bias, &running, &settings)?, &b, None, 1, 1)?;
+        let grads = tape.backward_from(&y, &checks.image(device, y.shape(), &gy)?)?;
+        // Three images that nobody sees are between what is given and what is compared.
+        let (sums, parameter) = (checks.through(SUMS), checks.through(batch_norm::PARAMETER));
+        let of = |tensor| grads.of(tensor).expect("watched");
+        checks.compare("forward", "before norm", &y, &want.y, sums)?;
+        checks.compare("backward_weight", "before norm", of(&a), &want_a, sums)?;
+        checks.compare("backward_weight norm weight", "before norm", of(&weight), &want.gw, parameter)?;
+        checks.compare("backward_weight norm bias", "before norm", of(&bias), &want.gb, parameter)
     })
 }
 

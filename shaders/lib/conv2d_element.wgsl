@@ -32,8 +32,6 @@ fn gather_element(at: u32) {
     y[at] = Element(sum);
 }
 
-fn weight_rows() -> u32 { return params.kernel_h * params.kernel_w * params.in_c; }
-
 /// `at` is (chunk, r, co).
 fn weight_element(at: u32) {
     let co = at % params.out_c;

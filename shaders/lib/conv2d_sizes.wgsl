@@ -23,7 +23,8 @@ struct Params {
     turned: u32,      // both gradients: 1 if these are backward_input's sizes, of which forward's are the adjoint
     sums_x: u32,      // backward_weight: 1 if the row of the bias is the sum of x instead of gy
     split: u32,       // of a joined x: channels of its first part
-    floor: f32,       // with a batch norm: normalised x below this is 0: 0 with a ReLU, the lowest f32 without
+    floor: f32,       // with a batch norm: what it normalises is 0 below this: 0 with a ReLU, the lowest f32 without
+    inverse_count: f32, // with a batch norm behind it: 1 / its pixels, or 0 in eval mode
 }
 
 /// The source row or column of output position o and kernel position k, or -1.
@@ -33,3 +34,9 @@ fn source(o: u32, k: u32, pad: i32, extent: u32) -> i32 {
     let inside = scaled >= 0 && divided * i32(params.divide) == scaled && divided < i32(extent);
     return select(-1, divided, inside);
 }
+
+/// Rows of weights (ky, kx, ci), without that of the bias.
+fn weight_rows() -> u32 { return params.kernel_h * params.kernel_w * params.in_c; }
+
+/// Rows of weights per invocation of the weight gradient by tiles; columns are two vectors of four.
+const TILE_R: u32 = 8u;

@@ -10,9 +10,6 @@
 //   x_of(x_norm(quad, quads), v)    v itself, or normalised
 //   gy_of(gy_norm(quad, quads), v)  the same for gy
 
-/// Rows of weights per invocation; columns are two vectors of four.
-const TILE_R: u32 = 8u;
-
 /// The sums of eight channels over the rows of x that one row of gy meets: kernels stand side by side.
 fn row_sums(first: u32, p: Params, quad: u32) -> array<vec4<f32>, 2> {
     var sums = array(vec4(0.0), vec4(0.0));

@@ -33,6 +33,20 @@ pub(crate) enum OnReading {
         /// 0 with a ReLU, the lowest f32 without.
         floor: f32,
     },
+    /// The gradient of a batch norm's input: `scale * (gv - mean(gv) - (x - center) * mean(gv * xhat) * rstd)`, where gv is
+    /// what of gy comes through the ReLU.
+    NormGradient {
+        /// The gradient of the batch norm's result.
+        gy: Tensor,
+        /// Its input.
+        x: Tensor,
+        /// `[6, C]`: center, scale, shift, 1 / deviation, and the sums of gv and gv * xhat of each channel.
+        table: Tensor,
+        /// 0 with a ReLU, the lowest f32 without.
+        floor: f32,
+        /// 1 / pixels, or 0 in eval mode.
+        inverse_count: f32,
+    },
     /// Two tensors side by side: the channels of the first, then those of the second.
     Joined([Tensor; 2]),
 }

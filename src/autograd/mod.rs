@@ -74,6 +74,13 @@ pub trait Backward: Debug + Send {
         false
     }
 
+    /// Whether it makes the gradient of its result itself where it reads it, if that is a batch norm's
+    /// ([`OnReading::NormGradient`]); `for_x`: whether the gradient of its first input is wanted.
+    fn makes_gradient(&self, for_x: bool) -> bool {
+        let _ = for_x;
+        false
+    }
+
     /// Multiply-adds of the forward pass; 0 for what is no sum of products with weights.
     fn macs(&self) -> u64 {
         0
@@ -109,6 +116,8 @@ pub struct Wanted<'a> {
     placed: Vec<&'a Tensor>,
     /// Per input: the gradient of another use of it.
     begun: Vec<Option<Tensor>>,
+    /// Whether the gradient of the first input is read next, by an op that can make it where it reads it.
+    on_reading: bool,
     /// What this pass shares; `None` where each op must be done before the next one begins.
     pass: Option<&'a RefCell<Pass>>,
 }
@@ -123,8 +132,8 @@ pub(crate) struct Pass {
 impl<'a> Wanted<'a> {
     /// For a gradient that is computed outside of any backward pass: it shares nothing, and nothing waits.
     pub(crate) fn alone(device: &'a Device) -> Self {
-        let (placed, begun) = (Vec::new(), Vec::new());
-        Self { device, inputs: &[], wants: &[], types: &[], gradients: None, placed, begun, pass: None }
+        let (placed, begun, on_reading) = (Vec::new(), Vec::new(), false);
+        Self { device, inputs: &[], wants: &[], types: &[], gradients: None, placed, begun, on_reading, pass: None }
     }
 
     /// Whether the gradient of input `index` is wanted.
@@ -147,6 +156,11 @@ impl<'a> Wanted<'a> {
         let is_taken =
             self.gradients?.has_leaf(leaf.id) || self.placed.iter().any(|place| place.same_place(&leaf.grad));
         (!is_taken).then_some(&leaf.grad)
+    }
+
+    /// Whether the gradient of the first input may be left to the op that reads it.
+    pub(crate) fn on_reading(&self) -> bool {
+        self.on_reading
     }
 
     /// A tensor for the gradient of input `index`: the parameter's own place if there is one, else a fresh one.

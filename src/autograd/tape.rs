@@ -231,7 +231,8 @@ impl Tape {
         while let Some(mut node) = nodes.pop() {
             let Some(gy) = slots[node.output].take() else { continue };
             let begun = RefCell::new(begun(&node, &mut slots));
-            let gradients = play(&mut node, &gy, (&wants, &types), &grads, (&pass, &begun))?;
+            let on_reading = can_be_left(&node, nodes.last(), &slots, &wants);
+            let gradients = play(&mut node, &gy, (&wants, &types), &grads, (&pass, &begun, on_reading))?;
             drop(gy);
             for ((input, gradient), begun) in node.inputs.iter().zip(gradients).zip(begun.into_inner()) {
                 if let (Input::Value(index), Some(begun)) = (input, begun) {
@@ -282,12 +283,22 @@ fn begun(node: &Node, slots: &mut [Option<Tensor>]) -> Vec<Option<Tensor>> {
     node.inputs.iter().map(take).collect()
 }
 
+/// Whether the gradient of a node's first input can be left to the node that is played next, which made that input.
+fn can_be_left(node: &Node, next: Option<&Node>, slots: &[Option<Tensor>], wants: &[bool]) -> bool {
+    match (node.inputs.first(), next) {
+        (Some(Input::Value(index)), Some(next)) if next.output == *index => {
+            slots[*index].is_none() && next.op.makes_gradient(needed(&next.inputs[0], wants))
+        }
+        _ => false,
+    }
+}
+
 fn play(
     node: &mut Node,
     gy: &Tensor,
     (wants, types): (&[bool], &[DType]),
     grads: &Gradients,
-    (pass, begun): (&RefCell<Pass>, &RefCell<Vec<Option<Tensor>>>),
+    (pass, begun, on_reading): (&RefCell<Pass>, &RefCell<Vec<Option<Tensor>>>, bool),
 ) -> Result<Vec<Option<Tensor>>> {
     let Node { op, inputs, .. } = node;
     let together = !gy.device().switches().looks_at_results();
@@ -302,6 +313,7 @@ fn play(
             gradients: (real && matches!(gy.device(), Device::Gpu(_))).then_some(grads),
             placed: Vec::new(),
             begun: begun.take(),
+            on_reading: on_reading && real && together,
             pass: (real && together).then_some(pass),
         };
         let gradients = op.backward(gy, &mut wanted);

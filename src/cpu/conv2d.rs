@@ -55,8 +55,10 @@ uniform! {
         sums_x: u32,
         /// Channels of the first part of an x that is two tensors side by side.
         split: u32,
-        /// With a batch norm before it: normalised numbers below this are 0.
+        /// With a batch norm before or behind it: normalised numbers below this are 0.
         floor: f32,
+        /// With a batch norm behind it: 1 / its pixels, or 0 in eval mode.
+        inverse_count: f32,
     }
 }
 
@@ -87,6 +89,7 @@ impl Conv2dParams {
             sums_x: 0,
             split: 0,
             floor: f32::MIN,
+            inverse_count: 0.0,
         }
     }
 

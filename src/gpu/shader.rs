@@ -55,6 +55,7 @@ const PIECES: &[(&str, &str)] = &[
     ("conv2d_statistics", include_str!("../../shaders/lib/conv2d_statistics.wgsl")),
     ("conv2d_tile", include_str!("../../shaders/lib/conv2d_tile.wgsl")),
     ("conv2d_weight", include_str!("../../shaders/lib/conv2d_weight.wgsl")),
+    ("conv2d_weight_rows", include_str!("../../shaders/lib/conv2d_weight_rows.wgsl")),
     ("conv2d_x_joined", include_str!("../../shaders/lib/conv2d_x_joined.wgsl")),
     ("conv2d_x_plain", include_str!("../../shaders/lib/conv2d_x_plain.wgsl")),
     ("conv_transpose2d_tile", include_str!("../../shaders/lib/conv_transpose2d_tile.wgsl")),

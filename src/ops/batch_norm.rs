@@ -302,6 +302,31 @@ impl Affine {
             .over(channels)?;
         Ok(table)
     }
+
+    /// Computes the gradient of x on a GPU.
+    ///
+    /// # Errors
+    /// As the launch.
+    fn input_gradient(&self, [gy, table]: [&Tensor; 2], sums: &Sums, gx: &Tensor, accumulate: bool) -> Result<()> {
+        let Self { x, params, kernel, .. } = self;
+        let params = BatchNormParams { chunks: chunks_of(table), ..*params };
+        let params = if kernel.version == Version::V2 { in_slabs(gy.device(), &params) } else { params };
+        for images in gy.device().image_ranges(OP, &[x, gy, gx])? {
+            let p = BatchNormParams { accumulate: accumulate.into(), ..of(&params, &images) };
+            let (x, gy, gx) = (x.images(&images), gy.images(&images), gx.images(&images));
+            let (entry, groups) = match kernel.version {
+                Version::V1 => ("backward_input_v1", x.len().div_ceil(WORKGROUP)),
+                Version::V2 => {
+                    let pixels = (p.images * p.image_pixels) as usize;
+                    ("backward_input_v2", slab_groups(pixels, p.slab, p.channels, p.columns))
+                }
+            };
+            // v1 reads gw and gb, v2 writes them, the same in each launch.
+            let places = [&sums.gw, &sums.gb, &gx];
+            SHADER.entry(entry).params(&p).reads([&x, &gy, table]).writes(places).groups(groups)?;
+        }
+        Ok(())
+    }
 }
 
 impl Recipe for Affine {
@@ -338,6 +363,29 @@ impl Recipe for Affine {
     fn on_reading(&self) -> Option<OnReading> {
         let (x, floor) = (self.x.clone(), self.params.floor);
         self.table.clone().map(|table| OnReading::Normed { x, table, floor })
+    }
+}
+
+/// The gradient of x, left to the op that reads it.
+#[derive(Debug)]
+struct LeftGradient {
+    of: Affine,
+    gy: Tensor,
+    table: Tensor,
+    sums: Sums,
+}
+
+impl Recipe for LeftGradient {
+    fn make(&self) -> Result<Tensor> {
+        let gx = self.of.x.new_empty(OP, self.of.x.shape())?;
+        self.of.input_gradient([&self.gy, &self.table], &self.sums, &gx, false)?;
+        Ok(gx)
+    }
+
+    fn on_reading(&self) -> Option<OnReading> {
+        let Self { of: Affine { x, params, .. }, gy, table, .. } = self;
+        let (gy, x, table) = (gy.clone(), x.clone(), table.clone());
+        Some(OnReading::NormGradient { gy, x, table, floor: params.floor, inverse_count: params.inverse_count })
     }
 }
 
@@ -510,7 +558,7 @@ pub(super) struct BatchNormBackward {
 }
 
 /// The sums over all pixels. The gradient of x needs both, so they are computed even where the parameters are frozen.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Sums {
     pub(super) gw: Tensor,
     pub(super) gb: Tensor,
@@ -568,8 +616,8 @@ impl BatchNormBackward {
         Ok(table)
     }
 
-    /// The same table with one chunk, of what the kernel that made gy has summed up.
-    fn merged(&self, partials: &Tensor, norm_table: &Tensor) -> Result<Tensor> {
+    /// The gradients of the parameters and the same table with one chunk, of what the kernel that made gy has summed up.
+    fn merged(&self, [partials, norm_table]: [&Tensor; 2], sums: &Sums) -> Result<Tensor> {
         let params = &self.of.params;
         let merged = table(OP, partials.device(), params.channels, 1)?;
         let chunks = partials.len() as u32 / (2 * params.channels);
@@ -577,7 +625,7 @@ impl BatchNormBackward {
             .entry("backward_merge")
             .params(&BatchNormParams { chunks, ..*params })
             .reads([partials, norm_table])
-            .writes([&merged])
+            .writes([&merged, &sums.gw, &sums.gb])
             .groups(params.channels as usize)?;
         Ok(merged)
     }
@@ -607,29 +655,29 @@ impl BatchNormBackward {
         Ok(sums.gradients(gx, wanted))
     }
 
+    /// The gradients on a GPU, of what the kernel that made gy has summed up.
+    fn of_sums(&self, gy: &Tensor, known: [&Tensor; 2], wanted: &mut Wanted<'_>) -> Result<Vec<Option<Tensor>>> {
+        let sums = Sums::empty(gy.device(), self.of.params.channels, wanted)?;
+        let table = self.merged(known, &sums)?;
+        let gx = match (wanted.needs(0), wanted.on_reading()) {
+            (false, _) => None,
+            (true, false) => Some(self.input(gy, &table, &sums, wanted)?),
+            (true, true) => {
+                let (of, gy, sums) = (self.of.clone(), gy.detach(), sums.clone());
+                let left = LeftGradient { of, gy, table, sums };
+                Some(self.of.x.device().later(self.of.x.shape(), self.of.x.dtype(), Arc::new(left)))
+            }
+        };
+        Ok(sums.gradients(gx, wanted))
+    }
+
     /// The gradient of x on a GPU.
     ///
     /// # Errors
     /// As the launch.
     pub(super) fn input(&self, gy: &Tensor, table: &Tensor, sums: &Sums, wanted: &mut Wanted<'_>) -> Result<Tensor> {
-        let Affine { x, params, kernel, .. } = &self.of;
-        let params = BatchNormParams { chunks: chunks_of(table), ..*params };
-        let params = if kernel.version == Version::V2 { in_slabs(gy.device(), &params) } else { params };
-        let (gx, accumulate) = wanted.place_to_add(OP, 0, x.shape())?;
-        for images in gy.device().image_ranges(OP, &[x, gy, &gx])? {
-            let p = BatchNormParams { accumulate: accumulate.into(), ..of(&params, &images) };
-            let (x, gy, gx) = (x.images(&images), gy.images(&images), gx.images(&images));
-            let (entry, groups) = match kernel.version {
-                Version::V1 => ("backward_input_v1", x.len().div_ceil(WORKGROUP)),
-                Version::V2 => {
-                    let pixels = (p.images * p.image_pixels) as usize;
-                    ("backward_input_v2", slab_groups(pixels, p.slab, p.channels, p.columns))
-                }
-            };
-            // v1 reads gw and gb, v2 writes them, the same in each launch.
-            let places = [&sums.gw, &sums.gb, &gx];
-            SHADER.entry(entry).params(&p).reads([&x, &gy, table]).writes(places).groups(groups)?;
-        }
+        let (gx, accumulate) = wanted.place_to_add(OP, 0, self.of.x.shape())?;
+        self.of.input_gradient([gy, table], sums, &gx, accumulate)?;
         Ok(gx)
     }
 
@@ -677,11 +725,10 @@ impl Backward for BatchNormBackward {
     fn backward(&self, gy: &Tensor, wanted: &mut Wanted<'_>) -> Result<Vec<Option<Tensor>>> {
         match gy.device() {
             Device::Gpu(_) => {
-                let known = self.of.table.as_ref().and_then(|norm| Some((gy.sums_for(norm)?, norm)));
-                let table = match known {
-                    Some((partials, norm)) => self.merged(partials, norm)?,
-                    None => self.sums(gy)?,
-                };
+                if let Some(known) = self.of.table.as_ref().and_then(|norm| Some([gy.sums_for(norm)?, norm])) {
+                    return self.of_sums(gy, known, wanted);
+                }
+                let table = self.sums(gy)?;
                 self.finish(&table, wanted, |sums, wanted| self.input(gy, &table, sums, wanted))
             }
             Device::Cpu(_) => self.on_cpu(gy, wanted),

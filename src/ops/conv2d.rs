@@ -36,7 +36,8 @@
 //! An x that is the result of a [`batch_norm`](super::batch_norm()) or a [`concat`](super::concat()) and that nobody has
 //! asked for yet is made where it is read: `conv2d_normed` and `conv2d_joined` are the same kernels (and
 //! `conv2d_normed_backward`, `conv2d_joined_backward`) with another way to read. Two passes over memory fewer, and a tensor
-//! less that is kept. A joined x needs tiles and parts whose channels divide by 8; else it is written.
+//! less that is kept. A joined x needs tiles and parts whose channels divide by 8; else it is written. The other way round, the
+//! weight gradient of a network's first layer makes its gy of the gradient of the batch norm behind it (`conv2d_before_norm`).
 //!
 //! Launches: 1 forward, 1 for both gradients where their kernels are `v2` and `v3` (else 2, 3 more in Winograd's form), and
 //! a share in those of [`transpose_weights`](mod@super::transpose_weights) and [`sum_chunks`](mod@super::sum_chunks).
@@ -64,6 +65,12 @@
 //!
 //! ```wgsl
 #![doc = include_str!("../../shaders/conv2d_normed.wgsl")]
+//! ```
+//! </details>
+//! <details><summary>shaders/conv2d_before_norm.wgsl</summary>
+//!
+//! ```wgsl
+#![doc = include_str!("../../shaders/conv2d_before_norm.wgsl")]
 //! ```
 //! </details>
 //! <details><summary>shaders/conv2d_joined.wgsl</summary>
@@ -97,6 +104,8 @@ pub(super) const JOINED_BACKWARD: Shader = shader!("conv2d_joined_backward");
 /// The same kernels of an x that they normalise themselves.
 pub(super) const NORMED: Shader = shader!("conv2d_normed");
 pub(super) const NORMED_BACKWARD: Shader = shader!("conv2d_normed_backward");
+/// The weight gradient of a convolution whose gy it makes of a batch norm's itself.
+pub(super) const BEFORE_NORM: Shader = shader!("conv2d_before_norm");
 pub(super) const PLAN: Plan = Plan {
     op: OP,
     rules: &[
@@ -356,6 +365,7 @@ impl<'a> Source<'a> {
     /// tiles.
     fn of(read: Option<&'a OnReading>, tiles: bool) -> Option<Self> {
         match read? {
+            OnReading::NormGradient { .. } => None,
             OnReading::Normed { x, table, floor } => Some(Self::Normed(x, table, *floor)),
             OnReading::Joined(parts) => {
                 let takes = tiles && parts.iter().all(|part| part.shape().last().is_multiple_of(8));
@@ -637,11 +647,28 @@ fn partial_sums(
     kernel: WeightKernel,
     wanted: &Wanted<'_>,
 ) -> Result<Tensor> {
-    let [shader, _] = source.shaders();
+    let left = gy.on_reading();
+    let behind = match (&left, source, kernel) {
+        (Some(OnReading::NormGradient { gy, x, table, floor, inverse_count }), Source::Plain(_), WeightKernel::V2) => {
+            Some((gy, x, table, *floor, *inverse_count))
+        }
+        _ => None,
+    };
     let chunks = WeightChunks::new(context, p, source, gy, kernel)?;
     let partial = wanted.chunk_table(OP, chunks.table, gradients)?;
     for (images, first) in chunks.ranges() {
         let params = chunks.of(p, images, first);
+        if let Some((gradient, y, table, floor, inverse_count)) = behind {
+            BEFORE_NORM
+                .entry("backward_weight_v2")
+                .params(&Conv2dParams { floor, inverse_count, ..params })
+                .reads(source.images(images))
+                .reads([gradient.images(images), y.images(images), table.detach()])
+                .writes([&partial])
+                .over(chunks.count(images) * chunks.tiles)?;
+            continue;
+        }
+        let [shader, _] = source.shaders();
         let (entry, invocations) = match kernel {
             WeightKernel::V1 => ("backward_weight_v1", chunks.count(images) * chunks.table[1]),
             WeightKernel::V2 => ("backward_weight_v2", chunks.count(images) * chunks.tiles),
@@ -900,6 +927,11 @@ impl Backward for Conv2dBackward {
 
     fn turns(&self) -> Option<&Tensor> {
         Some(&self.weight)
+    }
+
+    fn makes_gradient(&self, for_x: bool) -> bool {
+        let numbers = self.x.numbers();
+        !for_x && numbers.is_some_and(|x| WeightKernel::select(x.device(), &self.params) == WeightKernel::V2)
     }
 
     fn accumulates(&self) -> bool {

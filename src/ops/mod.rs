@@ -176,6 +176,7 @@ pub const SHADERS: &[Shader] = &[
 /// Shaders with further kernels of an op: the op, and the shader.
 pub const MORE_SHADERS: &[(&str, Shader)] = &[
     ("conv2d", conv2d::BACKWARD),
+    ("conv2d", conv2d::BEFORE_NORM),
     ("conv2d", conv2d::JOINED),
     ("conv2d", conv2d::JOINED_BACKWARD),
     ("conv2d", conv2d::NORMED),
@@ -249,6 +250,7 @@ pub const UNIFORMS: &[(&str, &str, Fields)] = &[
     ("concat", "Params", crate::cpu::concat::ConcatParams::FIELDS),
     ("conv2d", "Params", crate::cpu::conv2d::Conv2dParams::FIELDS),
     ("conv2d_backward", "Params", crate::cpu::conv2d::Conv2dParams::FIELDS),
+    ("conv2d_before_norm", "Params", crate::cpu::conv2d::Conv2dParams::FIELDS),
     ("conv2d_joined", "Params", crate::cpu::conv2d::Conv2dParams::FIELDS),
     ("conv2d_joined_backward", "Params", crate::cpu::conv2d::Conv2dParams::FIELDS),
     ("conv2d_normed", "Params", crate::cpu::conv2d::Conv2dParams::FIELDS),

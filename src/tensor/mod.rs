@@ -341,7 +341,7 @@ impl Tensor {
     /// As [`later`](Self::later), if a kernel can make the numbers where it reads them.
     pub(crate) fn on_reading(&self) -> Option<OnReading> {
         self.later().and_then(|recipe| recipe.on_reading()).filter(|read| match read {
-            OnReading::Normed { x, .. } => x.shape() == self.shape,
+            OnReading::Normed { x, .. } | OnReading::NormGradient { x, .. } => x.shape() == self.shape,
             OnReading::Joined([a, b]) => a.shape().with_last(a.shape().last() + b.shape().last()) == self.shape,
         })
     }
