@@ -263,7 +263,9 @@ fn first_layer(shape: [usize; 4], out: usize, mode: Mode, relu: bool) -> Case {
         let tape = Tape::new();
         let input = tape.watch(&checks.image(device, shape, &x)?);
         let vector = |values: &[f32]| device.tensor(OP, [out], values);
-        let (a, b) = (tape.watch_input(&device.tensor(OP, first, &a)?), device.tensor(OP, second, &b)?);
+        // Both gradients of the second convolution are wanted: its kernel of both begins that of the batch norm.
+        let a = tape.watch_input(&device.tensor(OP, first, &a)?);
+        let b = tape.watch_input(&device.tensor(OP, second, &b)?);
         let (weight, bias) = (tape.watch_input(&vector(&weight)?), tape.watch_input(&vector(&bias)?));
         let running = RunningStats { mean: &vector(&mean)?, var: &vector(&var)? };
         let settings = BatchNormSettings { relu, ..BatchNormSettings::new(mode) };
