@@ -1,7 +1,8 @@
 // Max pooling of an x that still has to be normalised, which others want too: a U-Net pools what it also keeps as a skip
 // connection. Both are written in one pass; read and normalised twice, x would be as much traffic again.
 //
-//   forward         v = (x - center) * scale + shift, and 0 below floor;   y, winner as in max_pool2d.wgsl, of v
+//   forward         v = (x - center) * scale + shift, and 0 below floor;   y, winner as in max_pool2d.wgsl, of v; the winners of
+//                   four channels share a word
 //   backward_input  gradient of v: as there; and what that of the batch norm begins with, sums of gv and of gv * (x - center)
 //                   per channel and chunk of windows, where gv is what comes through the ReLU (backward_merge of
 //                   batch_norm.wgsl adds the chunks up)
@@ -17,19 +18,24 @@
 override WG: u32 = 64u;
 
 struct Params {
-    windows: u32, // of all images
+    windows: u32, // of this launch
     out_w: u32,
     channels: u32,
     floor: f32,
-    accumulate: u32, // backward_input: 1 if the gradient is added to what stands there
-    chunk: u32,      // backward_input: windows of a chunk
-    columns: u32,    // backward_input
+    accumulate: u32,  // backward_input: 1 if the gradient is added to what stands there
+    chunk: u32,       // backward_input: windows of a chunk
+    chunks: u32,      // backward_input: of all launches
+    first_chunk: u32, // backward_input: of this launch
+    columns: u32,     // backward_input
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
 
 @group(0) @binding(1) var<storage, read> x4: array<Element4>;
 @group(0) @binding(2) var<storage, read> table4: array<vec4<f32>>;
+/// The winner of channel i of a vector is the byte 8 * i of a word.
+const FIRST_BITS = vec4(1u, 1u << 8u, 1u << 16u, 1u << 24u);
+
 /// The first of the four pixels of a window, and the way from it to pixel k; both count vectors of channels.
 fn corner(window: u32) -> u32 {
     let row = window / params.out_w; // (n, oy): rows of x are even, so its row is 2 * row
@@ -39,7 +45,7 @@ fn pixel(k: u32) -> u32 { return ((k / 2u) * 2u * params.out_w + k % 2u) * (para
 
 @group(0) @binding(3) var<storage, read_write> v4: array<Element4>;
 @group(0) @binding(4) var<storage, read_write> y4: array<Element4>;
-@group(0) @binding(5) var<storage, read_write> winner_out4: array<vec4<u32>>;
+@group(0) @binding(5) var<storage, read_write> winners_out: array<u32>;
 
 @compute @workgroup_size(WG)
 fn forward(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
@@ -62,11 +68,11 @@ fn forward(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroup
         winner = select(winner, vec4(k), better);
     }
     y4[at] = Element4(best);
-    winner_out4[at] = winner;
+    winners_out[at] = dot(winner, FIRST_BITS);
 }
 
 @group(0) @binding(3) var<storage, read> gy4: array<Element4>;
-@group(0) @binding(4) var<storage, read> winner_in4: array<vec4<u32>>;
+@group(0) @binding(4) var<storage, read> winners_in: array<u32>;
 @group(0) @binding(5) var<storage, read_write> gv4: array<Element4>;
 @group(0) @binding(6) var<storage, read_write> norm_sums: array<f32>; // [gv, gv * (x - center)][channel][chunk]
 
@@ -78,10 +84,9 @@ fn backward_input(
 ) {
     let quads = params.channels / 4u;
     let blocks = (quads + params.columns - 1u) / params.columns; // of columns, side by side
-    let chunks = (params.windows + params.chunk - 1u) / params.chunk;
     let group = flat_group(wid, groups);
     let chunk = group / blocks;
-    if chunk >= chunks { return; }
+    if chunk * params.chunk >= params.windows { return; }
     let quad = (group % blocks) * params.columns + lid % params.columns;
     let inside = quad < quads; // the last block may be too wide; its idle columns still reach the barriers
     let end = select(0u, min((chunk + 1u) * params.chunk, params.windows), inside);
@@ -91,7 +96,7 @@ fn backward_input(
     var product = vec4(0.0);
     for (var window = chunk * params.chunk + lid / params.columns; window < end; window += WG / params.columns) {
         let gy = vec4<f32>(gy4[window * quads + quad]);
-        let winner = winner_in4[window * quads + quad];
+        let winner = (vec4(winners_in[window * quads + quad]) / FIRST_BITS) & vec4(255u);
         for (var k = 0u; k < 4u; k++) {
             let place = corner(window) + quad + pixel(k);
             var gradient = select(vec4(0.0), gy, winner == vec4(k));
@@ -108,9 +113,9 @@ fn backward_input(
     product = column_sum(product, 1u, params.columns, lid);
     if inside && lid < params.columns {
         for (var i = 0u; i < 4u; i++) {
-            let to = (quad * 4u + i) * chunks + chunk;
+            let to = (quad * 4u + i) * params.chunks + params.first_chunk + chunk;
             norm_sums[to] = sum[i];
-            norm_sums[to + params.channels * chunks] = product[i];
+            norm_sums[to + params.channels * params.chunks] = product[i];
         }
     }
 }

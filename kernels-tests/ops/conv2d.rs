@@ -275,10 +275,10 @@ fn first_layer(shape: [usize; 4], out: usize, mode: Mode, relu: bool) -> Case {
         // Three images that nobody sees are between what is given and what is compared.
         let (sums, parameter) = (checks.through(SUMS), checks.through(batch_norm::PARAMETER));
         let of = |tensor| grads.of(tensor).expect("watched");
-        checks.compare("forward", "before norm", &y, &want.y, sums)?;
-        checks.compare("backward_weight", "before norm", of(&a), &want_a, sums)?;
-        checks.compare("backward_weight norm weight", "before norm", of(&weight), &want.gw, parameter)?;
-        checks.compare("backward_weight norm bias", "before norm", of(&bias), &want.gb, parameter)
+        checks.compare("forward before norm", "selected", &y, &want.y, sums)?;
+        checks.compare("backward_weight before norm", "selected", of(&a), &want_a, sums)?;
+        checks.compare("backward_weight before norm weight", "selected", of(&weight), &want.gw, parameter)?;
+        checks.compare("backward_weight before norm bias", "selected", of(&bias), &want.gb, parameter)
     })
 }
 

@@ -27,7 +27,7 @@ uniform! {
 uniform! {
     /// Sizes of a max pooling that normalises what it reads, on the GPU; rows and columns of x are even.
     MaxPool2dNormedParams {
-        /// Windows of all images.
+        /// Windows of a launch.
         windows: u32,
         /// Columns of y.
         out_w: u32,
@@ -39,6 +39,10 @@ uniform! {
         accumulate: u32,
         /// Gradient: windows of a chunk.
         chunk: u32,
+        /// Gradient: chunks of all launches.
+        chunks: u32,
+        /// Gradient: chunks before this launch's.
+        first_chunk: u32,
         /// Gradient: vectors of channels that a workgroup takes side by side.
         columns: u32,
     }

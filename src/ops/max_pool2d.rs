@@ -97,8 +97,10 @@ fn forward(x: &Tensor) -> Result<Tensor> {
         accumulate: 0,
     };
     let y = x.new_empty(OP, [n, h / 2, w / 2, c])?;
-    let winner = x.device().empty_u32(OP, y.shape())?;
-    let norm = Norm::of(x);
+    let norm = Norm::pending(x);
+    // Those of a vector of channels share a word where the pooling normalises.
+    let words = if norm.is_some() { c / 4 } else { c };
+    let winner = x.device().empty_u32(OP, y.shape().with_last(words))?;
     match (x.device(), &norm) {
         (Device::Gpu(_), Some(norm)) => x.fill(&norm.forward([&y, &winner])?),
         (Device::Gpu(_), None) => {
@@ -129,17 +131,19 @@ struct Norm {
 
 impl Norm {
     /// None where the shape is not for it.
-    fn of(v: &Tensor) -> Option<Self> {
+    fn pending(v: &Tensor) -> Option<Self> {
         let OnReading::Normed { x, table, floor } = v.on_reading()? else { return None };
-        let &[n, h, w, c] = v.shape().dims() else { return None };
+        let [_, h, w, c] = v.shape().nhwc(OP).ok()?;
         let columns = (c / 4).next_power_of_two().min(COLUMNS);
         let params = MaxPool2dNormedParams {
-            windows: (n * (h / 2) * (w / 2)) as u32,
+            windows: 0,
             out_w: (w / 2) as u32,
             channels: c as u32,
             floor,
             accumulate: 0,
             chunk: (WINDOWS * WORKGROUP / columns) as u32,
+            chunks: 0,
+            first_chunk: 0,
             columns: columns as u32,
         };
         let fits = h.is_multiple_of(2) && w.is_multiple_of(2) && c.is_multiple_of(4);
@@ -148,12 +152,11 @@ impl Norm {
 
     /// Normalises and pools in one pass; returns what is normalised.
     fn forward(&self, [y, winner]: [&Tensor; 2]) -> Result<Tensor> {
-        let Self { x, table, params } = self;
+        let Self { x, table, .. } = self;
         let v = x.new_empty("batch_norm", x.shape())?;
         for images in x.device().image_ranges(OP, &[x, &v, y, winner])? {
             let [x, v, y, winner] = [x, &v, y, winner].map(|tensor| tensor.images(&images));
-            let windows = y.len() / y.shape().last();
-            let params = MaxPool2dNormedParams { windows: windows as u32, ..*params };
+            let params = self.of(&y);
             let launch = NORMED.entry("forward").params(&params).reads([&x, table]);
             launch.writes([&v, &y, &winner]).over(y.len() / 4)?;
         }
@@ -162,17 +165,26 @@ impl Norm {
 
     /// The gradient of what is normalised, and what that of the batch norm begins with.
     fn backward(&self, gy: &Tensor, winner: &Tensor, gv: &Tensor, accumulate: bool) -> Result<Arc<Summed>> {
-        let Self { x, table, params } = self;
-        let channels = params.channels as usize;
-        let chunks = params.windows.div_ceil(params.chunk) as usize;
-        let partials = x.device().empty(OP, [2, channels, chunks])?;
-        NORMED
-            .entry("backward_input")
-            .params(&MaxPool2dNormedParams { accumulate: accumulate.into(), ..*params })
-            .reads([x, table, gy, winner])
-            .writes([gv, &partials])
-            .groups(chunks * (channels / 4).div_ceil(params.columns as usize))?;
+        let Self { x, table, .. } = self;
+        let ranges = x.device().image_ranges(OP, &[x, gy, winner, gv])?;
+        let chunks_of = |p: &MaxPool2dNormedParams| p.windows.div_ceil(p.chunk);
+        let chunks = ranges.iter().map(|images| chunks_of(&self.of(&gy.images(images)))).sum();
+        let partials = x.device().empty(OP, [2, x.shape().last(), chunks as usize])?;
+        let mut first_chunk = 0;
+        for images in ranges {
+            let [x, gy, winner, gv] = [x, gy, winner, gv].map(|tensor| tensor.images(&images));
+            let params = MaxPool2dNormedParams { accumulate: accumulate.into(), chunks, first_chunk, ..self.of(&gy) };
+            let blocks = (params.channels / 4).div_ceil(params.columns);
+            let launch = NORMED.entry("backward_input").params(&params).reads([&x, table, &gy, &winner]);
+            launch.writes([&gv, &partials]).groups((chunks_of(&params) * blocks) as usize)?;
+            first_chunk += chunks_of(&params);
+        }
         Ok(Arc::new(Summed::Gradient { partials, table: table.detach() }))
+    }
+
+    /// The sizes of a launch for some images of y or of its gradient.
+    fn of(&self, y: &Tensor) -> MaxPool2dNormedParams {
+        MaxPool2dNormedParams { windows: (y.len() / y.shape().last()) as u32, ..self.params }
     }
 }
 
@@ -198,13 +210,12 @@ impl Backward for MaxPool2dBackward {
         let p = &self.params;
         let shape = [p.batch, p.in_h, p.in_w, p.channels].map(|extent| extent as usize);
         let (mut gx, accumulate) = wanted.place_to_add(OP, 0, shape.into())?;
-        let ranges = gy.device().image_ranges(OP, &[gy, &self.winner, &gx])?;
         match (gy.device(), &self.norm) {
-            (Device::Gpu(_), Some(norm)) if ranges.len() == 1 => {
+            (Device::Gpu(_), Some(norm)) => {
                 gx.summed = Some(norm.backward(gy, &self.winner, &gx, accumulate)?);
             }
-            (Device::Gpu(_), _) => {
-                for images in ranges {
+            (Device::Gpu(_), None) => {
+                for images in gy.device().image_ranges(OP, &[gy, &self.winner, &gx])? {
                     let (gy, winner, gx) = (gy.images(&images), self.winner.images(&images), gx.images(&images));
                     let elements = gx.len();
                     let p = MaxPool2dParams { accumulate: accumulate.into(), ..of(p, &images) };
