@@ -1,6 +1,6 @@
 //! The kernel workbench: a kernel of somebody's own is checked before it is timed, and what does not fit is explained.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::BufRead as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -422,13 +422,17 @@ fn asked() -> Vec<(Question, String, Vec<String>)> {
 /// Answers that take kernels that are not the usual ones, of each sort some.
 fn others(context: &Context) -> Tuned {
     let mut tuned = Tuned::default();
-    for (number, (question, usual, candidates)) in asked().into_iter().enumerate() {
-        let other: Vec<String> = candidates.into_iter().filter(|kernel| *kernel != usual).collect();
+    let mut taken = BTreeMap::<String, usize>::new();
+    for (question, usual, candidates) in asked() {
+        // The one that the fewest have taken before.
+        let other = candidates.into_iter().filter(|kernel| *kernel != usual);
+        let kernel = other.min_by_key(|kernel| taken.get(kernel).copied()).unwrap();
+        *taken.entry(kernel.clone()).or_default() += 1;
         tuned.insert(Answer {
             op: question.op.to_owned(),
             question: question.to_string(),
             shader: text_hash(context, question.op).unwrap(),
-            kernel: other[number % other.len()].clone(),
+            kernel,
             ms: 1.0,
             usual,
             usual_ms: 2.0,
