@@ -58,7 +58,7 @@ impl Machine {
             Device::Cpu(_) => "none".to_owned(),
             Device::Gpu(context) => match context.facts().matrix_units.as_slice() {
                 [] => "none that wgpu shows".to_owned(),
-                units => format!("{} (not measured, no kernel of ours uses them)", units.join(", ")),
+                units => format!("{} (not measured)", units.join(", ")),
             },
         };
         format!(

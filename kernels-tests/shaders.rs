@@ -4,7 +4,7 @@
 use std::collections::{HashMap, HashSet};
 
 use naga::{AddressSpace, TypeInner};
-use shadegrad::gpu::Context;
+use shadegrad::gpu::{Context, Form, Matrix};
 use shadegrad::gpu::loops::unbounded;
 use shadegrad::gpu::plan::{PlanEvent, PlannedLaunch};
 use shadegrad::models::{Model, ModelConfig, build};
@@ -180,7 +180,8 @@ fn a_kernel_gets_the_types_that_it_declares() {
 
 fn compare_types(shader: &str, entry: &str, types: &[DType], half: bool) {
     let of = shaders().find(|known| known.name == shader).unwrap();
-    let module = of.assemble_as(None, &[], half).unwrap().validate().unwrap();
+    let form = if half { Form::F16(Matrix::default()) } else { Form::F32 };
+    let module = of.assemble_as(None, &[], form).unwrap().validate().unwrap();
     let mut validator =
         naga::valid::Validator::new(naga::valid::ValidationFlags::all(), naga::valid::Capabilities::all());
     let info = validator.validate(&module).unwrap();
@@ -249,4 +250,30 @@ fn the_table_of_samples_equals_its_shader_struct() {
     let found: Vec<_> =
         members.iter().map(|member| (member.name.as_deref().unwrap(), member.offset as usize)).collect();
     assert_eq!(found, want);
+}
+
+/// What the emulation of matrix units shows of a kernel holds with the units themselves only if both have the same functions.
+#[test]
+fn matrix_units_and_their_emulation_have_the_same_functions() {
+    let functions = |matrix: Matrix| -> (Vec<String>, Vec<String>) {
+        let conv2d = shaders().find(|shader| shader.name == "conv2d").unwrap();
+        let text = conv2d.assemble_as(None, &[], Form::F16(matrix)).unwrap();
+        let of = |piece: fn(&str) -> bool| {
+            let lines = text.text.lines().zip(&text.origin).filter(move |(_, (file, _))| piece(file));
+            let heads = lines.filter_map(|(line, _)| {
+                let function = line.starts_with("fn ").then(|| line.split_once(" {").unwrap().0);
+                let declared = line.starts_with("alias ") || line.starts_with("const UNIT:") || line.starts_with("struct In");
+                function.or_else(|| declared.then(|| line.split([' ', ':']).nth(1).unwrap())).map(str::to_owned)
+            });
+            let mut heads: Vec<String> = heads.collect();
+            heads.sort();
+            heads
+        };
+        (of(|file| file.starts_with("lib/matrix_")), of(|file| file.starts_with("lib/gemm_matrix")))
+    };
+    let (emulated, kernel) = functions(Matrix::Plain16);
+    assert_eq!(emulated.iter().filter(|head| head.starts_with("fn ")).count(), 6, "{emulated:?}");
+    for matrix in Matrix::ALL {
+        assert_eq!(functions(matrix), (emulated.clone(), kernel.clone()), "{matrix}");
+    }
 }

@@ -15,7 +15,7 @@ use std::process::Command;
 use naga::back::pipeline_constants::process_overrides;
 use naga::valid::{Capabilities, ValidationFlags, Validator};
 use shadegrad::gpu::translate::Translator;
-use shadegrad::gpu::{Assembled, Constants, Shader};
+use shadegrad::gpu::{Assembled, Constants, Form, Matrix, Shader};
 
 use crate::bench::harness::peaks::PEAKS;
 
@@ -24,8 +24,25 @@ struct Variant {
     /// `conv2d.TILE_M=4.TILE_N=1`, `relu` or `relu.f16`; numbers that the file has anyway are left out.
     name: String,
     text: Assembled,
-    /// Whether its images are 16-bit floats.
-    half: bool,
+    /// Whether its images are 16-bit floats, and what multiplies matrices then.
+    form: Form,
+}
+
+impl Variant {
+    /// Whether it is one for matrix units, and what multiplies.
+    fn matrix(&self) -> Option<Matrix> {
+        match self.form {
+            Form::F16(matrix) if matrix != Matrix::default() => Some(matrix),
+            _ => None,
+        }
+    }
+
+    /// The entry points that differ from those of another variant.
+    fn entries<'a>(&self, translator: &'a Translator) -> Vec<&'a str> {
+        let mut entries = translator.entries();
+        entries.retain(|entry| self.matrix().is_none() || entry.ends_with("_v5"));
+        entries
+    }
 }
 
 /// The shaders of the ops, and the one of `bench` that needs no f16.
@@ -41,9 +58,13 @@ fn variants() -> Vec<Variant> {
             let suffix: String = constants.list().iter().map(|(name, value)| format!(".{name}={value}")).collect();
             let name = format!("{}{suffix}", shader.name);
             if let Ok(text) = shader.assemble_half(None, &constants.list()) {
-                all.push(Variant { name: format!("{name}.f16"), text, half: true });
+                all.push(Variant { name: format!("{name}.f16"), text, form: Form::F16(Matrix::default()) });
             }
-            all.push(Variant { name, text: shader.assemble(None, &constants.list()).unwrap(), half: false });
+            all.push(Variant { name, text: shader.assemble(None, &constants.list()).unwrap(), form: Form::F32 });
+        }
+        for matrix in Matrix::ALL.into_iter().filter(|matrix| *matrix != Matrix::default()) {
+            let (name, form) = (format!("{}.f16.{}", shader.name, matrix.piece()), Form::F16(matrix));
+            all.extend(shader.assemble_as(None, &[], form).ok().map(|text| Variant { name, text, form }));
         }
     }
     all
@@ -52,7 +73,8 @@ fn variants() -> Vec<Variant> {
 #[test]
 fn tuned_numbers_are_all_combined() {
     let names: Vec<_> = variants().into_iter().map(|variant| variant.name).collect();
-    for wanted in ["linear.TILE_M=4.TILE_N=1", "linear.TILE_N=1", "linear", "batch_norm.PIXELS=8", "relu", "relu.f16"] {
+    let tuned = ["linear.TILE_M=4.TILE_N=1", "linear.TILE_N=1", "linear", "batch_norm.PIXELS=8"];
+    for wanted in [&tuned[..], &["relu", "relu.f16", "conv2d_normed.f16.matrix_units16"]].concat() {
         assert!(names.iter().any(|name| name == wanted), "{wanted} is not among {names:?}");
     }
 }
@@ -79,13 +101,20 @@ fn every_tunable_number_is_understood() {
     }
 }
 
-/// Nothing beyond WebGPU itself: no subgroups, no f16 but for mixed precision, no 64-bit numbers, no limits above the promised ones.
+/// Nothing beyond WebGPU itself: no subgroups, no f16 but for mixed precision, no 64-bit numbers, no limits above the promised
+/// ones; subgroups and matrix units only where that is what a variant is for.
 #[test]
 fn every_kernel_is_plain_webgpu() {
     const MOST_WORKGROUP_BYTES: u32 = 16384;
-    for Variant { name, text, half } in variants() {
+    for Variant { name, text, form } in variants() {
         let module = text.validate().unwrap();
-        let needed = if half { Capabilities::SHADER_FLOAT16 } else { Capabilities::empty() };
+        let needed = match form {
+            Form::F32 => Capabilities::empty(),
+            Form::F16(matrix) if matrix.needs_units() => {
+                Capabilities::SHADER_FLOAT16 | Capabilities::SUBGROUP | Capabilities::COOPERATIVE_MATRIX
+            }
+            Form::F16(_) => Capabilities::SHADER_FLOAT16,
+        };
         let mut validator = Validator::new(ValidationFlags::all(), needed);
         let info = match validator.validate(&module) {
             Ok(info) => info,
@@ -104,16 +133,24 @@ fn every_kernel_is_plain_webgpu() {
 }
 
 /// Writes each entry point of each variant in one language into a fresh folder of cargo's for tests, and says how many.
-fn translate(end: &str, language: impl Fn(&Translator, &str) -> shadegrad::Result<Vec<u8>>) -> Vec<PathBuf> {
+/// `but`: a variant that the language must refuse.
+fn translate(
+    end: &str,
+    but: impl Fn(&Variant) -> bool,
+    language: impl Fn(&Translator, &str) -> shadegrad::Result<Vec<u8>>,
+) -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("translations").join(end);
     let _ = std::fs::remove_dir_all(&folder);
     std::fs::create_dir_all(&folder).unwrap();
     let mut files = Vec::new();
     let mut failed = Vec::new();
-    for Variant { name, text, .. } in variants() {
-        let translator = Translator::new(&text, true).unwrap();
-        for entry in translator.entries() {
+    for variant in variants() {
+        let translator = Translator::new(&variant.text, true).unwrap();
+        let name = &variant.name;
+        for entry in variant.entries(&translator) {
             match language(&translator, entry) {
+                Ok(_) if but(&variant) => failed.push(format!("{name}.{entry}: it is taken, so it can be offered")),
+                Err(_) if but(&variant) => {}
                 Ok(written) => {
                     let path = folder.join(format!("{name}.{entry}.{end}"));
                     std::fs::write(&path, written).unwrap();
@@ -130,18 +167,23 @@ fn translate(end: &str, language: impl Fn(&Translator, &str) -> shadegrad::Resul
 
 #[test]
 fn every_variant_is_msl() {
-    let files = translate("metal", |translator, entry| translator.msl(entry).map(String::into_bytes));
+    let files = translate("metal", |_| false, |translator, entry| translator.msl(entry).map(String::into_bytes));
     assert!(files.len() > 100, "{}", files.len());
 }
 
 #[test]
 fn every_variant_is_valid_spirv() {
-    let files = translate("spv", |translator, entry| {
+    let spirv = |translator: &Translator, entry: &str| {
         Ok(translator.spirv(entry)?.into_iter().flat_map(u32::to_le_bytes).collect())
-    });
+    };
+    let mut files = translate("spv", |_| false, spirv);
     let Some(tool) = tool("SHADEGRAD_SPIRV_VAL", "root/usr/bin/spirv-val").or_else(|| on_path("spirv-val")) else {
         return not_checked("SPIR-V by spirv-val");
     };
+    if !knows_matrices(&tool) {
+        files.retain(|file| !file.to_string_lossy().contains("matrix_units"));
+        not_checked("SPIR-V of matrix units by spirv-val, which is older than they");
+    }
     let wrong: Vec<_> = files.iter().filter_map(|file| refused(&tool, file)).collect();
     assert!(wrong.is_empty(), "spirv-val refuses {} of {}:\n{}", wrong.len(), files.len(), wrong.join("\n"));
     // A tool that takes everything would prove nothing.
@@ -153,6 +195,13 @@ fn every_variant_is_valid_spirv() {
     assert!(refused(&tool, &damaged).is_some(), "{} takes a damaged file", tool.display());
 }
 
+/// Whether `spirv-val` is new enough for SPV_KHR_cooperative_matrix (2023).
+fn knows_matrices(tool: &Path) -> bool {
+    let done = Command::new(tool).arg("--version").output().unwrap();
+    let year = text(&done.stdout).split_once('v').and_then(|(_, rest)| rest.get(..4)?.parse::<u32>().ok());
+    year.is_some_and(|year| year > 2023)
+}
+
 /// What `spirv-val` says against a file, for Vulkan 1.1.
 fn refused(tool: &Path, file: &Path) -> Option<String> {
     let done = Command::new(tool).args(["--target-env", "vulkan1.1"]).arg(file).output().unwrap();
@@ -160,9 +209,11 @@ fn refused(tool: &Path, file: &Path) -> Option<String> {
     (!done.status.success()).then(said)
 }
 
+/// DX12 has no matrix units for wgpu: its adapters list none, and naga refuses them.
 #[test]
 fn every_variant_is_hlsl_for_dxc() {
-    let files = translate("hlsl", |translator, entry| translator.hlsl(entry).map(String::into_bytes));
+    let units = |variant: &Variant| variant.matrix().is_some_and(Matrix::needs_units);
+    let files = translate("hlsl", units, |translator, entry| translator.hlsl(entry).map(String::into_bytes));
     let Some(library) = tool("SHADEGRAD_DXC", "libdxcompiler.so") else {
         return not_checked("HLSL by the DirectX compiler");
     };

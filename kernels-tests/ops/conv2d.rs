@@ -406,9 +406,13 @@ fn case((shape, kernel, out, stride, padding, with_bias): Sizes) -> Case {
 }
 
 /// The kernels that take these sizes; with 16-bit floats those with the usual tiles, because compiling all takes minutes.
+/// Then there are also those for matrix units.
 fn kernels(device: &Device, checks: &Checks, p: &Conv2dParams) -> Vec<GatherKernel> {
     let mut kernels = ops::conv2d::kernels(device, p);
-    kernels.retain(|kernel| !checks.is_half() || !kernel.to_string().contains(' '));
+    if checks.is_half() {
+        kernels.retain(|kernel| !kernel.to_string().contains(' '));
+        kernels.extend(ops::matrix::kernels(device, p));
+    }
     kernels
 }
 

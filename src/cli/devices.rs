@@ -70,7 +70,11 @@ fn print_adapter(facts: &AdapterFacts) {
     );
     let list = |names: String| if names.is_empty() { "none".to_owned() } else { names };
     println!("  features: {}", list(facts.features.join(", ")));
-    println!("  matrix units: {}", list(facts.matrix_units.join(", ")));
+    let used = match facts.matrix() {
+        Some(matrix) => format!(" (conv2d v5 multiplies {matrix} by them, where `tune --precision f16` finds that faster)"),
+        None => String::new(),
+    };
+    println!("  matrix units: {}{used}", list(facts.matrix_units.join(", ")));
 }
 
 #[cfg(test)]

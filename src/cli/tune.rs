@@ -15,7 +15,8 @@ use shadegrad::gpu::plan::PlanEvent;
 use shadegrad::gpu::{Answer, Context, GpuOptions, Part, Question, Tuned};
 use shadegrad::models::{Model, ModelConfig, build};
 use shadegrad::ops::plan::Prepared;
-use shadegrad::ops::{BceDice, Mode, bce_dice, text_hash};
+use shadegrad::ops::{BceDice, Mode, bce_dice, matrix, text_hash};
+use shadegrad::train::Precision;
 use shadegrad::{Device, Error, Result, Tape};
 
 use super::bench::harness::names;
@@ -33,6 +34,7 @@ use super::{bar, catch_interrupt, check, interrupted};
 ///
 /// Examples:
 ///   shadegrad tune unext --batch 8 --size 256
+///   shadegrad tune unet --precision f16
 ///   shadegrad tune conv2d linear --dry-run
 ///   shadegrad tune unet --base 16 --batch 4 --device lavapipe
 #[derive(Debug, clap::Args)]
@@ -49,6 +51,9 @@ pub(crate) struct TuneArgs {
     size: usize,
     #[command(flatten)]
     network: NetworkFlags,
+    /// f32, or f16: the sizes of a step with mixed precision; convolutions that have matrix units for it are tuned for f16
+    #[arg(long, default_value = "f32")]
+    precision: Precision,
     /// auto, or part of an adapter's name
     #[arg(long, default_value = "auto", env = "SHADEGRAD_DEVICE")]
     device: String,
@@ -96,17 +101,17 @@ const CHANCE: f64 = 0.01;
 /// No such device, a size that the network does not take, a file that cannot be written, and what the device reports. A
 /// wrong kernel is said and left out.
 pub(crate) fn run(args: &TuneArgs) -> Result<()> {
-    let asked = questions(args)?;
+    let device = if args.dry_run { None } else { Some(Device::open(&args.device)?) };
+    let asked = questions(args, device.as_ref())?;
     if asked.is_empty() {
         return Err(Error::Config(
             "there is nothing to choose: these ops have one kernel, or the network lacks them".to_owned(),
         ));
     }
-    if args.dry_run {
+    let Some(device) = device else {
         list(args, &asked);
         return Ok(());
-    }
-    let device = Device::open(&args.device)?;
+    };
     let context = gpu_of(&device, "tune")?;
     let file = Tuned::file(context.switches.cache.as_deref(), context.facts())?;
     let hash = |op: &str| text_hash(context, op).ok();
@@ -159,8 +164,14 @@ fn say(args: &TuneArgs, line: impl FnOnce() -> String) {
     }
 }
 
-/// What the ops of the named networks ask in a training step, each question once.
-fn questions(args: &TuneArgs) -> Result<Vec<Asked>> {
+/// What the ops of the named networks ask in a training step on a device, each question once. Matrix units that compute
+/// something else than the other kernels are said and left out.
+fn questions(args: &TuneArgs, device: Option<&Device>) -> Result<Vec<Asked>> {
+    let adapter = device.map(|device| gpu_of(device, "tune")).transpose()?.map(|context| context.facts().name.clone());
+    let fault = device.and_then(matrix::fault);
+    if let Some(fault) = fault {
+        eprintln!("WRONG {fault}");
+    }
     let (models, ops): (Vec<_>, Vec<_>) = args.names.iter().partition(|name| name.parse::<Model>().is_ok());
     let models = if models.is_empty() {
         vec![Model::Unext]
@@ -171,11 +182,12 @@ fn questions(args: &TuneArgs) -> Result<Vec<Asked>> {
     for model in models {
         let mut config = ModelConfig::new(model);
         args.network.apply(&mut config)?;
-        for event in planned_step(&config, args.batch, args.size)? {
-            if let PlanEvent::Asked { question, usual, candidates } = event
+        for event in planned_step(args, &config, adapter.as_deref())? {
+            if let PlanEvent::Asked { question, usual, mut candidates } = event
                 && (ops.is_empty() || ops.iter().any(|op| *op == question.op))
                 && all.iter().all(|known| known.question != question)
             {
+                candidates.retain(|kernel| fault.is_none() || !kernel.starts_with("v5"));
                 all.push(Asked { question, usual, candidates });
             }
         }
@@ -184,15 +196,16 @@ fn questions(args: &TuneArgs) -> Result<Vec<Asked>> {
     Ok(all)
 }
 
-/// What happens in a training step, without a GPU.
-fn planned_step(config: &ModelConfig, batch: usize, size: usize) -> Result<Vec<PlanEvent>> {
+/// What would happen in a training step on an adapter; on any GPU, if none is named.
+fn planned_step(args: &TuneArgs, config: &ModelConfig, adapter: Option<&str>) -> Result<Vec<PlanEvent>> {
+    let TuneArgs { batch, size, .. } = *args;
     let multiple = config.multiple();
     if !size.is_multiple_of(multiple) {
         return Err(Error::Config(format!("{} needs a --size that divides by {multiple}, got {size}", config.model)));
     }
-    let device = Device::plan(None)?;
+    let device = Device::plan(adapter)?;
     let net = build(&device, config, 0)?;
-    let images = device.empty("images", [batch, size, size, config.in_channels])?;
+    let images = device.empty_as("images", [batch, size, size, config.in_channels], args.precision.dtype())?;
     let tape = Tape::new();
     let logits = net.forward(&tape.watch(&images), Mode::Train)?;
     let loss = bce_dice(&logits, &device.empty("masks", logits.shape())?, &BceDice::batch())?;
@@ -230,9 +243,14 @@ fn wrong_kernels(args: &TuneArgs, device: &Device, asked: &[&Asked]) -> Result<B
         for line in &verdict.wrong {
             eprintln!("WRONG {line}");
         }
-        wrong.extend(verdict.wrong_versions().map(|version| (op.to_owned(), version.to_owned())));
+        wrong.extend(verdict.wrong_versions().map(|version| (op.to_owned(), kernel_of(version).to_owned())));
     }
     Ok(wrong)
+}
+
+/// The kernel of a version of `check`, which also says what it was given: `v2 normed f16`.
+fn kernel_of(version: &str) -> &str {
+    [" f16", " normed", " joined"].iter().fold(version, |rest, given| rest.strip_suffix(given).unwrap_or(rest))
 }
 
 /// The same adapter once more, on which each op is compared with the CPU device.

@@ -11,7 +11,8 @@ use super::pool::{Buffer, Pool, PoolReport};
 use super::readback::Readback;
 use super::recorder::{Dispatch, Recorder, Timing};
 use super::replacement::Replacement;
-use super::shader::{Entry, Shader};
+use super::launch::WORKGROUP;
+use super::shader::{Entry, Form, Matrix, Shader};
 use super::tuned::{Question, Tuned};
 use crate::debug::Switches;
 use crate::{Error, Result};
@@ -39,8 +40,7 @@ pub struct AdapterFacts {
     pub subgroup: [u32; 2],
     /// The features that matter here: `f16`, `subgroup`, `timestamps`, `cooperative_matrix`.
     pub features: Vec<&'static str>,
-    /// Shapes and types that its matrix units take, as `16x16x16 f16 to f32` (rows x columns x depth); our kernels use
-    /// none of them.
+    /// Shapes and types that its matrix units take, as `16x16x16 f16 to f32` (rows x columns x depth).
     pub matrix_units: Vec<String>,
     /// Whether it is software (then it is only used when named).
     pub software: bool,
@@ -68,6 +68,9 @@ pub struct Context {
     offset_alignment: u64,
     timestamps: bool,
     f16: bool,
+    matrix: Option<Matrix>,
+    /// What is wrong with the matrix units, once they have been tried.
+    matrix_fault: OnceLock<Option<String>>,
     pool: Pool,
     pipelines: Pipelines,
     recorder: Mutex<Recorder>,
@@ -170,9 +173,33 @@ fn facts_of_noop(noop: &wgpu::Adapter) -> AdapterFacts {
     AdapterFacts { features: Vec::new(), software: false, ..facts_of(noop) }
 }
 
+impl AdapterFacts {
+    /// The matrix units that our kernels can use, if it has them.
+    pub fn matrix(&self) -> Option<Matrix> {
+        let has = |feature: &&str| self.features.contains(feature);
+        // A workgroup of 64 invocations has to be whole subgroups.
+        if !["f16", "subgroup", "cooperative_matrix"].iter().all(has) || self.subgroup[1] > WORKGROUP as u32 {
+            return None;
+        }
+        let shapes = [("16x16x16 f16 to f32", Matrix::Units16), ("8x8x8 f16 to f32", Matrix::Units8)];
+        let found = shapes.into_iter().find(|(shape, _)| self.matrix_units.iter().any(|unit| unit == shape));
+        found.map(|(_, matrix)| matrix)
+    }
+}
+
 fn matrix_unit(unit: &wgpu::CooperativeMatrixProperties) -> String {
     let wgpu::CooperativeMatrixProperties { m_size, n_size, k_size, ab_type, cr_type, .. } = unit;
     format!("{m_size}x{n_size}x{k_size} {ab_type:?} to {cr_type:?}").to_lowercase()
+}
+
+/// Leave to use what wgpu calls experimental, of which we use matrix units.
+#[allow(unsafe_code, reason = "wgpu gives no access to matrix units without it")]
+fn experimental() -> wgpu::ExperimentalFeatures {
+    // SAFETY: the caller has to know that there may be bugs in wgpu behind it. It is asked for only where the adapter lists
+    // units that we use; only `forward_v5` and `forward_statistics_v5` use them; their every place in memory is computed as
+    // in the emulated form that is tested everywhere; and nobody launches them before `ops::matrix` has compared their
+    // results with another kernel's on the device.
+    unsafe { wgpu::ExperimentalFeatures::enabled() }
 }
 
 impl Context {
@@ -232,9 +259,16 @@ impl Context {
         let limits = if webgpu_only { wgpu::Limits::default() } else { adapter.limits() };
         let wanted = wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::SHADER_F16;
         let used = if webgpu_only { wgpu::Features::empty() } else { adapter.features() & wanted };
+        let matrix = facts.matrix().filter(|_| !webgpu_only);
+        let units = wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX | wgpu::Features::SUBGROUP;
+        let (used, experimental_features) = match matrix {
+            Some(_) => (used | units, experimental()),
+            None => (used, wgpu::ExperimentalFeatures::disabled()),
+        };
         let (device, queue) = pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor {
             label: Some("shadegrad"),
             required_features: used,
+            experimental_features,
             required_limits: limits.clone(),
             ..Default::default()
         }))
@@ -266,6 +300,8 @@ impl Context {
             queue,
             timestamps,
             f16: used.contains(wgpu::Features::SHADER_F16),
+            matrix,
+            matrix_fault: OnceLock::new(),
             pool: Pool::default(),
             pipelines: Pipelines::default(),
             recorder: Mutex::new(recorder),
@@ -306,6 +342,7 @@ impl Context {
             context.max_binding = limits.max_storage_buffer_binding_size;
             context.max_buffer = limits.max_buffer_size;
             context.offset_alignment = u64::from(limits.min_storage_buffer_offset_alignment);
+            context.matrix = facts.matrix();
             context.facts = AdapterFacts {
                 max_binding_bytes: limits.max_storage_buffer_binding_size,
                 max_buffer_bytes: limits.max_buffer_size,
@@ -372,6 +409,16 @@ impl Context {
     /// Whether shaders may compute in f16 (`enable f16;`).
     pub fn has_f16(&self) -> bool {
         self.f16
+    }
+
+    /// The matrix units that kernels may use.
+    pub fn matrix(&self) -> Option<Matrix> {
+        self.matrix
+    }
+
+    /// What is wrong with them: what `find` says the first time.
+    pub(crate) fn matrix_fault(&self, find: impl FnOnce() -> Option<String>) -> Option<&str> {
+        self.matrix_fault.get_or_init(find).as_deref()
     }
 
     /// What the buffer pool holds.
@@ -479,7 +526,15 @@ impl Context {
     pub fn text_hash(&self, shader: &Shader) -> Result<String> {
         match self.replacement(shader.name) {
             Some(own) => Ok(own.text().hash()),
-            None => Ok(shader.assemble(self.switches.shaders.as_deref(), &[])?.hash()),
+            None => {
+                let folder = self.switches.shaders.as_deref();
+                let mut all = shader.assemble(folder, &[])?;
+                for matrix in [Matrix::Units16, Matrix::Units8] {
+                    // Pieces that only kernels for matrix units have.
+                    all.text += &shader.assemble_as(folder, &[], Form::F16(matrix)).map_or(String::new(), |form| form.text);
+                }
+                Ok(all.hash())
+            }
         }
     }
 

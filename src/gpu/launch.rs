@@ -5,7 +5,7 @@ use smallvec::SmallVec;
 
 use super::plan::{PlanEvent, PlannedLaunch};
 use super::recorder::Dispatch;
-use super::shader::{Constants, Entry, Shader};
+use super::shader::{Constants, Entry, Form, Matrix, Shader};
 use crate::tensor::{DType, Device, Tensor};
 use crate::{Error, Result};
 
@@ -50,6 +50,7 @@ impl Binding<'_> {
 pub struct Launch<'a> {
     shader: Shader,
     entry: Entry,
+    matrix: Matrix,
     params: &'a [u8],
     bindings: SmallVec<[Binding<'a>; 8]>,
 }
@@ -57,8 +58,8 @@ pub struct Launch<'a> {
 impl Shader {
     /// Starts a launch of one entry point.
     pub fn entry<'a>(self, entry: &'static str) -> Launch<'a> {
-        let entry = Entry { shader: self.name, entry, constants: Constants::default(), half: false };
-        Launch { shader: self, entry, params: &[], bindings: SmallVec::new() }
+        let entry = Entry { shader: self.name, entry, constants: Constants::default(), form: Form::default() };
+        Launch { shader: self, entry, matrix: Matrix::default(), params: &[], bindings: SmallVec::new() }
     }
 }
 
@@ -66,6 +67,12 @@ impl<'a> Launch<'a> {
     /// Replaces `// @tune` constants.
     pub fn constants(mut self, constants: impl Into<Constants>) -> Self {
         self.entry.constants = constants.into();
+        self
+    }
+
+    /// Names what multiplies matrices, for a kernel that has some.
+    pub fn matrix(mut self, matrix: Matrix) -> Self {
+        self.matrix = matrix;
         self
     }
 
@@ -138,7 +145,8 @@ impl<'a> Launch<'a> {
             context.note(|| PlanEvent::Launched(PlannedLaunch { shader, entry, groups, bindings, types, bytes }));
             return Ok(());
         }
-        let entry = Entry { half, ..self.entry };
+        let form = if half { Form::F16(self.matrix) } else { Form::F32 };
+        let entry = Entry { form, ..self.entry };
         let note = if context.switches.times_dispatches() { self.shapes() } else { String::new() };
         context.dispatch(&self.shader, &Dispatch { entry, params: self.params, buffers: &buffers, groups, note })
     }

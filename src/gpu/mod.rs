@@ -24,5 +24,5 @@ pub use pool::{Buffer, PoolReport};
 pub use readback::Readback;
 pub use recorder::Timing;
 pub use replacement::Replacement;
-pub use shader::{Assembled, Constants, Entry, Shader, Tunable};
+pub use shader::{Assembled, Constants, Entry, Form, Matrix, Shader, Tunable};
 pub use tuned::{Answer, Part, Question, Sizes, Tuned};

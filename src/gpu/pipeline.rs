@@ -57,7 +57,7 @@ impl Pipelines {
                 Some(replacement) => (Cow::Borrowed(replacement.text()), replacement.trusted()),
                 None => {
                     let (folder, constants) = (switches.shaders.as_deref(), key.constants.list());
-                    (Cow::Owned(shader.assemble_as(folder, &constants, key.half)?), true)
+                    (Cow::Owned(shader.assemble_as(folder, &constants, key.form)?), true)
                 }
             };
             compile(device, key, &text, trusted, switches, self.compiled.fetch_add(1, Ordering::Relaxed))

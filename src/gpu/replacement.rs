@@ -10,7 +10,7 @@ use naga::{AddressSpace, Handle, Module, ResourceBinding, StorageAccess, Type, T
 
 use super::loops;
 use super::pipeline::Slots;
-use super::shader::{Assembled, Entry, Shader};
+use super::shader::{Assembled, Entry, Form, Shader};
 use super::translate::Translator;
 use crate::{Error, Result};
 
@@ -133,7 +133,7 @@ impl Replacement {
     }
 
     pub(super) fn replaces(&self, key: &Entry) -> bool {
-        !key.half && self.shader == key.shader && self.entries.iter().any(|entry| entry == key.entry)
+        key.form == Form::F32 && self.shader == key.shader && self.entries.iter().any(|entry| entry == key.entry)
     }
 
     pub(super) fn text(&self) -> &Assembled {

@@ -5,6 +5,8 @@
 //! - `const TILE_M: u32 = 8u; // @tune 4 8 16` is valid WGSL as it stands; the loader replaces the number.
 //! - `alias Element = f32; // @half f16` is what a kernel's images are made of: for one that is given 16-bit floats the
 //!   loader replaces the type and adds `enable f16;`.
+//! - `// @include conv2d_matrix @half` takes a piece in for those kernels only. `// @include matrix` is the piece that multiplies
+//!   matrices ([`Matrix`]).
 //! - `override WG: u32 = 64u;` is the workgroup size, the same in every shader ([`WORKGROUP`](super::WORKGROUP)). A kernel that
 //!   wants larger workgroups has a constant for that, and its op counts workgroups, not invocations.
 
@@ -50,6 +52,7 @@ const PIECES: &[(&str, &str)] = &[
     ("conv2d_gather_plain", include_str!("../../shaders/lib/conv2d_gather_plain.wgsl")),
     ("conv2d_gx", include_str!("../../shaders/lib/conv2d_gx.wgsl")),
     ("conv2d_gy_plain", include_str!("../../shaders/lib/conv2d_gy_plain.wgsl")),
+    ("conv2d_matrix", include_str!("../../shaders/lib/conv2d_matrix.wgsl")),
     ("conv2d_norm_sums", include_str!("../../shaders/lib/conv2d_norm_sums.wgsl")),
     ("conv2d_sizes", include_str!("../../shaders/lib/conv2d_sizes.wgsl")),
     ("conv2d_statistics", include_str!("../../shaders/lib/conv2d_statistics.wgsl")),
@@ -64,12 +67,75 @@ const PIECES: &[(&str, &str)] = &[
     ("finite", include_str!("../../shaders/lib/finite.wgsl")),
     ("flat", include_str!("../../shaders/lib/flat.wgsl")),
     ("gelu", include_str!("../../shaders/lib/gelu.wgsl")),
+    ("gemm_matrix", include_str!("../../shaders/lib/gemm_matrix.wgsl")),
     ("gemm_shared", include_str!("../../shaders/lib/gemm_shared.wgsl")),
     ("gemm_tile", include_str!("../../shaders/lib/gemm_tile.wgsl")),
+    ("matrix_plain", include_str!("../../shaders/lib/matrix_plain.wgsl")),
+    ("matrix_plain16", include_str!("../../shaders/lib/matrix_plain16.wgsl")),
+    ("matrix_plain8", include_str!("../../shaders/lib/matrix_plain8.wgsl")),
+    ("matrix_units", include_str!("../../shaders/lib/matrix_units.wgsl")),
+    ("matrix_units16", include_str!("../../shaders/lib/matrix_units16.wgsl")),
+    ("matrix_units8", include_str!("../../shaders/lib/matrix_units8.wgsl")),
     ("parts", include_str!("../../shaders/lib/parts.wgsl")),
     ("reduce", include_str!("../../shaders/lib/reduce.wgsl")),
     ("shifted", include_str!("../../shaders/lib/shifted.wgsl")),
 ];
+
+/// What multiplies matrices of 16-bit floats in a kernel for matrix units: the piece that `// @include matrix` stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Matrix {
+    /// Plain WGSL that every device takes; matrices of 16x16.
+    #[default]
+    Plain16,
+    /// The same, of 8x8.
+    Plain8,
+    /// Matrix units for matrices of 16x16.
+    Units16,
+    /// The same, for 8x8.
+    Units8,
+}
+
+impl Matrix {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Plain16, Self::Plain8, Self::Units16, Self::Units8];
+
+    /// The piece under `shaders/lib`.
+    pub fn piece(self) -> &'static str {
+        match self {
+            Self::Plain16 => "matrix_plain16",
+            Self::Plain8 => "matrix_plain8",
+            Self::Units16 => "matrix_units16",
+            Self::Units8 => "matrix_units8",
+        }
+    }
+
+    /// Whether only a device with matrix units takes it.
+    pub fn needs_units(self) -> bool {
+        matches!(self, Self::Units16 | Self::Units8)
+    }
+}
+
+impl fmt::Display for Matrix {
+    /// `16x16`, `8x8 emulated`.
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::Plain16 => "16x16 emulated",
+            Self::Plain8 => "8x8 emulated",
+            Self::Units16 => "16x16",
+            Self::Units8 => "8x8",
+        })
+    }
+}
+
+/// The form of a text that a kernel is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Form {
+    /// As the files stand: images are f32.
+    #[default]
+    F32,
+    /// Images are 16-bit floats.
+    F16(Matrix),
+}
 
 /// One entry point of a shader with the constants that a version asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -80,8 +146,8 @@ pub struct Entry {
     pub entry: &'static str,
     /// Replacements of `// @tune` constants.
     pub constants: Constants,
-    /// Whether images are 16-bit floats.
-    pub half: bool,
+    /// What images are, and what multiplies matrices.
+    pub form: Form,
 }
 
 impl Entry {
@@ -162,7 +228,7 @@ impl Shader {
             next += 1;
             for line in text.lines() {
                 all.extend(tunable(line));
-                let piece = line.trim().strip_prefix("// @include ").map(str::trim);
+                let piece = included(line, true, Matrix::default());
                 let piece = piece.and_then(|name| PIECES.iter().find(|(known, _)| *known == name));
                 texts.extend(piece.map(|(_, text)| *text).filter(|text| !texts.contains(text)));
             }
@@ -188,7 +254,7 @@ impl Shader {
     /// # Errors
     /// A piece or constant that does not exist, or a file of `folder` that cannot be read.
     pub fn assemble(&self, folder: Option<&Path>, constants: &[(&str, u32)]) -> Result<Assembled> {
-        self.assemble_as(folder, constants, false)
+        self.assemble_as(folder, constants, Form::F32)
     }
 
     /// As [`assemble`](Self::assemble), for images of 16-bit floats.
@@ -196,23 +262,33 @@ impl Shader {
     /// # Errors
     /// As [`assemble`](Self::assemble), and if the text has no `// @half` line.
     pub fn assemble_half(&self, folder: Option<&Path>, constants: &[(&str, u32)]) -> Result<Assembled> {
-        self.assemble_as(folder, constants, true)
+        self.assemble_as(folder, constants, Form::F16(Matrix::default()))
     }
 
-    /// [`assemble_half`](Self::assemble_half) or [`assemble`](Self::assemble).
+    /// As [`assemble`](Self::assemble), in any form.
     ///
     /// # Errors
-    /// As those.
-    pub fn assemble_as(&self, folder: Option<&Path>, constants: &[(&str, u32)], half: bool) -> Result<Assembled> {
+    /// As [`assemble_half`](Self::assemble_half), and if the text has no kernel for the matrix units that are asked for.
+    pub fn assemble_as(&self, folder: Option<&Path>, constants: &[(&str, u32)], form: Form) -> Result<Assembled> {
         let file = format!("{}.wgsl", self.name);
         let text = text_of(&file, self.source, folder)?;
-        let mut assembly = Assembly { folder, constants, half, seen: HashSet::new(), used: HashSet::new() };
+        let mut assembly = Assembly { folder, constants, form, seen: HashSet::new(), used: HashSet::new() };
         let mut out = Assembled { text: String::new(), origin: Vec::new() };
-        if half {
+        if let Form::F16(matrix) = form {
             out.push("enable f16;", &file, 1);
+            if matrix.needs_units() {
+                out.push("enable wgpu_cooperative_matrix;", &file, 1);
+            }
         }
         assembly.append(&file, &text, &mut out)?;
-        if half && !out.text.contains(HALF) {
+        if let Form::F16(matrix) = form
+            && matrix != Matrix::default()
+            && !assembly.seen.contains(&piece_file(matrix.piece()))
+        {
+            let message = "it has no kernel for matrix units: `// @include matrix`".to_owned();
+            return Err(Error::Shader { file, line: 0, message });
+        }
+        if form != Form::F32 && !out.text.contains(HALF) {
             let message = "it has no form for 16-bit floats: `// @include element` and images of `Element`".to_owned();
             return Err(Error::Shader { file, line: 0, message });
         }
@@ -241,8 +317,7 @@ struct Assembly<'a> {
     /// Where pieces come from, if not from what was built in.
     folder: Option<&'a Path>,
     constants: &'a [(&'a str, u32)],
-    /// Whether images are 16-bit floats.
-    half: bool,
+    form: Form,
     /// Files that are in.
     seen: HashSet<String>,
     /// Constants that were found.
@@ -257,10 +332,14 @@ impl Assembly<'_> {
         }
         let mut pieces = Vec::new();
         for (index, line) in text.lines().enumerate() {
-            if let Some(name) = line.trim().strip_prefix("// @include ") {
-                pieces.push((index, name.trim().to_owned()));
+            let (half, matrix) = match self.form {
+                Form::F32 => (false, Matrix::default()),
+                Form::F16(matrix) => (true, matrix),
+            };
+            if let Some(name) = included(line, half, matrix) {
+                pieces.push((index, name.to_owned()));
             }
-            let line = if self.half { halved(line) } else { line.into() };
+            let line = if half { halved(line) } else { line.into() };
             out.push(&tuned(&line, self.constants, &mut self.used), file, index as u32 + 1);
         }
         for (index, name) in pieces {
@@ -271,10 +350,25 @@ impl Assembly<'_> {
                     message: format!("there is no shaders/lib/{name}.wgsl"),
                 });
             };
-            let piece = format!("lib/{name}.wgsl");
+            let piece = piece_file(&name);
             self.append(&piece, &text_of(&piece, source, self.folder)?, out)?;
         }
         Ok(())
+    }
+}
+
+/// Where a piece stands under `shaders/`.
+fn piece_file(name: &str) -> String {
+    format!("lib/{name}.wgsl")
+}
+
+/// The piece that a line takes in. `half`: whether images are 16-bit floats, for which there are pieces of their own.
+fn included(line: &str, half: bool, matrix: Matrix) -> Option<&str> {
+    let name = line.trim().strip_prefix("// @include ")?.trim();
+    match name.strip_suffix(" @half") {
+        Some(name) => half.then_some(name),
+        None if name == "matrix" => Some(matrix.piece()),
+        None => Some(name),
     }
 }
 
@@ -325,7 +419,7 @@ impl Assembled {
     pub fn read(path: &Path, folder: Option<&Path>) -> Result<Self> {
         let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
         let (seen, used) = (HashSet::new(), HashSet::new());
-        let mut assembly = Assembly { folder, constants: &[], half: false, seen, used };
+        let mut assembly = Assembly { folder, constants: &[], form: Form::F32, seen, used };
         let mut out = Self { text: String::new(), origin: Vec::new() };
         assembly.append(&path.display().to_string(), &text, &mut out)?;
         Ok(out)

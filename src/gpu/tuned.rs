@@ -26,26 +26,29 @@ pub struct Sizes {
     pub stride: usize,
     /// Of convolutions.
     pub padding: usize,
+    /// Whether images are 16-bit floats; said only by ops that have other kernels for them.
+    pub half: bool,
 }
 
 impl Sizes {
     /// Of an op that has only an input.
     pub fn of(shape: Shape) -> Self {
-        Self { shape, out: shape.last(), kernel: 0, stride: 1, padding: 0 }
+        Self { shape, out: shape.last(), kernel: 0, stride: 1, padding: 0, half: false }
     }
 }
 
 impl fmt::Display for Sizes {
-    /// `2x128x128x64 3x3 64 s1 p1`, `8x64x64x32`.
+    /// `2x128x128x64 3x3 64 s1 p1`, `2x128x128x64 3x3 64 s1 p1 f16`, `8x64x64x32`.
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { shape, out: channels, kernel, stride, padding } = self;
+        let Self { shape, out: channels, kernel, stride, padding, half } = self;
         let extents: Vec<String> = shape.dims().iter().map(ToString::to_string).collect();
         out.write_str(&extents.join("x"))?;
         match kernel {
             0 if *channels == shape.last() => Ok(()),
             0 => write!(out, " {channels}"),
             _ => write!(out, " {kernel}x{kernel} {channels} s{stride} p{padding}"),
-        }
+        }?;
+        out.write_str(if *half { " f16" } else { "" })
     }
 }
 
@@ -243,6 +246,7 @@ mod tests {
     #[test]
     fn sizes_are_text() {
         assert_eq!(question([2, 8, 8, 4]).to_string(), "conv2d forward 2x8x8x4 3x3 4 s1 p1");
+        assert_eq!(Sizes { half: true, ..Sizes::of([2, 8].into()) }.to_string(), "2x8 f16");
         assert_eq!(Sizes::of([2, 8].into()).to_string(), "2x8");
         assert_eq!(Sizes { out: 3, ..Sizes::of([2, 8].into()) }.to_string(), "2x8 3");
     }

@@ -31,7 +31,8 @@
 //! Versions: `v1` one element per invocation, any shape; `v2` register tiles, result channels that divide by 8; weight
 //! gradient `v3`, input channels that divide by 8 too. Forward and input gradient `v3`: 3x3 with stride 1 in Winograd's
 //! form, 16 products for 2x2 pixels instead of 36 ([`winograd`]); `v4`: the tiles of `v2` through workgroup memory, which `tune`
-//! may choose. [`conv2d_with_statistics`] launches `v2` or `v4` with an epilogue.
+//! may choose; `v5`: the same on [`matrix`] units, for images of 16-bit floats. [`conv2d_with_statistics`] launches `v2`, `v4`
+//! or `v5` with an epilogue.
 //!
 //! An x that is the result of a [`batch_norm`](super::batch_norm()) or a [`concat`](super::concat()) and that nobody has
 //! asked for yet is made where it is read: `conv2d_normed` and `conv2d_joined` are the same kernels (and
@@ -86,12 +87,12 @@ use std::sync::Arc;
 
 use super::choice::{Kernel, choose};
 use super::plan::Plan;
-use super::{Tile, Version, chunks_with_room, concat, filling_invocations, winograd};
+use super::{Tile, Version, chunks_with_room, concat, filling_invocations, matrix, winograd};
 use crate::autograd::{Backward, Kept, OnReading, Setting, Wanted, record};
 use crate::cpu::conv2d::{self as plain, Conv2dParams};
 use crate::debug::observed;
 use crate::gpu::shader::shader;
-use crate::gpu::{Constants, Context, Part, Question, Shader, Sizes, WORKGROUP};
+use crate::gpu::{Constants, Context, Matrix, Part, Question, Shader, Sizes, WORKGROUP};
 use crate::tensor::{Device, Shape, Summed, Tensor};
 use crate::{Error, Result};
 
@@ -115,6 +116,8 @@ pub(super) const PLAN: Plan = Plan {
             "a 3x3 kernel has stride 1, the device is software, 32 tiles of 2x2 pixels and 16 channels or more, or 256 tiles",
         ),
         ("forward_v4", "`tune` found it faster"),
+        ("forward_v5", "`tune --precision f16` found it faster, on matrix units"),
+        ("forward_statistics_v5", "`tune --precision f16` found it faster, on matrix units, and a batch norm follows"),
         ("forward_statistics_v4", "`tune` found it faster, and a batch norm follows"),
         ("forward_statistics_v2", "a batch norm follows, and the channels of the result are 8, 16, 32, .."),
         ("backward_weight_v3", "the channels of x and of the result divide by 8"),
@@ -123,7 +126,7 @@ pub(super) const PLAN: Plan = Plan {
         ("backward_sums_v2", "so it is, and x is a batch norm's with 8, 16, 32, .. channels"),
     ],
     run: |on| {
-        let Sizes { shape, out, kernel, stride, padding } = on.sizes;
+        let Sizes { shape, out, kernel, stride, padding, .. } = on.sizes;
         let weight = on.input([kernel, kernel, shape.last(), out])?;
         conv2d(&on.x()?, &weight, Some(&on.input([out])?), stride, padding).map(Some)
     },
@@ -145,7 +148,7 @@ pub(super) const PLAN: Plan = Plan {
 /// [`Error::Shape`] if the channels differ, the stride is 0, or the kernel is larger than the padded image.
 pub fn conv2d(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, stride: usize, padding: usize) -> Result<Tensor> {
     let params = sizes(x.shape(), weight.shape(), bias.map(Tensor::shape), stride, padding)?;
-    let kernel = select(x.device(), &params, Part::Forward);
+    let kernel = select(x, &params, Part::Forward);
     observed(OP, x.device(), |on| {
         forward(&on.read(x)?, &on.read(weight)?, on.maybe(bias)?.as_ref(), stride, padding, kernel)
     })
@@ -164,7 +167,7 @@ pub fn conv2d_with_statistics(
     padding: usize,
 ) -> Result<Tensor> {
     let params = sizes(x.shape(), weight.shape(), bias.map(Tensor::shape), stride, padding)?;
-    let kernel = select(x.device(), &params, Part::Forward);
+    let kernel = select(x, &params, Part::Forward);
     observed(OP, x.device(), |on| {
         forward_with_statistics(&on.read(x)?, &on.read(weight)?, on.maybe(bias)?.as_ref(), stride, padding, kernel)
     })
@@ -179,6 +182,8 @@ pub enum GatherKernel {
     Winograd,
     /// `v4`: the tiles of `v2` through workgroup memory, with these constants.
     Shared(Constants),
+    /// `v5`: [`matrix`] units, or what stands in for them.
+    Matrix(Matrix),
 }
 
 impl<K: Into<Kernel>> From<K> for GatherKernel {
@@ -194,12 +199,15 @@ impl fmt::Display for GatherKernel {
             Self::Winograd => out.write_str("v3"),
             Self::Shared(constants) if *constants == Constants::default() => out.write_str("v4"),
             Self::Shared(constants) => write!(out, "v4 {constants}"),
+            Self::Matrix(matrix) => write!(out, "v5 {matrix}"),
         }
     }
 }
 
-/// The kernel of the gather for the result of a convolution or for its input gradient. `p` are forward's sizes.
-pub(super) fn select(device: &Device, p: &Conv2dParams, part: Part) -> GatherKernel {
+/// The kernel of the gather for the result of a convolution or for its input gradient, which reads such images. `p` are
+/// forward's sizes.
+pub(super) fn select(images: &Tensor, p: &Conv2dParams, part: Part) -> GatherKernel {
+    let device = images.device();
     let gather = if part == Part::BackwardInput { p.input_gradient() } else { *p };
     let usual = if winograd::is_usual(device, &gather) {
         GatherKernel::Winograd
@@ -211,11 +219,15 @@ pub(super) fn select(device: &Device, p: &Conv2dParams, part: Part) -> GatherKer
     // In software there is no workgroup memory: what goes through it takes 2.5 times as long (measured).
     let software = matches!(device, Device::Gpu(context) if context.facts().software);
     let worth_trying = |kernel: &GatherKernel| !(software && matches!(kernel, GatherKernel::Shared(_)));
-    let candidates = || kernels(device, &gather).into_iter().filter(worth_trying).collect();
-    choose(device, || question(p, part), usual, candidates)
+    let matrix = matrix::offered(images, &gather);
+    let candidates = || {
+        let right = matrix.filter(|_| matrix::fault(device).is_none()).map(GatherKernel::Matrix);
+        kernels(device, &gather).into_iter().filter(worth_trying).chain(right).collect()
+    };
+    choose(device, || question(p, part, matrix.is_some()), usual, candidates)
 }
 
-/// All kernels that a device has for a gather of these sizes.
+/// All kernels that a device has for a gather of these sizes; [`matrix::kernels`] has those for 16-bit floats only.
 pub fn kernels(device: &Device, p: &Conv2dParams) -> Vec<GatherKernel> {
     let direct = Kernel::all(&SHADER, |kernel| (p.out_c as usize).is_multiple_of(Tile::of(kernel).columns));
     let winograd = winograd::takes(p) && winograd::fits(device, p);
@@ -231,12 +243,12 @@ fn tiled(constants: Constants) -> Kernel {
     Kernel { version: Version::V2, constants }
 }
 
-/// What `tune` is asked; it knows square kernels only.
-fn question(p: &Conv2dParams, part: Part) -> Option<Question> {
+/// What `tune` is asked; it knows square kernels only. `half`: for kernels of which one takes only 16-bit floats.
+fn question(p: &Conv2dParams, part: Part, half: bool) -> Option<Question> {
     let square = p.kernel_h == p.kernel_w && p.pad_h == p.pad_w && p.divide == 1;
     let shape = Shape::from([p.batch, p.in_h, p.in_w, p.in_c].map(|extent| extent as usize));
     let (kernel, padding) = (p.kernel_h as usize, usize::try_from(p.pad_h).ok()?);
-    let sizes = Sizes { shape, out: p.out_c as usize, kernel, stride: p.multiply as usize, padding };
+    let sizes = Sizes { shape, out: p.out_c as usize, kernel, stride: p.multiply as usize, padding, half };
     square.then_some(Question { op: OP, part, sizes })
 }
 
@@ -306,6 +318,7 @@ fn statistics(source: Source<'_>, y: &Tensor, kernel: GatherKernel) -> Result<Op
     let chunk = match kernel {
         GatherKernel::Direct(kernel) => chunk_of_workgroup(kernel, channels),
         GatherKernel::Shared(constants) => Some(Tile::of(tiled(constants)).block_rows(channels)),
+        GatherKernel::Matrix(_) => Some(matrix::CHUNK),
         GatherKernel::Winograd => None,
     };
     let Some(chunk) = chunk.filter(|_| source.ranges(&[y]).is_ok_and(|ranges| ranges.len() == 1)) else {
@@ -442,31 +455,36 @@ impl<'a> Gather<'a> {
     /// [`Error::Shape`] if the kernel does not take the channels; else as the launch.
     pub(super) fn run(&self, kernel: GatherKernel) -> Result<()> {
         let Self { p, source, weight, bias, y, statistics } = *self;
-        let (kernel, shared) = match kernel {
-            GatherKernel::Direct(kernel) => (kernel, false),
-            GatherKernel::Shared(constants) => (tiled(constants), true),
+        let (tiles, entries) = match kernel {
+            GatherKernel::Direct(kernel) if kernel.version == Version::V1 => (kernel, ["forward_v1"; 2]),
+            GatherKernel::Direct(kernel) => (kernel, ["forward_v2", "forward_statistics_v2"]),
+            GatherKernel::Shared(constants) => (tiled(constants), ["forward_v4", "forward_statistics_v4"]),
+            GatherKernel::Matrix(_) => (Version::V2.into(), ["forward_v5", "forward_statistics_v5"]),
             GatherKernel::Winograd => return winograd::gather(self),
         };
         let channels = p.out_c as usize;
-        let tile = Tile::of(kernel);
-        tile.check(OP, kernel, channels)?;
+        let tile = Tile::of(tiles);
+        tile.check(OP, tiles, channels)?;
+        let matrix = match kernel {
+            GatherKernel::Matrix(matrix) => matrix::for_images(OP, y, matrix)?,
+            _ => Matrix::default(),
+        };
         let [shader, _] = source.shaders();
         let bias = bias.unwrap_or(weight); // without a bias the binding is not read
         for images in source.ranges(&[y])? {
             let y = y.images(&images);
             let params = of(p, &images);
             let pixels = y.len() / channels;
-            let tiles = || tile.tiles(pixels, channels).div_ceil(WORKGROUP);
-            let (entry, groups) = match (kernel.version, shared, statistics) {
-                (Version::V1, ..) => ("forward_v1", y.len().div_ceil(WORKGROUP)),
-                (Version::V2, false, None) => ("forward_v2", tiles()),
-                (Version::V2, false, Some(_)) => ("forward_statistics_v2", tiles()),
-                (Version::V2, true, None) => ("forward_v4", tile.blocks(pixels, channels)),
-                (Version::V2, true, Some(_)) => ("forward_statistics_v4", tile.blocks(pixels, channels)),
+            let groups = match kernel {
+                GatherKernel::Shared(_) => tile.blocks(pixels, channels),
+                GatherKernel::Matrix(_) => matrix::blocks(pixels, channels),
+                _ if tiles.version == Version::V1 => y.len().div_ceil(WORKGROUP),
+                _ => tile.tiles(pixels, channels).div_ceil(WORKGROUP),
             };
             shader
-                .entry(entry)
-                .constants(kernel.constants)
+                .entry(entries[usize::from(statistics.is_some())])
+                .constants(tiles.constants)
+                .matrix(matrix)
                 .params(&params)
                 .reads(source.images(&images))
                 .reads([weight])
@@ -518,7 +536,7 @@ impl WeightKernel {
     /// The kernel for the weight gradient of a convolution.
     pub(super) fn select(device: &Device, p: &Conv2dParams) -> Self {
         let (in_c, out_c) = (p.in_c as usize, p.out_c as usize);
-        choose(device, || question(p, Part::BackwardWeight), Self::usual(in_c, out_c), || Self::all(in_c, out_c))
+        choose(device, || question(p, Part::BackwardWeight, false), Self::usual(in_c, out_c), || Self::all(in_c, out_c))
     }
 
     /// `v1`, `v2` or `v3`.
@@ -892,7 +910,7 @@ impl Backward for Conv2dBackward {
             }
         }
         let kernel = WeightKernel::select(gy.device(), p);
-        let input_kernel = select(gy.device(), p, Part::BackwardInput);
+        let input_kernel = select(gy, p, Part::BackwardInput);
         let both = BothGradients::take(gy.device(), p, input_kernel, kernel);
         let read = self.x.on_reading();
         let source = match (self.x.numbers(), kernel) {

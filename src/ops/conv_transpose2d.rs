@@ -74,7 +74,7 @@ pub(super) const PLAN: Plan = Plan {
         ("backward_v2", "x is the result of a batch norm that no other op has read, and both channels divide by 8"),
     ],
     run: |on| {
-        let Sizes { shape, out, kernel, stride, padding } = on.sizes;
+        let Sizes { shape, out, kernel, stride, padding, .. } = on.sizes;
         let weight = on.input([kernel, kernel, out, shape.last()])?;
         conv_transpose2d(&on.x()?, &weight, Some(&on.input([out])?), stride, padding, 0).map(Some)
     },
@@ -114,7 +114,7 @@ fn select(device: &Device, p: &ConvTranspose2dParams) -> Kernel {
     let shape = Shape::from([p.batch, p.in_h, p.in_w, p.in_c].map(|extent| extent as usize));
     let question = || {
         let (kernel, stride, padding) = (p.kernel_h as usize, p.stride as usize, p.padding as usize);
-        let sizes = Sizes { shape, out: p.out_c as usize, kernel, stride, padding };
+        let sizes = Sizes { out: p.out_c as usize, kernel, stride, padding, ..Sizes::of(shape) };
         (p.kernel_h == p.kernel_w).then_some(Question { op: OP, part: Part::Forward, sizes })
     };
     choose(device, question, usual.into(), || kernels(p))
@@ -307,7 +307,7 @@ impl Backward for ConvTranspose2dBackward {
             return Ok(gradients.into());
         };
         let kernel = conv2d::WeightKernel::select(gy.device(), &p);
-        let gather = conv2d::select(gy.device(), &p, Part::Forward);
+        let gather = conv2d::select(gy, &p, Part::Forward);
         let both = BothGradients::take(gy.device(), &p, gather, kernel);
         // The weight's gradient walks over gy anyway. It sums up that of the bias too, where it meets all of gy and has room.
         let with_bias = kernel == conv2d::WeightKernel::V3 && params.tiles() && p.out_c >= p.in_c;

@@ -31,6 +31,7 @@ pub mod gelu;
 pub mod layer_norm;
 pub mod linear;
 pub mod load_batch;
+pub mod matrix;
 pub mod max_pool2d;
 pub mod metric_counts;
 pub mod plan;

@@ -7,7 +7,7 @@ use super::{PLANS, op_of};
 use crate::gpu::Part;
 pub use crate::gpu::Sizes;
 use crate::tensor::random::Stream;
-use crate::tensor::{Device, Shape, Tensor};
+use crate::tensor::{DType, Device, Shape, Tensor};
 use crate::{Error, Result, Tape};
 
 /// What an op says about its kernels.
@@ -36,12 +36,13 @@ pub struct Inputs<'a> {
 }
 
 impl Inputs<'_> {
-    /// A tensor of [`Sizes::shape`] whose gradient is wanted.
+    /// A tensor of [`Sizes::shape`] whose gradient is wanted; of 16-bit floats if the sizes say so.
     ///
     /// # Errors
-    /// As [`Device::empty`].
+    /// As [`Device::empty_as`].
     pub fn x(&self) -> Result<Tensor> {
-        self.watched(self.sizes.shape, Part::BackwardInput)
+        let images = if self.sizes.half { DType::F16 } else { DType::F32 };
+        self.watched(self.sizes.shape, images, Part::BackwardInput)
     }
 
     /// A further tensor whose gradient is wanted: a weight, a bias, the second of two inputs.
@@ -49,11 +50,11 @@ impl Inputs<'_> {
     /// # Errors
     /// As [`Device::empty`].
     pub fn input(&self, shape: impl Into<Shape>) -> Result<Tensor> {
-        self.watched(shape.into(), Part::BackwardWeight)
+        self.watched(shape.into(), DType::F32, Part::BackwardWeight)
     }
 
-    fn watched(&self, shape: Shape, part: Part) -> Result<Tensor> {
-        let tensor = self.constant(shape)?;
+    fn watched(&self, shape: Shape, dtype: DType, part: Part) -> Result<Tensor> {
+        let tensor = self.made(shape, dtype)?;
         match self.recorded {
             Some((tape, wanted)) if wanted == part || wanted == Part::Both => Ok(tape.watch_input(&tensor)),
             _ => Ok(tensor),
@@ -65,11 +66,16 @@ impl Inputs<'_> {
     /// # Errors
     /// As [`Device::empty`].
     pub fn constant(&self, shape: impl Into<Shape>) -> Result<Tensor> {
+        self.made(shape.into(), DType::F32)
+    }
+
+    /// The next tensor: that of the runs before, or a new one.
+    fn made(&self, shape: Shape, dtype: DType) -> Result<Tensor> {
         let index = self.next.replace(self.next.get() + 1);
         if let Some(made) = self.made.borrow().get(index) {
             return Ok(made.clone());
         }
-        let tensor = numbers(self.device, &format!("tensor {index}"), shape.into())?;
+        let tensor = numbers(self.device, &format!("tensor {index}"), shape, dtype)?;
         self.made.borrow_mut().push(tensor.clone());
         Ok(tensor)
     }
@@ -84,14 +90,15 @@ impl Inputs<'_> {
 }
 
 /// Numbers between -1 and 1 that belong to a name; a tensor without numbers on a device that only plans.
-fn numbers(device: &Device, name: &str, shape: Shape) -> Result<Tensor> {
+fn numbers(device: &Device, name: &str, shape: Shape, dtype: DType) -> Result<Tensor> {
     const OP: &str = "plan";
-    if matches!(device, Device::Gpu(context) if context.is_planning()) {
-        return device.empty(OP, shape);
+    let tensor = device.empty_as(OP, shape, dtype)?;
+    if !matches!(device, Device::Gpu(context) if context.is_planning()) {
+        let stream = Stream::named(OP, name);
+        let values: Vec<f32> = (0..shape.len() as u64).map(|index| stream.unit(index)).collect();
+        tensor.write(&values)?;
     }
-    let stream = Stream::named(OP, name);
-    let values: Vec<f32> = (0..shape.len() as u64).map(|index| stream.unit(index)).collect();
-    device.tensor(OP, shape, &values)
+    Ok(tensor)
 }
 
 /// An op of any sizes that can be run again and again on the same tensors.
@@ -138,7 +145,7 @@ impl Prepared {
     /// # Errors
     /// As [`Device::tensor`].
     pub fn gradient_of(&self, y: &Tensor) -> Result<Tensor> {
-        numbers(&self.device, "gradient", y.shape())
+        numbers(&self.device, "gradient", y.shape(), y.dtype())
     }
 
     fn run(&self, recorded: Option<(&Tape, Part)>) -> Result<Option<Tensor>> {
@@ -194,7 +201,8 @@ mod tests {
         for plan in PLANS {
             let mut entries = Vec::new();
             for shader in shaders().filter(|shader| op_of(shader.name) == plan.op) {
-                let text = Translator::new(&shader.assemble(None, &[])?, true)?;
+                let half = shader.assemble_half(None, &[]); // which may have more
+                let text = Translator::new(&half.or_else(|_| shader.assemble(None, &[]))?, true)?;
                 for entry in text.entries() {
                     assert_eq!(rule(shader.name, entry).is_some(), entry.contains("_v"), "{} {entry}", shader.name);
                     entries.push(entry.to_owned());
@@ -212,7 +220,7 @@ mod tests {
     fn launched(op: &str, shape: Shape, out: usize) -> Result<Vec<&'static str>> {
         let device = Device::plan(None)?;
         let Device::Gpu(context) = &device else { panic!("a plan is a GPU's") };
-        run(op, &device, &Sizes { shape, out, kernel: 3, stride: 1, padding: 1 })?;
+        run(op, &device, &Sizes { out, kernel: 3, padding: 1, ..Sizes::of(shape) })?;
         let entries = context.take_plan().into_iter().filter_map(|event| match event {
             PlanEvent::Launched(launch) if op_of(launch.shader) == op => Some(launch.entry),
             _ => None,

@@ -4,7 +4,7 @@ use clap::builder::PossibleValuesParser;
 use serde_json::json;
 use shadegrad::debug::Switches;
 use shadegrad::gpu::translate::{Translator, disassemble};
-use shadegrad::gpu::{Assembled, Shader};
+use shadegrad::gpu::{Assembled, Form, Matrix, Shader};
 use shadegrad::ops::shaders;
 use shadegrad::train::Precision;
 use shadegrad::{Error, Result};
@@ -17,6 +17,7 @@ use super::{print_json, print_text};
 ///   shadegrad show kernel conv2d
 ///   shadegrad show kernel conv2d --entry forward_v2 --spirv
 ///   shadegrad show kernel relu --precision f16
+///   shadegrad show kernel conv2d --entry forward_v5 --matrix units16 --spirv
 ///   shadegrad show kernel linear --entry forward_v2 --set TILE_M=4 --msl
 ///   SHADEGRAD_SHADERS=my/shaders shadegrad show kernel relu --hlsl
 #[derive(Debug, clap::Args)]
@@ -34,6 +35,9 @@ pub(super) struct KernelArgs {
     /// f32, or f16: its form for images of 16-bit floats
     #[arg(long, default_value = "f32")]
     precision: Precision,
+    /// For matrix units, which implies --precision f16: units16, units8; or their emulation plain16, plain8
+    #[arg(long, value_name = "KIND", value_parser = matrix)]
+    matrix: Option<Matrix>,
     /// SPIR-V as text: what Vulkan gets
     #[arg(long, group = "language")]
     spirv: bool,
@@ -55,6 +59,11 @@ fn constant(text: &str) -> std::result::Result<(String, u32), String> {
     let (name, number) = text.split_once('=').ok_or("must be NAME=NUMBER")?;
     let number = number.parse().map_err(|_| format!("{number} is no whole number"))?;
     Ok((name.to_owned(), number))
+}
+
+fn matrix(text: &str) -> std::result::Result<Matrix, String> {
+    let name = |matrix: &Matrix| matrix.piece().strip_prefix("matrix_") == Some(text);
+    Matrix::ALL.into_iter().find(name).ok_or_else(|| format!("{text} is not one of units16, units8, plain16, plain8"))
 }
 
 pub(super) fn run(args: &KernelArgs) -> Result<()> {
@@ -98,7 +107,12 @@ pub(super) fn run(args: &KernelArgs) -> Result<()> {
 fn assemble(args: &KernelArgs, shader: &Shader) -> Result<Assembled> {
     let constants: Vec<(&str, u32)> = args.set.iter().map(|(name, number)| (name.as_str(), *number)).collect();
     let folder = Switches::from_env()?.shaders;
-    shader.assemble_as(folder.as_deref(), &constants, args.precision == Precision::F16)
+    let form = match (args.matrix, args.precision) {
+        (Some(matrix), _) => Form::F16(matrix),
+        (None, Precision::F16) => Form::F16(Matrix::default()),
+        (None, Precision::F32) => Form::F32,
+    };
+    shader.assemble_as(folder.as_deref(), &constants, form)
 }
 
 /// The language asked for; `None`: the text as it is written.

@@ -83,6 +83,7 @@ fn planned(args: &PlanArgs) -> Result<Planned> {
         kernel,
         stride: args.stride.unwrap_or(if transposed { 2 } else { 1 }),
         padding: args.padding.unwrap_or(if transposed { 0 } else { kernel / 2 }),
+        half: false,
     };
     let macs = plan::run(&args.op, &device, &sizes)?;
     let mut launches = Vec::new();
