@@ -4,9 +4,9 @@
 use std::collections::{HashMap, HashSet};
 
 use naga::{AddressSpace, TypeInner};
-use shadegrad::gpu::{Context, Form, Matrix};
 use shadegrad::gpu::loops::unbounded;
 use shadegrad::gpu::plan::{PlanEvent, PlannedLaunch};
+use shadegrad::gpu::{Context, Form, Matrix};
 use shadegrad::models::{Model, ModelConfig, build};
 use shadegrad::ops::{BceDice, Mode, SHADERS, UNIFORMS, bce_dice, metric_counts, shaders};
 use shadegrad::{DType, Device, Tape};
@@ -262,7 +262,8 @@ fn matrix_units_and_their_emulation_have_the_same_functions() {
             let lines = text.text.lines().zip(&text.origin).filter(move |(_, (file, _))| piece(file));
             let heads = lines.filter_map(|(line, _)| {
                 let function = line.starts_with("fn ").then(|| line.split_once(" {").unwrap().0);
-                let declared = line.starts_with("alias ") || line.starts_with("const UNIT:") || line.starts_with("struct In");
+                let declared =
+                    line.starts_with("alias ") || line.starts_with("const UNIT:") || line.starts_with("struct In");
                 function.or_else(|| declared.then(|| line.split([' ', ':']).nth(1).unwrap())).map(str::to_owned)
             });
             let mut heads: Vec<String> = heads.collect();

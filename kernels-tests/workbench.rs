@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use shadegrad::debug::{Checks, Switches};
 use shadegrad::gpu::plan::PlanEvent;
-use shadegrad::gpu::{Answer, Context, GpuOptions, Question, Replacement, Shader, Tuned};
+use shadegrad::gpu::{Answer, Context, GpuOptions, Matrix, Question, Replacement, Shader, Tuned};
 use shadegrad::models::{Model, ModelConfig, build};
+use shadegrad::ops::matrix::{compare, fault};
 use shadegrad::ops::{BceDice, Mode, bce_dice, shaders as ops_shaders, text_hash};
 use shadegrad::{Device, Tape};
 
@@ -651,6 +652,34 @@ fn tune_times_no_wrong_kernel() {
         let large = lines.iter().find(|line| line["sizes"] == "1x32x32x128 3x3 128 s1 p1").unwrap();
         assert_eq!(large["kernel"], "v2", "{large}");
         assert!(large["times"].as_array().unwrap().iter().all(|time| time["kernel"] == "v2"), "{large}");
+    }
+}
+
+/// Before a kernel for matrix units is timed or used it is compared with another one on the device. Here its emulation is.
+#[test]
+fn matrices_that_multiply_wrongly_are_found() {
+    let Some(context) = opened(Switches::default()).filter(|context| context.has_f16()) else { return };
+    for matrix in [Some(Matrix::Plain16), Some(Matrix::Plain8), context.matrix()].into_iter().flatten() {
+        assert_eq!(compare(&Device::Gpu(context.clone()), matrix).unwrap(), None, "{matrix}");
+    }
+    assert_eq!(fault(&Device::Gpu(context)), None);
+
+    let folder = tempfile::tempdir().unwrap();
+    shaders(folder.path());
+    let file = folder.path().join("lib/matrix_plain.wgsl");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let right = "    return sum;\n";
+    assert_eq!(text.matches(right).count(), 1, "matrix_plain.wgsl has other text now");
+    // One of 256 sums loses something, everywhere; and another one, but only where it is large: in a long sum.
+    for (wrong, said) in [
+        ("sum[3] += select(0.0, 1.0, a.lane == 5u);", "a small one"),
+        ("if a.lane == 5u { sum[3] = clamp(sum[3], -24.0, 24.0); }", "a long sum"),
+    ] {
+        std::fs::write(&file, text.replace(right, &format!("    {wrong}\n{right}"))).unwrap();
+        let switches = Switches { shaders: Some(folder.path().to_owned()), ..Switches::default() };
+        let device = Device::Gpu(opened(switches).unwrap());
+        let found = compare(&device, Matrix::Plain16).unwrap().unwrap_or_else(|| panic!("{wrong}: not found"));
+        assert!(found.contains(said) && found.contains("v2 gets "), "{wrong}: {found}");
     }
 }
 

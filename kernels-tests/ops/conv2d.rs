@@ -406,12 +406,13 @@ fn case((shape, kernel, out, stride, padding, with_bias): Sizes) -> Case {
 }
 
 /// The kernels that take these sizes; with 16-bit floats those with the usual tiles, because compiling all takes minutes.
-/// Then there are also those for matrix units.
+/// Then there are also those for matrix units, of which the emulated ones take minutes for many pixels.
 fn kernels(device: &Device, checks: &Checks, p: &Conv2dParams) -> Vec<GatherKernel> {
     let mut kernels = ops::conv2d::kernels(device, p);
     if checks.is_half() {
         kernels.retain(|kernel| !kernel.to_string().contains(' '));
-        kernels.extend(ops::matrix::kernels(device, p));
+        let few = p.batch * p.out_h * p.out_w < 8192;
+        kernels.extend(ops::matrix::kernels(device, p).into_iter().filter(|kernel| few || !kernel.is_emulated()));
     }
     kernels
 }

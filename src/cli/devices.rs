@@ -71,7 +71,9 @@ fn print_adapter(facts: &AdapterFacts) {
     let list = |names: String| if names.is_empty() { "none".to_owned() } else { names };
     println!("  features: {}", list(facts.features.join(", ")));
     let used = match facts.matrix() {
-        Some(matrix) => format!(" (conv2d v5 multiplies {matrix} by them, where `tune --precision f16` finds that faster)"),
+        Some(matrix) => {
+            format!(" (conv2d v5 multiplies {matrix} by them, where `tune --precision f16` finds that faster)")
+        }
         None => String::new(),
     };
     println!("  matrix units: {}{used}", list(facts.matrix_units.join(", ")));
@@ -79,6 +81,8 @@ fn print_adapter(facts: &AdapterFacts) {
 
 #[cfg(test)]
 mod tests {
+    use shadegrad::gpu::Matrix;
+
     use super::*;
 
     fn facts(name: &str, software: bool) -> AdapterFacts {
@@ -96,6 +100,25 @@ mod tests {
             matrix_units: Vec::new(),
             software,
         }
+    }
+
+    #[test]
+    fn matrix_units_are_for_us_if_everything_fits() {
+        let card = AdapterFacts {
+            features: vec!["f16", "subgroup", "cooperative_matrix"],
+            subgroup: [32, 64],
+            matrix_units: vec!["8x8x8 f16 to f32".to_owned(), "16x16x16 f16 to f32".to_owned()],
+            ..facts("card", false)
+        };
+        assert_eq!(card.matrix(), Some(Matrix::Units16));
+        let apple = AdapterFacts { matrix_units: vec!["8x8x8 f16 to f32".to_owned()], ..card.clone() };
+        assert_eq!(apple.matrix(), Some(Matrix::Units8));
+        let others = [
+            AdapterFacts { matrix_units: vec!["16x16x16 f16 to f16".to_owned()], ..card.clone() },
+            AdapterFacts { subgroup: [64, 128], ..card.clone() },
+            AdapterFacts { features: vec!["f16", "cooperative_matrix"], ..card },
+        ];
+        assert!(others.iter().all(|other| other.matrix().is_none()));
     }
 
     #[test]

@@ -5,13 +5,13 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use rayon::prelude::*;
 
+use super::launch::WORKGROUP;
 use super::pipeline::{Pipeline, Pipelines};
 use super::plan::PlanEvent;
 use super::pool::{Buffer, Pool, PoolReport};
 use super::readback::Readback;
 use super::recorder::{Dispatch, Recorder, Timing};
 use super::replacement::Replacement;
-use super::launch::WORKGROUP;
 use super::shader::{Entry, Form, Matrix, Shader};
 use super::tuned::{Question, Tuned};
 use crate::debug::Switches;
@@ -187,6 +187,7 @@ impl AdapterFacts {
     }
 }
 
+/// `16x16x16 f16 to f32`.
 fn matrix_unit(unit: &wgpu::CooperativeMatrixProperties) -> String {
     let wgpu::CooperativeMatrixProperties { m_size, n_size, k_size, ab_type, cr_type, .. } = unit;
     format!("{m_size}x{n_size}x{k_size} {ab_type:?} to {cr_type:?}").to_lowercase()
@@ -531,7 +532,8 @@ impl Context {
                 let mut all = shader.assemble(folder, &[])?;
                 for matrix in [Matrix::Units16, Matrix::Units8] {
                     // Pieces that only kernels for matrix units have.
-                    all.text += &shader.assemble_as(folder, &[], Form::F16(matrix)).map_or(String::new(), |form| form.text);
+                    all.text +=
+                        &shader.assemble_as(folder, &[], Form::F16(matrix)).map_or(String::new(), |form| form.text);
                 }
                 Ok(all.hash())
             }

@@ -186,6 +186,13 @@ pub enum GatherKernel {
     Matrix(Matrix),
 }
 
+impl GatherKernel {
+    /// Whether it only stands in for another one.
+    pub fn is_emulated(self) -> bool {
+        matches!(self, Self::Matrix(matrix) if !matrix.needs_units())
+    }
+}
+
 impl<K: Into<Kernel>> From<K> for GatherKernel {
     fn from(kernel: K) -> Self {
         Self::Direct(kernel.into())

@@ -110,8 +110,11 @@ pub fn fault(device: &Device) -> Option<&str> {
     })
 }
 
-/// What is wrong with a device's matrix units.
-fn compare(device: &Device, matrix: Matrix) -> Result<Option<String>> {
+/// What is wrong with a form of `v5`: where its results are not those of `v2`.
+///
+/// # Errors
+/// As the launches.
+pub fn compare(device: &Device, matrix: Matrix) -> Result<Option<String>> {
     // Weights are rounded to 2^-11 of them, results too; a wrong product or sum is off by more than this of the largest.
     const BOUND: f32 = 4e-3;
     // Edges in every direction; and a long sum: one vendor's compiler lost parts of those.

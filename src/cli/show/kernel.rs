@@ -167,6 +167,23 @@ mod tests {
     }
 
     #[test]
+    fn kernels_for_matrix_units_in_the_languages_that_have_them() -> Result<()> {
+        let line = |words: &[&str]| parse(&[&["conv2d", "--entry", "forward_v5"], words].concat());
+        let shown = |words: &[&str]| {
+            let Ok(args) = line(words) else { panic!("{words:?} is refused") };
+            let Some(shader) = shaders().find(|shader| shader.name == args.op) else { panic!("no conv2d") };
+            let translator = Translator::new(&assemble(&args, shader)?, true)?;
+            translate(&translator, language(&args), "forward_v5")
+        };
+        assert!(shown(&["--matrix", "units16", "--spirv"])?.contains("OpCooperativeMatrixMulAddKHR"));
+        assert!(shown(&["--matrix", "units8", "--msl"])?.contains("simdgroup_multiply_accumulate"));
+        assert!(!shown(&["--precision", "f16", "--spirv"])?.contains("CooperativeMatrix"));
+        assert!(shown(&["--matrix", "units16", "--hlsl"]).is_err() && shown(&["--wgsl"]).is_err());
+        assert!(line(&["--matrix", "units4"]).is_err());
+        Ok(())
+    }
+
+    #[test]
     fn wrong_words_are_refused() -> Result<()> {
         assert!(parse(&["conv3d"]).is_err() && parse(&["relu", "--msl", "--hlsl"]).is_err());
         assert!(parse(&["relu", "--set", "TILE_M"]).is_err());
