@@ -6,7 +6,7 @@ use shadegrad::ops::Version;
 use shadegrad::ops::conv2d::{
     GatherKernel, WeightKernel, backward, backward_input, backward_weight, forward, forward_with_statistics,
 };
-use shadegrad::ops::winograd;
+use shadegrad::ops::{conv2d_few, winograd};
 use shadegrad::{Error, Result};
 
 use super::{BenchCase, Cost, Layer, Work, versions};
@@ -33,7 +33,7 @@ pub fn cases(layer: &Layer) -> Result<Vec<BenchCase>> {
         }));
     }
     let tiles = out.is_power_of_two() && out >= 8;
-    let statistics = [tiles.then_some(("v2", Version::V2.into())), shared(out)];
+    let statistics = [tiles.then_some(("v2", Version::V2.into())), shared(out), few(&p)];
     for (name, kernel) in statistics.into_iter().flatten() {
         cases.push(BenchCase::new(layer, FORM, "forward_statistics", name, cost, move |device| {
             let (x, weight) = (device.zeros("bench", x)?, device.zeros("bench", weight)?);
@@ -47,7 +47,7 @@ pub fn cases(layer: &Layer) -> Result<Vec<BenchCase>> {
             Work::launch(move || backward_input(&p, &gy, &weight, &gx, version))
         }));
     }
-    for kernel in WeightKernel::all(x[3], out) {
+    for kernel in WeightKernel::all(&p) {
         cases.push(BenchCase::new(layer, FORM, "backward_weight", kernel.name(), cost, move |device| {
             let (x, gy) = (device.zeros("bench", x)?, device.zeros("bench", y)?);
             let (gw, gb) = (device.zeros("bench", weight)?, device.zeros("bench", [out])?);
@@ -69,10 +69,16 @@ pub fn cases(layer: &Layer) -> Result<Vec<BenchCase>> {
 fn gathers(p: &Conv2dParams) -> Vec<(&'static str, GatherKernel)> {
     let of = |version: &Version| (version.name(), (*version).into());
     let direct = versions(p.out_c.is_multiple_of(8)).iter().map(of);
-    direct.chain(winograd::takes(p).then_some(("v3", GatherKernel::Winograd))).chain(shared(p.out_c as usize)).collect()
+    let winograd = winograd::takes(p).then_some(("v3", GatherKernel::Winograd));
+    direct.chain(winograd).chain(shared(p.out_c as usize)).chain(few(p)).collect()
 }
 
 /// The tiles through workgroup memory.
 fn shared(out: usize) -> Option<(&'static str, GatherKernel)> {
     (out.is_multiple_of(8) && out >= 16).then_some(("v4", GatherKernel::Shared(Constants::default())))
+}
+
+/// The kernel for an x of few channels.
+fn few(p: &Conv2dParams) -> Option<(&'static str, GatherKernel)> {
+    (conv2d_few::takes(p) && p.out_c.is_multiple_of(8)).then_some(("v6", GatherKernel::Few(Constants::default())))
 }

@@ -29,10 +29,10 @@
 //! Shapes: x `[N, H, W, in]`, weight `[kh, kw, in, out]`, bias `[out]` -> y `[N, (H+2p-kh)/s+1, (W+2p-kw)/s+1, out]`.
 //!
 //! Versions: `v1` one element per invocation, any shape; `v2` register tiles, result channels that divide by 8; weight
-//! gradient `v3`, input channels that divide by 8 too. Forward and input gradient `v3`: 3x3 with stride 1 in Winograd's
+//! gradient `v3`, input channels that divide by 8 too, `v4`, one to four of them. Forward and input gradient `v3`: 3x3 with stride 1 in Winograd's
 //! form, 16 products for 2x2 pixels instead of 36 ([`winograd`]); `v4`: the tiles of `v2` through workgroup memory, which `tune`
-//! may choose; `v5`: the same on [`matrix`] units, for images of 16-bit floats. [`conv2d_with_statistics`] launches `v2`, `v4`
-//! or `v5` with an epilogue.
+//! may choose; `v5`: the same on [`matrix`] units, for images of 16-bit floats; `v6`: 3x3 with stride 1 of an x of one to four
+//! channels ([`conv2d_few`]). [`conv2d_with_statistics`] launches `v2`, `v4`, `v5` or `v6` with an epilogue.
 //!
 //! An x that is the result of a [`batch_norm`](super::batch_norm()) or a [`concat`](super::concat()) and that nobody has
 //! asked for yet is made where it is read: `conv2d_normed` and `conv2d_joined` are the same kernels (and
@@ -87,7 +87,7 @@ use std::sync::Arc;
 
 use super::choice::{Kernel, choose};
 use super::plan::Plan;
-use super::{Tile, Version, chunks_with_room, concat, filling_invocations, matrix, winograd};
+use super::{Tile, Version, chunks_with_room, concat, conv2d_few, filling_invocations, matrix, winograd};
 use crate::autograd::{Backward, Kept, OnReading, Setting, Wanted, record};
 use crate::cpu::conv2d::{self as plain, Conv2dParams};
 use crate::debug::observed;
@@ -119,9 +119,15 @@ pub(super) const PLAN: Plan = Plan {
         ("forward_v5", "`tune --precision f16` found it faster, on matrix units"),
         ("forward_statistics_v5", "`tune --precision f16` found it faster, on matrix units, and a batch norm follows"),
         ("forward_statistics_v4", "`tune` found it faster, and a batch norm follows"),
+        (
+            "forward_v6",
+            "a 3x3 kernel has stride 1, x one to four channels, the result a multiple of 4, the device is software and rows are 16 pixels or longer",
+        ),
+        ("forward_statistics_v6", "as forward_v6, of rows of a multiple of 64 pixels, and a batch norm follows"),
         ("forward_statistics_v2", "a batch norm follows, and the channels of the result are 8, 16, 32, .."),
         ("backward_weight_v3", "the channels of x and of the result divide by 8"),
         ("backward_weight_v2", "the channels of the result divide by 8, those of x do not"),
+        ("backward_weight_v4", "as forward_v6, and the channels of the result divide by 8"),
         ("backward_v2", "both gradients are wanted, by v2 and v3; in software of small convolutions only"),
         ("backward_sums_v2", "so it is, and x is a batch norm's with 8, 16, 32, .. channels"),
     ],
@@ -184,6 +190,8 @@ pub enum GatherKernel {
     Shared(Constants),
     /// `v5`: [`matrix`] units, or what stands in for them.
     Matrix(Matrix),
+    /// `v6`: [`conv2d_few`], for the shapes that it takes, with these constants.
+    Few(Constants),
 }
 
 impl GatherKernel {
@@ -204,11 +212,16 @@ impl fmt::Display for GatherKernel {
         match self {
             Self::Direct(kernel) => kernel.fmt(out),
             Self::Winograd => out.write_str("v3"),
-            Self::Shared(constants) if *constants == Constants::default() => out.write_str("v4"),
-            Self::Shared(constants) => write!(out, "v4 {constants}"),
+            Self::Shared(constants) => named(out, "v4", *constants),
             Self::Matrix(matrix) => write!(out, "v5 {matrix}"),
+            Self::Few(constants) => named(out, "v6", *constants),
         }
     }
+}
+
+/// A version, and constants that are not those of the file.
+fn named(out: &mut fmt::Formatter<'_>, version: &str, constants: Constants) -> fmt::Result {
+    if constants == Constants::default() { out.write_str(version) } else { write!(out, "{version} {constants}") }
 }
 
 /// The kernel of the gather for the result of a convolution or for its input gradient, which reads such images. `p` are
@@ -216,7 +229,9 @@ impl fmt::Display for GatherKernel {
 pub(super) fn select(images: &Tensor, p: &Conv2dParams, part: Part) -> GatherKernel {
     let device = images.device();
     let gather = if part == Part::BackwardInput { p.input_gradient() } else { *p };
-    let usual = if winograd::is_usual(device, &gather) {
+    let usual = if let Some(few) = conv2d_few::usual(device, &gather) {
+        few
+    } else if winograd::is_usual(device, &gather) {
         GatherKernel::Winograd
     } else if gather.out_c.is_multiple_of(8) {
         Version::V2.into()
@@ -242,7 +257,7 @@ pub fn kernels(device: &Device, p: &Conv2dParams) -> Vec<GatherKernel> {
     let tiled = |kernel: &&Kernel| kernel.version == Version::V2 && p.out_c as usize >= 2 * Tile::of(**kernel).columns;
     let shared = direct.iter().filter(tiled).map(|kernel| GatherKernel::Shared(kernel.constants));
     let winograd = winograd.then_some(GatherKernel::Winograd);
-    direct.iter().copied().map(Into::into).chain(winograd).chain(shared).collect()
+    direct.iter().copied().map(Into::into).chain(winograd).chain(shared).chain(conv2d_few::kernels(p)).collect()
 }
 
 /// The kernel whose tiles these constants make.
@@ -302,7 +317,7 @@ fn run(
     let mut y = x.new_empty(OP, [p.batch, p.out_h, p.out_w, p.out_c].map(|extent| extent as usize))?;
     match x.device() {
         Device::Gpu(_) => {
-            let read = x.on_reading();
+            let read = x.on_reading().filter(|_| !matches!(kernel, GatherKernel::Few(_)));
             let tiles = kernel != GatherKernel::from(Version::V1);
             let source = Source::of(read.as_ref(), tiles).unwrap_or(Source::Plain(x));
             source.note(p);
@@ -327,6 +342,7 @@ fn statistics(source: Source<'_>, y: &Tensor, kernel: GatherKernel) -> Result<Op
         GatherKernel::Shared(constants) => Some(Tile::of(tiled(constants)).block_rows(channels)),
         GatherKernel::Matrix(_) => Some(matrix::CHUNK),
         GatherKernel::Winograd => None,
+        GatherKernel::Few(_) => conv2d_few::leaves_statistics(y).then_some(conv2d_few::RUN),
     };
     let Some(chunk) = chunk.filter(|_| source.ranges(&[y]).is_ok_and(|ranges| ranges.len() == 1)) else {
         return Ok(None);
@@ -418,7 +434,7 @@ impl<'a> Source<'a> {
         }
     }
 
-    fn images(self, range: &Range<usize>) -> Vec<Tensor> {
+    pub(super) fn images(self, range: &Range<usize>) -> Vec<Tensor> {
         self.parts().iter().map(|part| part.images(range)).collect()
     }
 
@@ -468,6 +484,7 @@ impl<'a> Gather<'a> {
             GatherKernel::Shared(constants) => (tiled(constants), ["forward_v4", "forward_statistics_v4"]),
             GatherKernel::Matrix(_) => (Version::V2.into(), ["forward_v5", "forward_statistics_v5"]),
             GatherKernel::Winograd => return winograd::gather(self),
+            GatherKernel::Few(constants) => return conv2d_few::gather(self, constants),
         };
         let channels = p.out_c as usize;
         let tile = Tile::of(tiles);
@@ -519,6 +536,8 @@ pub enum WeightKernel {
     V2,
     /// As `V2`, and the eight weights are neighbouring input channels, read as vec4.
     V3,
+    /// All weights of eight channels: [`conv2d_few`], for the shapes that it takes.
+    V4,
 }
 
 impl WeightKernel {
@@ -531,27 +550,29 @@ impl WeightKernel {
         }
     }
 
-    /// All that take these channels.
-    pub fn all(in_c: usize, out_c: usize) -> Vec<Self> {
-        match Self::usual(in_c, out_c) {
-            Self::V1 => vec![Self::V1],
-            Self::V2 => vec![Self::V1, Self::V2],
-            Self::V3 => vec![Self::V1, Self::V2, Self::V3],
-        }
+    /// All that take the sizes of this convolution.
+    pub fn all(p: &Conv2dParams) -> Vec<Self> {
+        let (in8, out8) = (p.in_c.is_multiple_of(8), p.out_c.is_multiple_of(8));
+        let takes =
+            [(Self::V1, true), (Self::V2, out8), (Self::V3, in8 && out8), (Self::V4, conv2d_few::takes_weights(p))];
+        takes.into_iter().filter_map(|(kernel, takes)| takes.then_some(kernel)).collect()
     }
 
     /// The kernel for the weight gradient of a convolution.
     pub(super) fn select(device: &Device, p: &Conv2dParams) -> Self {
         let (in_c, out_c) = (p.in_c as usize, p.out_c as usize);
-        choose(device, || question(p, Part::BackwardWeight, false), Self::usual(in_c, out_c), || Self::all(in_c, out_c))
+        let few = conv2d_few::is_usual_for_weights(device, p);
+        let usual = if few { Self::V4 } else { Self::usual(in_c, out_c) };
+        choose(device, || question(p, Part::BackwardWeight, false), usual, || Self::all(p))
     }
 
-    /// `v1`, `v2` or `v3`.
+    /// `v1`, `v2`, ..
     pub fn name(self) -> &'static str {
         match self {
             Self::V1 => "v1",
             Self::V2 => "v2",
             Self::V3 => "v3",
+            Self::V4 => "v4",
         }
     }
 }
@@ -693,14 +714,20 @@ fn partial_sums(
                 .over(chunks.count(images) * chunks.tiles)?;
             continue;
         }
-        let [shader, _] = source.shaders();
+        let [usual, _] = source.shaders();
+        let (shader, constants) = match kernel {
+            WeightKernel::V4 => (conv2d_few::SHADER, conv2d_few::constants(p, Constants::default())),
+            _ => (usual, Constants::default()),
+        };
         let (entry, invocations) = match kernel {
             WeightKernel::V1 => ("backward_weight_v1", chunks.count(images) * chunks.table[1]),
             WeightKernel::V2 => ("backward_weight_v2", chunks.count(images) * chunks.tiles),
             WeightKernel::V3 => ("backward_weight_v3", chunks.count(images) * chunks.tiles),
+            WeightKernel::V4 => ("backward_weight_v4", chunks.count(images) * chunks.tiles),
         };
         shader
             .entry(entry)
+            .constants(constants)
             .params(&params)
             .reads(source.images(images))
             .reads([gy.images(images)])
@@ -726,8 +753,12 @@ struct WeightChunks {
 impl WeightChunks {
     fn new(context: &Context, p: &Conv2dParams, x: Source<'_>, gy: &Tensor, kernel: WeightKernel) -> Result<Self> {
         let weight_rows = (p.kernel_h * p.kernel_w * p.in_c) as usize;
-        let (in_row_tile, in_col_tile) = if kernel == WeightKernel::V1 { (1, 1) } else { (8, 8) };
-        let tiles = (weight_rows / in_row_tile + 1) * (p.out_c as usize / in_col_tile);
+        let (row_tiles, in_col_tile) = match kernel {
+            WeightKernel::V1 => (weight_rows + 1, 1),
+            WeightKernel::V2 | WeightKernel::V3 => (weight_rows / 8 + 1, 8),
+            WeightKernel::V4 => (1, 8),
+        };
+        let tiles = row_tiles * (p.out_c as usize / in_col_tile);
         let ranges = x.ranges(&[gy])?;
         let image_rows = ranges.iter().map(|range| range.len() * p.out_h as usize).max().unwrap_or(1);
         // Enough chunks to fill the device, as long as their partial sums stay small.
@@ -922,7 +953,7 @@ impl Backward for Conv2dBackward {
         let read = self.x.on_reading();
         let source = match (self.x.numbers(), kernel) {
             (Some(x), _) => Some(Source::Plain(x)),
-            (None, WeightKernel::V2) => None,
+            (None, WeightKernel::V2 | WeightKernel::V4) => None,
             (None, _) => Source::of(read.as_ref(), kernel == WeightKernel::V3),
         };
         let mut p = Conv2dParams { split: 0, floor: f32::MIN, ..*p };

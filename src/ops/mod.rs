@@ -24,6 +24,7 @@ mod choice;
 pub mod clip_norm;
 pub mod concat;
 pub mod conv2d;
+pub mod conv2d_few;
 pub mod conv_transpose2d;
 pub mod depthwise_conv2d;
 pub mod ema;
@@ -178,6 +179,7 @@ pub const SHADERS: &[Shader] = &[
 pub const MORE_SHADERS: &[(&str, Shader)] = &[
     ("conv2d", conv2d::BACKWARD),
     ("conv2d", conv2d::BEFORE_NORM),
+    ("conv2d", conv2d_few::SHADER),
     ("conv2d", conv2d::JOINED),
     ("conv2d", conv2d::JOINED_BACKWARD),
     ("conv2d", conv2d::NORMED),
@@ -252,6 +254,7 @@ pub const UNIFORMS: &[(&str, &str, Fields)] = &[
     ("conv2d", "Params", crate::cpu::conv2d::Conv2dParams::FIELDS),
     ("conv2d_backward", "Params", crate::cpu::conv2d::Conv2dParams::FIELDS),
     ("conv2d_before_norm", "Params", crate::cpu::conv2d::Conv2dParams::FIELDS),
+    ("conv2d_few", "Params", crate::cpu::conv2d::Conv2dParams::FIELDS),
     ("conv2d_joined", "Params", crate::cpu::conv2d::Conv2dParams::FIELDS),
     ("conv2d_joined_backward", "Params", crate::cpu::conv2d::Conv2dParams::FIELDS),
     ("conv2d_normed", "Params", crate::cpu::conv2d::Conv2dParams::FIELDS),

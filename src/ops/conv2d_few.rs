@@ -1,0 +1,139 @@
+//! Version 5 of the 3x3 convolution with stride 1, and version 4 of its weight gradient: for an x of one to four channels, as
+//! the first layer of a network has it.
+//!
+//! An invocation keeps the weights of its channels and walks along a row of the image with the part of x under the kernel:
+//! each step reads one column of three pixels and makes one pixel of y. The tiles of `v2` find the place of each of the nine
+//! taps anew, which nothing pays for where the sum over a tap's channels has three terms. The weight gradient walks in the same
+//! way and keeps the sums of its weights.
+//!
+//! <details><summary>shaders/conv2d_few.wgsl</summary>
+//!
+//! ```wgsl
+#![doc = include_str!("../../shaders/conv2d_few.wgsl")]
+//! ```
+//! </details>
+
+use super::conv2d::{Gather, GatherKernel};
+use super::{Kernel, Tile, Version};
+use crate::cpu::conv2d::Conv2dParams;
+use crate::gpu::shader::shader;
+use crate::gpu::{Constants, Shader};
+use crate::tensor::{DType, Device, Tensor};
+use crate::{Error, Result};
+
+const OP: &str = "conv2d";
+pub(super) const SHADER: Shader = shader!("conv2d_few");
+
+/// Pixels of a run, as in the shader.
+pub(super) const RUN: usize = 64;
+/// Channels of the source at most.
+const MOST_CHANNELS: u32 = 4;
+
+/// Whether this is a gather of few channels.
+pub fn takes(p: &Conv2dParams) -> bool {
+    let plain = p.kernel_h == 3 && p.kernel_w == 3 && p.multiply == 1 && p.divide == 1;
+    plain && p.in_c <= MOST_CHANNELS && p.out_c.is_multiple_of(4)
+}
+
+/// Whether this is a convolution of few channels whose weight gradient it can compute.
+pub(super) fn takes_weights(p: &Conv2dParams) -> bool {
+    takes(p) && (p.out_c as usize).is_multiple_of(columns(Constants::default()))
+}
+
+/// Its kernels for a gather: with the shader's eight channels for an invocation, and with four.
+pub(super) fn kernels(p: &Conv2dParams) -> impl Iterator<Item = GatherKernel> {
+    let all = [Constants::default(), Constants::from(&[("TILE_N", 1)][..])];
+    let fits = |constants: &Constants| (p.out_c as usize).is_multiple_of(columns(*constants));
+    all.into_iter().filter(|_| takes(p)).filter(fits).map(GatherKernel::Few)
+}
+
+/// Channels of an invocation.
+fn columns(constants: Constants) -> usize {
+    Tile::of(Kernel { version: Version::V2, constants }).columns
+}
+
+/// The kernel that is usually faster than the others, if one is. On software Vulkan it is, where the pixels of a row pay for
+/// reading the weights (measured). On a GPU nobody has measured it: `tune` may find out.
+pub(super) fn usual(device: &Device, p: &Conv2dParams) -> Option<GatherKernel> {
+    kernels(p).next().filter(|_| pays(device, p))
+}
+
+/// The same for the weight gradient.
+pub(super) fn is_usual_for_weights(device: &Device, p: &Conv2dParams) -> bool {
+    takes_weights(p) && pays(device, p)
+}
+
+fn pays(device: &Device, p: &Conv2dParams) -> bool {
+    p.out_w >= 16 && matches!(device, Device::Gpu(context) if context.facts().software)
+}
+
+/// The shader's constants for these sizes.
+pub(super) fn constants(p: &Conv2dParams, tile: Constants) -> Constants {
+    Constants::from(&[("IN_C", p.in_c), ("TILE_N", columns(tile) as u32 / 4)][..])
+}
+
+/// Whether statistics of y can be made as it is computed: rows are whole runs, and what is stored is what was computed. (Drivers
+/// drop a rounding to f16 and back, so that the statistics would be those of other numbers: seen with Mesa's llvmpipe.)
+pub(super) fn leaves_statistics(y: &Tensor) -> bool {
+    y.dtype() == DType::F32 && y.shape().dims()[2].is_multiple_of(RUN)
+}
+
+/// Launches the gather.
+pub(super) fn gather(of: &Gather<'_>, constants: Constants) -> Result<()> {
+    let Gather { p, source, weight, bias, y, statistics } = *of;
+    let columns = columns(constants);
+    if !takes(p) || !(p.out_c as usize).is_multiple_of(columns) {
+        let message = format!(
+            "v6 needs a 3x3 kernel, stride 1, at most {MOST_CHANNELS} channels and a result of a multiple of {columns}; got {p:?}"
+        );
+        return Err(Error::shape(OP, message));
+    }
+    let entry = if statistics.is_some() { "forward_statistics_v6" } else { "forward_v6" };
+    let bias = bias.unwrap_or(weight); // without a bias the binding is not read
+    for images in source.ranges(&[y])? {
+        let y = y.images(&images);
+        let runs = images.len() * p.out_h as usize * (p.out_w as usize).div_ceil(RUN);
+        SHADER
+            .entry(entry)
+            .constants(self::constants(p, constants))
+            .params(&Conv2dParams { batch: images.len() as u32, ..*p })
+            .reads(source.images(&images))
+            .reads([weight, bias])
+            .writes([&y])
+            .writes(statistics)
+            .over(runs * p.out_c as usize / columns)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn params(kernel: usize, stride: usize, [in_c, out_c]: [usize; 2]) -> Conv2dParams {
+        Conv2dParams::forward([1, 32, 32, in_c], [kernel, kernel, in_c, out_c], stride, 1, true)
+    }
+
+    #[test]
+    fn few_channels_under_a_3x3_kernel_with_stride_1_are_taken() {
+        assert!(takes(&params(3, 1, [3, 8])) && takes(&params(3, 1, [1, 12])) && takes(&params(3, 1, [4, 8])));
+        assert!(!takes(&params(3, 1, [5, 8])) && !takes(&params(3, 2, [3, 8])) && !takes(&params(1, 1, [3, 8])));
+        assert!(!takes(&params(3, 1, [3, 6])) && takes(&params(3, 1, [8, 2]).input_gradient()));
+    }
+
+    #[test]
+    fn an_invocation_has_channels_that_divide_those_of_the_result() {
+        let names = |p| kernels(&p).map(|kernel| kernel.to_string()).collect::<Vec<_>>();
+        assert_eq!(names(params(3, 1, [3, 16])), ["v6", "v6 TILE_N=1"]);
+        assert_eq!(names(params(3, 1, [3, 12])), ["v6 TILE_N=1"]);
+        assert!(names(params(3, 1, [5, 16])).is_empty());
+    }
+
+    #[test]
+    fn it_is_not_usual_on_a_gpu() -> Result<()> {
+        let p = params(3, 1, [3, 16]);
+        let device = Device::plan(None)?;
+        assert!(takes_weights(&p) && usual(&device, &p).is_none() && !is_usual_for_weights(&device, &p));
+        Ok(())
+    }
+}
