@@ -29,8 +29,3 @@ override WG: u32 = 64u;
 @group(0) @binding(4) var<storage, read> gy4: array<Element4>;
 @group(0) @binding(5) var<storage, read_write> y4: array<Element4>; // gx
 @group(0) @binding(6) var<storage, read_write> partial4: array<vec4<f32>>;
-
-@compute @workgroup_size(WG)
-fn backward_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
-    both_gradients(flat_index(gid, groups));
-}

@@ -34,8 +34,3 @@ fn store(pixel: u32, col4: u32, value: vec4<f32>) {
         gb4[pixel * (params.out_c / 4u - split) + col4 - split] = Element4(value);
     }
 }
-
-@compute @workgroup_size(WG)
-fn backward_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
-    both_gradients(flat_index(gid, groups));
-}

@@ -33,17 +33,3 @@ fn x_quad(pixel: u32, quads: u32, quad: u32) -> vec4<f32> { return vec4<f32>(x4[
 fn x_norm(quad: u32, quads: u32) -> Norm4 { return norm4(quad, quads); }
 fn x_of(norm: Norm4, v: vec4<f32>) -> vec4<f32> { return normalised4(norm, v); }
 fn raw_x(at: u32) -> vec4<f32> { return vec4<f32>(x4[at]); }
-
-@compute @workgroup_size(WG)
-fn backward_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
-    both_gradients(flat_index(gid, groups));
-}
-
-@compute @workgroup_size(WG)
-fn backward_sums_v2(
-    @builtin(workgroup_id) wid: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lid: u32,
-) {
-    both_gradients_with_sums(flat_group(wid, groups), lid);
-}

@@ -1,9 +1,9 @@
-// Both gradients of a convolution in one launch.
+// Both gradients of a convolution in one launch, for each way to read x: backward_v2.
 //
 //   invocations:  | tiles of gx: 8 pixels x 8 channels | tiles of gw: 8 weights x 8 channels of a chunk |
 //                 0                                    gx_tiles, rounded up to whole workgroups
 //
-// The including file takes in lib/conv2d_tile and lib/conv2d_weight; params are those of the gather that makes gx.
+// The including file takes in lib/flat, lib/conv2d_tile and lib/conv2d_weight; params are those of the gather that makes gx.
 
 /// The sizes of the convolution whose weight gradient is wanted.
 fn weight_sizes() -> Params {
@@ -32,4 +32,9 @@ fn gx_invocations() -> u32 {
 fn both_gradients(at: u32) {
     let first = gx_invocations();
     if at < first { gemm_tile(at); } else { weight_tile(at - first, weight_sizes()); }
+}
+
+@compute @workgroup_size(WG)
+fn backward_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    both_gradients(flat_index(gid, groups));
 }

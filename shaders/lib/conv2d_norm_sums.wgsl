@@ -2,8 +2,8 @@
 // chunk. gv is what of the gradient comes through the ReLU; a chunk is the pixels of one workgroup. backward_merge of
 // batch_norm.wgsl adds the chunks up.
 //
-// The including file takes in lib/conv2d_tile, lib/conv2d_both and lib/batch_norm_table4, has the gradient as y4, the sums as
-// norm_sums [gv, gv * (x - center)][channel][chunk], and says
+// The including file takes in lib/flat, lib/conv2d_tile, lib/conv2d_both and lib/batch_norm_table4, has the gradient as y4, the
+// sums as norm_sums [gv, gv * (x - center)][channel][chunk], and says
 //   raw_x(at)   what the batch norm reads, where y4[at] is the gradient of what it makes of that
 
 var<workgroup> tile_gv: array<vec4<f32>, TILE_N * WG>;
@@ -56,4 +56,13 @@ fn leave_norm_sums(tile: u32, lid: u32) {
             norm_sums[to + params.out_c * chunks] = product[i];
         }
     }
+}
+
+@compute @workgroup_size(WG)
+fn backward_sums_v2(
+    @builtin(workgroup_id) wid: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lid: u32,
+) {
+    both_gradients_with_sums(flat_group(wid, groups), lid);
 }

@@ -74,10 +74,9 @@ pub trait Backward: Debug + Send {
         false
     }
 
-    /// Whether it makes the gradient of its result itself where it reads it, if that is a batch norm's; `for_x`: whether the
+    /// Whether it makes the gradient of its result itself where it reads it, if that is a batch norm's; `_for_x`: whether the
     /// gradient of its first input is wanted.
-    fn makes_gradient(&self, for_x: bool) -> bool {
-        let _ = for_x;
+    fn makes_gradient(&self, _for_x: bool) -> bool {
         false
     }
 

@@ -694,46 +694,38 @@ fn partial_sums(
     wanted: &Wanted<'_>,
 ) -> Result<Tensor> {
     let left = gy.on_reading();
-    let behind = match (&left, source, kernel) {
-        (Some(OnReading::NormGradient { gy, x, table, floor, inverse_count }), Source::Plain(_), WeightKernel::V2) => {
-            Some((gy, x, table, *floor, *inverse_count))
-        }
-        _ => None,
-    };
     let chunks = WeightChunks::new(context, p, source, gy, kernel)?;
     let partial = wanted.chunk_table(OP, chunks.table, gradients)?;
-    for (images, first) in chunks.ranges() {
-        let params = chunks.of(p, images, first);
-        if let Some((gradient, y, table, floor, inverse_count)) = behind {
-            BEFORE_NORM
-                .entry("backward_weight_v2")
-                .params(&Conv2dParams { floor, inverse_count, ..params })
-                .reads(source.images(images))
-                .reads([gradient.images(images), y.images(images), table.detach()])
-                .writes([&partial])
-                .over(chunks.count(images) * chunks.tiles)?;
-            continue;
+    let entry = match kernel {
+        WeightKernel::V1 => "backward_weight_v1",
+        WeightKernel::V2 => "backward_weight_v2",
+        WeightKernel::V3 => "backward_weight_v3",
+        WeightKernel::V4 => "backward_weight_v4",
+    };
+    let [usual, _] = source.shaders();
+    // The kernel's text, what it reads as gy, the table of a batch norm before or behind, and the sizes.
+    let (shader, gy, table, p) = match (&left, source, kernel) {
+        (Some(OnReading::NormGradient { gy, x, table, floor, inverse_count }), Source::Plain(_), WeightKernel::V2) => {
+            let p = Conv2dParams { floor: *floor, inverse_count: *inverse_count, ..*p };
+            (BEFORE_NORM, vec![gy, x], Some(table), p)
         }
-        let [usual, _] = source.shaders();
-        let (shader, constants) = match kernel {
-            WeightKernel::V4 => (conv2d_few::SHADER, conv2d_few::constants(p, Constants::default())),
-            _ => (usual, Constants::default()),
-        };
-        let (entry, invocations) = match kernel {
-            WeightKernel::V1 => ("backward_weight_v1", chunks.count(images) * chunks.table[1]),
-            WeightKernel::V2 => ("backward_weight_v2", chunks.count(images) * chunks.tiles),
-            WeightKernel::V3 => ("backward_weight_v3", chunks.count(images) * chunks.tiles),
-            WeightKernel::V4 => ("backward_weight_v4", chunks.count(images) * chunks.tiles),
-        };
+        (_, _, WeightKernel::V4) => (conv2d_few::SHADER, vec![gy], None, *p),
+        _ => (usual, vec![gy], source.table(), *p),
+    };
+    let constants = match kernel {
+        WeightKernel::V4 => conv2d_few::constants(&p, Constants::default()),
+        _ => Constants::default(),
+    };
+    for (images, first) in chunks.ranges() {
         shader
             .entry(entry)
             .constants(constants)
-            .params(&params)
+            .params(&chunks.of(&p, images, first))
             .reads(source.images(images))
-            .reads([gy.images(images)])
-            .reads(source.table())
+            .reads(gy.iter().map(|gy| gy.images(images)))
+            .reads(table)
             .writes([&partial])
-            .over(invocations)?;
+            .over(chunks.count(images) * chunks.tiles)?;
     }
     Ok(partial)
 }
