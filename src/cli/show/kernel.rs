@@ -72,6 +72,9 @@ pub(super) fn run(args: &KernelArgs) -> Result<()> {
     let text = assemble(args, shader)?;
     let translator = Translator::new(&text, true)?;
     let all = translator.entries();
+    if let Some(entry) = args.entry.as_deref().filter(|entry| !all.contains(entry)) {
+        only_in_half(args, shader, entry)?;
+    }
     let entries = match &args.entry {
         Some(entry) => vec![entry.as_str()],
         None => all.clone(),
@@ -103,16 +106,30 @@ pub(super) fn run(args: &KernelArgs) -> Result<()> {
     print_text(&out)
 }
 
-/// The text, from the folder that the environment names if it does.
+/// An error for an entry point that only the form for 16-bit floats has.
+fn only_in_half(args: &KernelArgs, shader: &Shader, entry: &str) -> Result<()> {
+    match assemble_as(args, shader, Form::F16(Matrix::default())) {
+        Ok(half) if Translator::new(&half, true)?.entries().contains(&entry) => Err(Error::Config(format!(
+            "{entry} is there for images of 16-bit floats only; add --precision f16, or --matrix units16 for matrix units"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// The text in the form that is asked for.
 fn assemble(args: &KernelArgs, shader: &Shader) -> Result<Assembled> {
-    let constants: Vec<(&str, u32)> = args.set.iter().map(|(name, number)| (name.as_str(), *number)).collect();
-    let folder = Switches::from_env()?.shaders;
     let form = match (args.matrix, args.precision) {
         (Some(matrix), _) => Form::F16(matrix),
         (None, Precision::F16) => Form::F16(Matrix::default()),
         (None, Precision::F32) => Form::F32,
     };
-    shader.assemble_as(folder.as_deref(), &constants, form)
+    assemble_as(args, shader, form)
+}
+
+/// The text, from the folder that the environment names if it does.
+fn assemble_as(args: &KernelArgs, shader: &Shader, form: Form) -> Result<Assembled> {
+    let constants: Vec<(&str, u32)> = args.set.iter().map(|(name, number)| (name.as_str(), *number)).collect();
+    shader.assemble_as(Switches::from_env()?.shaders.as_deref(), &constants, form)
 }
 
 /// The language asked for; `None`: the text as it is written.
@@ -180,6 +197,8 @@ mod tests {
         assert!(!shown(&["--precision", "f16", "--spirv"])?.contains("CooperativeMatrix"));
         assert!(shown(&["--matrix", "units16", "--hlsl"]).is_err() && shown(&["--wgsl"]).is_err());
         assert!(line(&["--matrix", "units4"]).is_err());
+        let Ok(Err(error)) = line(&[]).map(|args| run(&args)) else { panic!("there is no such entry point in f32") };
+        assert!(error.to_string().contains("add --precision f16"), "{error}");
         Ok(())
     }
 
