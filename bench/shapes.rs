@@ -20,7 +20,7 @@ pub struct Layer {
     pub name: String,
     /// Of its first input: images `[N, H, W, C]`, or what else the op takes.
     pub x: Shape,
-    /// Channels of the result; of the second input, for `concat`.
+    /// Channels of the result; of the second input, for `concat` and `upsample_bilinear_concat`.
     pub out: usize,
     /// Rows and columns of the kernel.
     pub kernel: usize,
@@ -28,7 +28,7 @@ pub struct Layer {
     pub stride: usize,
     /// Of convolutions.
     pub padding: usize,
-    /// Of `upsample_bilinear`: corners on corners.
+    /// Of `upsample_bilinear` and `upsample_bilinear_concat`: corners on corners.
     pub align_corners: bool,
     /// Whether a ReLU is part of it.
     pub relu: bool,
@@ -214,7 +214,7 @@ fn layer_of(operation: &Operation, all: &[Operation], images: Shape, name: Strin
     let name = parts.into_iter().filter(|(is_part, _)| *is_part).fold(name, |name, (_, part)| name + part);
     let plain = Layer::plain(operation.op, &name, x);
     Layer {
-        out: operation.output.last() - if operation.op == "concat" { x.last() } else { 0 },
+        out: operation.output.last() - if operation.op.ends_with("concat") { x.last() } else { 0 },
         // The ops with a kernel keep the weight, whose first extent it is, and x or what it can be made of.
         kernel: operation
             .kept
@@ -299,7 +299,11 @@ mod tests {
         let up = unet.iter().find(|layer| layer.op == "conv_transpose2d").map(|l| (l.x, l.kernel, l.stride, l.out));
         assert_eq!(up, Some(([1, 2, 2, 64].into(), 2, 2, 32)));
         let resunet = of_network(&base(Model::Resunet), 1, 32, &[])?;
-        assert!(resunet.iter().any(|layer| layer.op == "upsample_bilinear" && layer.align_corners));
+        assert!(
+            resunet
+                .iter()
+                .any(|layer| layer.op == "upsample_bilinear_concat" && layer.align_corners && layer.out == 16)
+        );
         Ok(())
     }
 

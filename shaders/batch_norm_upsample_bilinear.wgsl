@@ -17,6 +17,7 @@
 // @include batch_norm
 // @include batch_norm_sums
 // @include bilinear
+// @include bilinear_half4
 
 override WG: u32 = 64u;
 
@@ -114,7 +115,9 @@ fn forward_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgr
 /// The ReLU asks for u. (Without one its floor is so low that everything comes through.)
 fn gates() -> bool { return true; }
 
-fn passed(at: u32, u: f32) -> f32 { return gated(f32(gy[at]), normalized(u)); }
+fn passed(n: u32, oy: u32, ox: u32, c: u32) -> f32 {
+    return gated(f32(gy[output(n, oy, ox) * params.channels + c]), normalized(sample(n, oy, ox, c)));
+}
 
 @compute @workgroup_size(WG)
 fn backward_sums_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
@@ -141,7 +144,7 @@ fn backward_sums_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_
 @group(0) @binding(7) var<storage, read_write> gv4: array<Element4>;
 @group(0) @binding(8) var<storage, read_write> table_out4: array<vec4<f32>>;
 
-fn passed4(at: u32, u: vec4<f32>) -> vec4<f32> { return gated4(vec4<f32>(gy4[at]), normalized4(u)); }
+fn passed4_by(at: u32, u: vec4<f32>) -> vec4<f32> { return gated4(vec4<f32>(gy4[at]), normalized4(u)); }
 
 @compute @workgroup_size(WIDE)
 fn backward_sums_v2(
@@ -159,7 +162,7 @@ fn backward_sums_v2(
     var product = vec4(0.0);
     for (var pixel = share.first; pixel < share.end; pixel += share.step) { // (n, iy, ix)
         let row = pixel / params.in_w; // (n, iy)
-        let g = gathered4(row, row % params.in_h, pixel % params.in_w, q);
+        let g = gathered_half4(row, row % params.in_h, pixel % params.in_w, q);
         gv4[pixel * quads + q] = Element4(g);
         sum += g;
         product += g * (vec4<f32>(x4[pixel * quads + q]) - per4.center);

@@ -136,15 +136,14 @@ fn forward_statistics_v6(@builtin(global_invocation_id) gid: vec3<u32>, @builtin
     let run = run_of(flat_index(gid, groups));
     let sums = convolve(run);
     if run.row >= image_rows() { return; }
-    let runs = image_rows() * row_runs();
     for (var j = 0u; j < TILE_N; j++) {
         let mean_off = sums.sum[j] / f32(RUN);
         // What is subtracted is at most RUN times what is left, since the origin is one of the numbers.
         let squares = sums.squares[j] - sums.sum[j] * mean_off;
         for (var i = 0u; i < 4u; i++) {
-            let to = ((run.co4 + j) * 4u + i) * runs + run.index;
+            let to = ((run.co4 + j) * 4u + i) * params.sums_chunks + params.sums_first + run.index;
             statistics[to] = sums.origin[j][i] + mean_off[i];
-            statistics[to + params.out_c * runs] = squares[i];
+            statistics[to + params.out_c * params.sums_chunks] = squares[i];
         }
     }
 }

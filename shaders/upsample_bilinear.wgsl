@@ -14,6 +14,8 @@
 // @include flat
 // @include element
 // @include bilinear
+// @include bilinear4
+// @include bilinear_half4
 
 override WG: u32 = 64u;
 
@@ -54,17 +56,6 @@ fn forward_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgr
 @group(0) @binding(1) var<storage, read> x4: array<Element4>;
 @group(0) @binding(2) var<storage, read> skip4: array<Element4>;
 @group(0) @binding(3) var<storage, read_write> y4: array<Element4>;
-
-fn sample4(n: u32, oy: u32, ox: u32, c: u32) -> vec4<f32> {
-    let quads = params.channels / 4u;
-    let v = position(oy, params.in_h);
-    let h = position(ox, params.in_w);
-    let top = (n * params.in_h + v.low) * params.in_w;
-    let bottom = (n * params.in_h + v.high) * params.in_w;
-    let upper = mix(vec4<f32>(x4[(top + h.low) * quads + c]), vec4<f32>(x4[(top + h.high) * quads + c]), h.fraction);
-    let lower = mix(vec4<f32>(x4[(bottom + h.low) * quads + c]), vec4<f32>(x4[(bottom + h.high) * quads + c]), h.fraction);
-    return mix(upper, lower, v.fraction);
-}
 
 /// y of u: the ReLU and the sum.
 fn store4(at: u32, u: vec4<f32>) {
@@ -115,7 +106,11 @@ fn forward_corners_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(nu
 fn gates() -> bool { return params.relu == 1u; }
 
 /// gu: what of gy comes through the ReLU.
-fn passed(at: u32, u: f32) -> f32 { return select(f32(gy[at]), 0.0, gates() && u <= 0.0); }
+fn passed(n: u32, oy: u32, ox: u32, c: u32) -> f32 {
+    var u = 1.0;
+    if gates() { u = sample(n, oy, ox, c); }
+    return select(f32(gy[output(n, oy, ox) * params.channels + c]), 0.0, u <= 0.0);
+}
 
 @compute @workgroup_size(WG)
 fn backward_input_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
@@ -133,7 +128,13 @@ fn backward_input_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num
 @group(0) @binding(2) var<storage, read> gy4: array<Element4>;
 @group(0) @binding(3) var<storage, read_write> gx4: array<Element4>;
 
-fn passed4(at: u32, u: vec4<f32>) -> vec4<f32> {
+fn passed4(n: u32, oy: u32, ox: u32, c: u32) -> vec4<f32> {
+    var u = vec4(1.0);
+    if gates() { u = sample4(n, oy, ox, c); }
+    return select(vec4<f32>(gy4[output(n, oy, ox) * (params.channels / 4u) + c]), vec4(0.0), u <= vec4(0.0));
+}
+
+fn passed4_by(at: u32, u: vec4<f32>) -> vec4<f32> {
     return select(vec4<f32>(gy4[at]), vec4(0.0), vec4<bool>(gates()) & (u <= vec4(0.0)));
 }
 
@@ -147,7 +148,7 @@ fn backward_input_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num
     let ix = pixel % params.in_w;
     let row = pixel / params.in_w; // (n, iy)
     let iy = row % params.in_h;
-    gx4[at] = Element4(gathered4(row, iy, ix, c));
+    gx4[at] = Element4(gathered_half4(row, iy, ix, c));
 }
 
 @compute @workgroup_size(WG)
@@ -160,20 +161,5 @@ fn backward_input_corners_v2(@builtin(global_invocation_id) gid: vec3<u32>, @bui
     let ix = pixel % params.in_w;
     let row = pixel / params.in_w; // (n, iy)
     let iy = row % params.in_h;
-    let n = row / params.in_h;
-
-    let rows = readers(iy, params.in_h);
-    let columns = readers(ix, params.in_w);
-    var total = vec4(0.0);
-    for (var oy = rows.x; oy < rows.y; oy++) {
-        let start = (n * 2u * params.in_h + oy) * 2u * params.in_w;
-        var sum = vec4(0.0);
-        for (var ox = columns.x; ox < columns.y; ox++) {
-            var u = vec4(0.0);
-            if gates() { u = sample4(n, oy, ox, c); }
-            sum += weight_of(position(ox, params.in_w), ix) * passed4((start + ox) * quads + c, u);
-        }
-        total += weight_of(position(oy, params.in_h), iy) * sum;
-    }
-    gx4[at] = Element4(total);
+    gx4[at] = Element4(gathered4(row / params.in_h, iy, ix, c));
 }

@@ -29,6 +29,7 @@ mod sum_chunks;
 mod transpose_weights;
 mod unscale;
 mod upsample_bilinear;
+mod upsample_bilinear_concat;
 
 use shadegrad::ops::Version;
 use shadegrad::{Device, Result, Tape, Tensor};
@@ -79,6 +80,11 @@ pub const OPS: &[BenchOp] = &[
     BenchOp { name: "transpose_weights", form: transpose_weights::FORM, cases: transpose_weights::cases },
     BenchOp { name: "unscale", form: unscale::FORM, cases: unscale::cases },
     BenchOp { name: "upsample_bilinear", form: upsample_bilinear::FORM, cases: upsample_bilinear::cases },
+    BenchOp {
+        name: "upsample_bilinear_concat",
+        form: upsample_bilinear_concat::FORM,
+        cases: upsample_bilinear_concat::cases,
+    },
 ];
 
 /// The form of ops that take images and nothing else.

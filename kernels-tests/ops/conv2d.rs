@@ -23,7 +23,7 @@ const SUMMED: [&str; 2] = ["backward_input norm weight", "backward_input norm bi
 type Sizes = ([usize; 4], [usize; 2], usize, usize, usize, bool);
 
 pub fn cases() -> Vec<Case> {
-    let sizes: [Sizes; 42] = [
+    let sizes: [Sizes; 44] = [
         // 3x3, stride 1, padding 1
         ([1, 1, 1, 1], [3, 3], 1, 1, 1, true),
         ([1, 1, 1, 8], [3, 3], 8, 1, 1, true),
@@ -75,9 +75,11 @@ pub fn cases() -> Vec<Case> {
         ([6, 32, 32, 8], [3, 3], 16, 1, 1, true),
         ([8, 32, 32, 16], [3, 3], 8, 2, 1, false),
         ([16, 16, 16, 16], [1, 1], 3, 1, 0, true),
+        ([7, 31, 33, 16], [1, 1], 8, 1, 0, true), // and chunks that would lie in two launches
+        ([8, 32, 32, 24], [1, 1], 40, 1, 0, true),
     ];
     // x is the result of a batch norm, which the kernels compute where they read it.
-    let normed: [Sizes; 13] = [
+    let normed: [Sizes; 14] = [
         ([2, 7, 9, 8], [3, 3], 16, 1, 1, true),
         ([2, 16, 16, 16], [3, 3], 16, 1, 1, false), // v3 and its gradients
         ([2, 13, 19, 24], [3, 3], 16, 1, 0, true),
@@ -90,6 +92,7 @@ pub fn cases() -> Vec<Case> {
         ([1, 6, 5, 72], [3, 3], 80, 1, 1, true),
         ([2, 128, 128, 8], [3, 3], 8, 1, 1, true), // several images per binding
         ([6, 32, 32, 8], [3, 3], 16, 1, 1, false),
+        ([7, 31, 33, 8], [1, 1], 16, 1, 0, false), // and chunks that would lie in two launches
         ([1, 5, 4, 1024], [1, 1], 8, 1, 0, false), // more column tiles of the input gradient than a workgroup has
     ];
     let modes = [(Mode::Train, true), (Mode::Train, false), (Mode::Eval, true)];
@@ -379,6 +382,12 @@ fn case((shape, kernel, out, stride, padding, with_bias): Sizes) -> Case {
             checks.compare("forward", &kernel.to_string(), &y, &want.y, SUMS)?;
             let y = ops::conv2d::forward_with_statistics(&x, &w, bias, stride, padding, kernel)?;
             compare_statistics(checks, &kernel.to_string(), &y, &want.y, SUMS)?;
+            // Once more, added to that.
+            let there = doubles(&y.to_vec()?);
+            let twice: Vec<f64> = want.y.iter().zip(&there).map(|(y, there)| y + there).collect();
+            let y = ops::conv2d::forward_added(y, &x, &w, bias, (stride, padding), kernel)?;
+            checks.compare("forward added", &kernel.to_string(), &y, &twice, SUMS)?;
+            compare_statistics(checks, &kernel.to_string(), &y, &twice, SUMS)?;
         }
         for kernel in kernels(device, checks, &p.input_gradient()) {
             let gx = checks.image(device, shape, &vec![f32::NAN; x.len()])?;
@@ -429,7 +438,13 @@ fn kernels(device: &Device, checks: &Checks, p: &Conv2dParams) -> Vec<GatherKern
 }
 
 /// Compares y and the statistics that the kernel left of it, as it is stored, if it did.
-fn compare_statistics(checks: &mut Checks, version: &str, y: &Tensor, want: &[f64], bound: Tolerance) -> Result<()> {
+pub fn compare_statistics(
+    checks: &mut Checks,
+    version: &str,
+    y: &Tensor,
+    want: &[f64],
+    bound: Tolerance,
+) -> Result<()> {
     let Some((partials, chunk)) = y.statistics() else { return Ok(()) };
     checks.compare("forward_statistics", version, y, want, bound)?;
     let (got, want) = (partials.to_vec()?, statistics(&doubles(&y.to_vec()?), y.shape().last(), chunk));

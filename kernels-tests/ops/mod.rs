@@ -31,6 +31,7 @@ mod sum_chunks;
 mod transpose_weights;
 mod unscale;
 mod upsample_bilinear;
+mod upsample_bilinear_concat;
 
 use shadegrad::tensor::random::Stream;
 use shadegrad::{DType, Device, Result, Shape, Tensor};
@@ -323,6 +324,7 @@ pub fn cases() -> Vec<Case> {
     all.extend(transpose_weights::cases());
     all.extend(unscale::cases());
     all.extend(upsample_bilinear::cases());
+    all.extend(upsample_bilinear_concat::cases());
     all
 }
 
@@ -349,5 +351,6 @@ pub fn gradients() -> Vec<GradientCase> {
     all.extend(sigmoid::gradients());
     all.extend(softmax::gradients());
     all.extend(upsample_bilinear::gradients());
+    all.extend(upsample_bilinear_concat::gradients());
     all
 }

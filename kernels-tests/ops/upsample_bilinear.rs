@@ -29,7 +29,7 @@ fn params([_, h, w, c]: [usize; 4], corners: bool, then: Then) -> UpsampleBiline
 }
 
 /// PyTorch's formula: positions as real numbers.
-fn by_formula([n, h, w, c]: [usize; 4], corners: bool, x: &[f64]) -> Vec<f64> {
+pub fn by_formula([n, h, w, c]: [usize; 4], corners: bool, x: &[f64]) -> Vec<f64> {
     let position = |o: usize, extent: usize| {
         let at = match corners {
             true => o as f64 * (extent - 1) as f64 / (2 * extent - 1) as f64,

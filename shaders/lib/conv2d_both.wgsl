@@ -23,18 +23,10 @@ fn weight_sizes() -> Params {
     return p;
 }
 
-/// Those of gx: whole workgroups.
-fn gx_invocations() -> u32 {
-    let gx_tiles = (gemm_rows() + TILE_M - 1u) / TILE_M * (gemm_cols() / (4u * TILE_N));
-    return (gx_tiles + WG - 1u) / WG * WG;
-}
-
-fn both_gradients(at: u32) {
-    let first = gx_invocations();
-    if at < first { gemm_tile(at); } else { weight_tile(at - first, weight_sizes()); }
-}
-
 @compute @workgroup_size(WG)
 fn backward_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
-    both_gradients(flat_index(gid, groups));
+    let at = flat_index(gid, groups);
+    let gx_tiles = (gemm_rows() + TILE_M - 1u) / TILE_M * (gemm_cols() / (4u * TILE_N));
+    let first = (gx_tiles + WG - 1u) / WG * WG; // of the weight's
+    if at < first { gemm_tile(at); } else { weight_tile(at - first, weight_sizes()); }
 }

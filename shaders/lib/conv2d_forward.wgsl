@@ -18,11 +18,11 @@ fn forward_v4(
 
 @compute @workgroup_size(WG)
 fn forward_statistics_v2(
-    @builtin(global_invocation_id) gid: vec3<u32>,
+    @builtin(workgroup_id) wid: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) lid: u32,
 ) {
-    tile_with_statistics(flat_index(gid, groups), lid);
+    tile_with_statistics(flat_group(wid, groups), lid);
 }
 
 @compute @workgroup_size(WG)

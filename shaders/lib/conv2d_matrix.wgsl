@@ -16,5 +16,5 @@ fn forward_statistics_v5(me: Invocation) {
     // As in a block of lib/gemm_shared that has 8 tiles side by side and 8 below each other.
     let blocks_side = (gemm_cols() + BLOCK - 1u) / BLOCK;
     let row_tile = (block / blocks_side) * 8u + me.lid / 8u;
-    leave_statistics(me.lid, 8u, row_tile * TILE_M, (block % blocks_side) * 8u + me.lid % 8u);
+    leave_statistics(me.lid, 8u, vec2(row_tile, (block % blocks_side) * 8u + me.lid % 8u));
 }

@@ -25,6 +25,8 @@ struct Params {
     split: u32,       // of a joined x: channels of its first part
     floor: f32,       // with a batch norm: what it normalises is 0 below this: 0 with a ReLU, the lowest f32 without
     inverse_count: f32, // with a batch norm behind it: 1 / its pixels, or 0 in eval mode
+    sums_first: u32,  // of the sums by chunks of pixels that a workgroup leaves: chunks before this launch's
+    sums_chunks: u32, // and those of all launches
 }
 
 /// The source row or column of output position o and kernel position k, or -1.

@@ -59,6 +59,10 @@ uniform! {
         floor: f32,
         /// With a batch norm behind it: 1 / its pixels, or 0 in eval mode.
         inverse_count: f32,
+        /// Sums that a workgroup leaves of its pixels: chunks before this launch's.
+        sums_first: u32,
+        /// The same: chunks of all launches.
+        sums_chunks: u32,
     }
 }
 
@@ -90,6 +94,8 @@ impl Conv2dParams {
             split: 0,
             floor: f32::MIN,
             inverse_count: 0.0,
+            sums_first: 0,
+            sums_chunks: 0,
         }
     }
 

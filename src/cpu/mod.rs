@@ -33,6 +33,7 @@ pub mod sum_chunks;
 pub mod transpose_weights;
 pub mod unscale;
 pub mod upsample_bilinear;
+pub mod upsample_bilinear_concat;
 
 use std::fmt::{Debug, Display};
 use std::iter::Sum;

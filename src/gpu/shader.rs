@@ -45,6 +45,8 @@ const PIECES: &[(&str, &str)] = &[
     ("batch_norm_table", include_str!("../../shaders/lib/batch_norm_table.wgsl")),
     ("batch_norm_table4", include_str!("../../shaders/lib/batch_norm_table4.wgsl")),
     ("bilinear", include_str!("../../shaders/lib/bilinear.wgsl")),
+    ("bilinear4", include_str!("../../shaders/lib/bilinear4.wgsl")),
+    ("bilinear_half4", include_str!("../../shaders/lib/bilinear_half4.wgsl")),
     ("columns", include_str!("../../shaders/lib/columns.wgsl")),
     ("conv2d_both", include_str!("../../shaders/lib/conv2d_both.wgsl")),
     ("conv2d_element", include_str!("../../shaders/lib/conv2d_element.wgsl")),
@@ -79,6 +81,8 @@ const PIECES: &[(&str, &str)] = &[
     ("parts", include_str!("../../shaders/lib/parts.wgsl")),
     ("reduce", include_str!("../../shaders/lib/reduce.wgsl")),
     ("shifted", include_str!("../../shaders/lib/shifted.wgsl")),
+    ("tile_groups", include_str!("../../shaders/lib/tile_groups.wgsl")),
+    ("tile_statistics", include_str!("../../shaders/lib/tile_statistics.wgsl")),
 ];
 
 /// What multiplies matrices of 16-bit floats in a kernel for matrix units: the piece that `// @include matrix` stands for.

@@ -13,7 +13,7 @@
 //! | shifted_linear | those of shift and linear, Add |
 //! | batch_norm, batch_norm_max_pool2d, batch_norm_upsample_bilinear | BatchNormalization, and what else is part of it |
 //! | layer_norm | Transpose, LayerNormalization, Transpose |
-//! | max_pool2d, upsample_bilinear | MaxPool, Resize |
+//! | max_pool2d, upsample_bilinear, upsample_bilinear_concat | MaxPool, Resize, Resize and Concat |
 //! | shift | Pad by two zeros, a Slice a channel group, Concat |
 //! | conv_transpose2d, concat | ConvTranspose, Concat |
 //! | relu, sigmoid, softmax, add | Relu, Sigmoid, Softmax, Add |
@@ -182,7 +182,15 @@ impl Builder {
         match op {
             "conv2d" => {
                 let weight = shape(self, &inputs[1])?;
-                self.conv(inputs, y, &weight, 1, number("stride")? as i64, number("padding")? as i64);
+                let (stride, padding) = (number("stride")? as i64, number("padding")? as i64);
+                if settings.contains_key("added") {
+                    let sum = format!("{y}_conv");
+                    let there = inputs.pop().ok_or_else(|| no_form(op))?;
+                    self.conv(inputs, sum.clone(), &weight, 1, stride, padding);
+                    self.add("Add", vec![there, sum], y, vec![]);
+                } else {
+                    self.conv(inputs, y, &weight, 1, stride, padding);
+                }
             }
             "depthwise_conv2d" => {
                 let weight = shape(self, &inputs[1])?;
@@ -255,6 +263,15 @@ impl Builder {
                     steps.push(("Add", inputs, vec![])); // the skip connection
                 }
                 self.chain(x, steps, y);
+            }
+            "upsample_bilinear_concat" => {
+                let rule = if number("align_corners")? == 0.0 { "half_pixel" } else { "align_corners" };
+                let up = format!("{y}_up");
+                let x = inputs.remove(0);
+                let steps = vec![self.doubling(rule)];
+                self.chain(x, steps, up.clone());
+                inputs.insert(0, up);
+                self.add("Concat", inputs, y, vec![int("axis", 1)]);
             }
             "shift" => self.shift(&inputs[0], y, number("axis")? as usize, node.channels() as i64),
             "gelu" => self.gelu(inputs.remove(0), y),

@@ -32,7 +32,7 @@
 use super::{DefaultStart, Down, ModelConfig, Network, Stage, Up, check_images};
 use crate::Result;
 use crate::nn::{BatchNorm2d, Conv2d, Mode, Module, Parameters, UpConv2d, Visitor};
-use crate::ops::{add, concat, max_pool2d, upsample_bilinear};
+use crate::ops::{add, concat, max_pool2d, upsample_bilinear_concat};
 use crate::tensor::{Device, Tensor};
 
 /// The network.
@@ -60,7 +60,7 @@ struct First {
 impl First {
     fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
         let main = self.c12.forward(&self.br1.forward_relu(&self.c11.forward_to_norm(x, mode)?, mode)?)?;
-        add(&main, &shortcut(x, &self.c13, self.c13_bn.as_ref(), mode)?)
+        add_shortcut(main, x, (&self.c13, self.c13_bn.as_ref()), mode, true)
     }
 }
 
@@ -75,9 +75,19 @@ impl Module for First {
     }
 }
 
-/// The 1x1 convolution beside a block. It takes the block's raw input.
-fn shortcut(x: &Tensor, conv: &Conv2d, bn: Option<&BatchNorm2d>, mode: Mode) -> Result<Tensor> {
-    bn.map_or_else(|| conv.forward(x), |bn| bn.forward(&conv.forward_to_norm(x, mode)?, mode))
+/// Adds the 1x1 convolution beside a block to what the block has made. It takes the block's raw input. `before_norm`: whether a
+/// batch norm reads the sum.
+fn add_shortcut(
+    main: Tensor,
+    x: &Tensor,
+    (conv, bn): (&Conv2d, Option<&BatchNorm2d>),
+    mode: Mode,
+    before_norm: bool,
+) -> Result<Tensor> {
+    match bn {
+        None => conv.forward_added(main, x, before_norm && mode == Mode::Train),
+        Some(bn) => add(&main, &bn.forward(&conv.forward_to_norm(x, mode)?, mode)?),
+    }
 }
 
 /// `c2(relu(b2(c1(relu(b1(x)))))) + s(x)`; nothing after the sum.
@@ -103,10 +113,11 @@ impl Residual {
         })
     }
 
-    fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
+    /// `before_norm`: whether a batch norm reads the sum.
+    fn forward(&self, x: &Tensor, mode: Mode, before_norm: bool) -> Result<Tensor> {
         let main = self.c1.forward_to_norm(&self.b1.forward_relu(x, mode)?, mode)?;
         let main = self.c2.forward(&self.b2.forward_relu(&main, mode)?)?;
-        add(&main, &shortcut(x, &self.s, self.s_bn.as_ref(), mode)?)
+        add_shortcut(main, x, (&self.s, self.s_bn.as_ref()), mode, before_norm)
     }
 }
 
@@ -140,13 +151,12 @@ impl Decoder {
 
     /// Takes the skip, which is not needed beside the large tensor that it goes into.
     fn forward(&self, x: &Tensor, skip: Tensor, mode: Mode) -> Result<Tensor> {
-        let up = match &self.upsample {
-            Some(conv) => conv.forward(x)?,
-            None => upsample_bilinear(x, true)?,
+        let both = match &self.upsample {
+            Some(conv) => concat(&conv.forward(x)?, &skip)?,
+            None => upsample_bilinear_concat(x, &skip, true, mode == Mode::Train)?,
         };
-        let both = concat(&up, &skip)?;
-        drop((up, skip));
-        self.r.forward(&both, mode)
+        drop(skip);
+        self.r.forward(&both, mode, false)
     }
 }
 
@@ -231,8 +241,8 @@ impl Network for Resunet {
         for (name, encoder) in ["e2", "e3", "bridge"].into_iter().zip(&self.encoders) {
             skips.push(x.clone());
             x = match down {
-                Down::Stride => encoder.forward(&x, mode)?,
-                Down::MaxPool => encoder.forward(&max_pool2d(&x)?, mode)?,
+                Down::Stride => encoder.forward(&x, mode, name != "bridge")?,
+                Down::MaxPool => encoder.forward(&max_pool2d(&x)?, mode, false)?,
             };
             stage(name, &x)?;
         }

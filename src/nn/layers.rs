@@ -60,6 +60,15 @@ impl Conv2d {
         }
     }
 
+    /// As [`forward`](Self::forward), added to `y`; `before_norm` as in [`ops::conv2d_added()`].
+    ///
+    /// # Errors
+    /// As [`ops::conv2d_added()`].
+    pub fn forward_added(&self, y: Tensor, x: &Tensor, before_norm: bool) -> Result<Tensor> {
+        let bias = self.bias.as_ref().map(|bias| &bias.tensor);
+        ops::conv2d_added(y, x, &self.weight.tensor, bias, (self.stride, self.padding), before_norm)
+    }
+
     fn by(&self, conv2d: Convolution, x: &Tensor) -> Result<Tensor> {
         let bias = self.bias.as_ref().map(|bias| &bias.tensor);
         conv2d(x, &self.weight.tensor, bias, self.stride, self.padding)

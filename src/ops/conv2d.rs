@@ -87,7 +87,7 @@ use std::sync::Arc;
 
 use super::choice::{Kernel, choose};
 use super::plan::Plan;
-use super::{Tile, Version, chunks_with_room, concat, conv2d_few, filling_invocations, matrix, winograd};
+use super::{Chunks, Tile, Version, add, chunks_with_room, concat, conv2d_few, filling_invocations, matrix, winograd};
 use crate::autograd::{Backward, Kept, OnReading, Setting, Wanted, record};
 use crate::cpu::conv2d::{self as plain, Conv2dParams};
 use crate::debug::observed;
@@ -124,12 +124,12 @@ pub(super) const PLAN: Plan = Plan {
             "a 3x3 kernel has stride 1, x one to four channels, the result a multiple of 4, the device is software and rows are 16 pixels or longer",
         ),
         ("forward_statistics_v6", "as forward_v6, of rows of a multiple of 64 pixels, and a batch norm follows"),
-        ("forward_statistics_v2", "a batch norm follows, and the channels of the result are 8, 16, 32, .."),
+        ("forward_statistics_v2", "as forward_v2, and a batch norm follows"),
         ("backward_weight_v3", "the channels of x and of the result divide by 8"),
         ("backward_weight_v2", "the channels of the result divide by 8, those of x do not"),
         ("backward_weight_v4", "as forward_v6, and the channels of the result divide by 8"),
         ("backward_v2", "both gradients are wanted, by v2 and v3; in software of small convolutions only"),
-        ("backward_sums_v2", "so it is, and x is a batch norm's with 8, 16, 32, .. channels"),
+        ("backward_sums_v2", "so it is, and x is a batch norm's"),
     ],
     run: |on| {
         let Sizes { shape, out, kernel, stride, padding, .. } = on.sizes;
@@ -177,6 +177,55 @@ pub fn conv2d_with_statistics(
     observed(OP, x.device(), |on| {
         forward_with_statistics(&on.read(x)?, &on.read(weight)?, on.maybe(bias)?.as_ref(), stride, padding, kernel)
     })
+}
+
+/// As [`conv2d`], added to `y`: `y + conv2d(x)`, the end of a residual block. On a GPU the sum stands where y was, and the kernel
+/// adds on its way, where nobody else holds y. With `before_norm` the sum has statistics as from [`conv2d_with_statistics`].
+///
+/// ```
+/// # fn main() -> shadegrad::Result<()> {
+/// let device = shadegrad::Device::cpu();
+/// let (x, y) = (device.tensor("x", [1, 1, 2, 1], &[1.0, 2.0])?, device.tensor("y", [1, 1, 2, 1], &[0.5, 0.25])?);
+/// let weight = device.tensor("w", [1, 1, 1, 1], &[10.0])?;
+/// assert_eq!(shadegrad::ops::conv2d_added(y, &x, &weight, None, (1, 0), false)?.to_vec()?, [10.5, 20.25]);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+/// As [`conv2d`]; [`Error::Shape`] if y does not have the shape of the result.
+pub fn conv2d_added(
+    y: Tensor,
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    (stride, padding): (usize, usize),
+    before_norm: bool,
+) -> Result<Tensor> {
+    let params = sizes(x.shape(), weight.shape(), bias.map(Tensor::shape), stride, padding)?;
+    // A check looks at what each op reads: y must still be there then. CPU ops do not add.
+    let in_place =
+        matches!(y.device(), Device::Gpu(_)) && y.is_sole_owner() && !y.device().switches().looks_at_results();
+    if !in_place {
+        return add::add(&y, &conv2d(x, weight, bias, stride, padding)?);
+    }
+    run([x, weight], bias, params, select(x, &params, Part::Forward), before_norm, Some(y))
+}
+
+/// [`conv2d_added`] with a chosen kernel, in place whoever holds y.
+///
+/// # Errors
+/// As [`conv2d_added`] and [`forward`].
+pub fn forward_added(
+    y: Tensor,
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    (stride, padding): (usize, usize),
+    kernel: impl Into<GatherKernel>,
+) -> Result<Tensor> {
+    let params = sizes(x.shape(), weight.shape(), bias.map(Tensor::shape), stride, padding)?;
+    run([x, weight], bias, params, kernel.into(), true, Some(y))
 }
 
 /// The kernel of the gather of forward and of the input gradient.
@@ -287,7 +336,7 @@ pub fn forward(
     kernel: impl Into<GatherKernel>,
 ) -> Result<Tensor> {
     let params = sizes(x.shape(), weight.shape(), bias.map(Tensor::shape), stride, padding)?;
-    run([x, weight], bias, params, kernel.into(), false)
+    run([x, weight], bias, params, kernel.into(), false, None)
 }
 
 /// [`conv2d_with_statistics`] with a chosen kernel.
@@ -303,18 +352,27 @@ pub fn forward_with_statistics(
     kernel: impl Into<GatherKernel>,
 ) -> Result<Tensor> {
     let params = sizes(x.shape(), weight.shape(), bias.map(Tensor::shape), stride, padding)?;
-    run([x, weight], bias, params, kernel.into(), true)
+    run([x, weight], bias, params, kernel.into(), true, None)
 }
 
+/// `there`: what the result is added to, on a GPU.
 fn run(
     [x, weight]: [&Tensor; 2],
     bias: Option<&Tensor>,
     mut params: Conv2dParams,
     kernel: GatherKernel,
     with_statistics: bool,
+    there: Option<Tensor>,
 ) -> Result<Tensor> {
     let p = &mut params;
-    let mut y = x.new_empty(OP, [p.batch, p.out_h, p.out_w, p.out_c].map(|extent| extent as usize))?;
+    let shape = Shape::from([p.batch, p.out_h, p.out_w, p.out_c].map(|extent| extent as usize));
+    let mut y = match &there {
+        Some(there) if there.shape() != shape || there.dtype() != x.dtype() => {
+            return Err(Error::shape(OP, format!("the result {shape} cannot be added to {there}")));
+        }
+        Some(there) => there.detach(),
+        None => x.new_empty(OP, shape)?,
+    };
     match x.device() {
         Device::Gpu(_) => {
             let read = x.on_reading().filter(|_| !matches!(kernel, GatherKernel::Few(_)));
@@ -322,46 +380,34 @@ fn run(
             let source = Source::of(read.as_ref(), tiles).unwrap_or(Source::Plain(x));
             source.note(p);
             let statistics = if with_statistics { statistics(source, &y, kernel)? } else { None };
-            let partials = statistics.as_ref().map(|(partials, _)| partials);
-            Gather { bias, statistics: partials, ..Gather::new(p, source, weight, &y) }.run(kernel)?;
-            y.summed = statistics.map(|(partials, chunk)| Arc::new(Summed::Statistics { partials, chunk }));
+            let p = &Conv2dParams { accumulate: there.is_some().into(), ..*p };
+            Gather { bias, statistics: statistics.as_ref(), ..Gather::new(p, source, weight, &y) }.run(kernel)?;
+            y.summed = statistics.map(Chunks::summed);
         }
         Device::Cpu(_) => {
             let bias = bias.map(Tensor::f32s);
             plain::forward(p, &x.f32s(), &weight.f32s(), bias.as_deref(), &mut y.f32s_mut());
         }
     }
-    record(y, &[Some(x), Some(weight), bias], || Conv2dBackward { x: Kept::of(x), weight: weight.detach(), params })
+    let backward = || Conv2dBackward { x: Kept::of(x), weight: weight.detach(), params };
+    match &there {
+        Some(there) => record(y, &[Some(x), Some(weight), bias, Some(there)], || AddedBackward(backward())),
+        None => record(y, &[Some(x), Some(weight), bias], backward),
+    }
 }
 
-/// The place for the statistics of y, and the pixels of a chunk, if the kernel can make them: all of y in one launch.
-fn statistics(source: Source<'_>, y: &Tensor, kernel: GatherKernel) -> Result<Option<(Tensor, usize)>> {
+/// The place for the statistics of y, if the kernel can make them.
+fn statistics(source: Source<'_>, y: &Tensor, kernel: GatherKernel) -> Result<Option<Chunks>> {
     let channels = y.shape().last();
-    let chunk = match kernel {
-        GatherKernel::Direct(kernel) => chunk_of_workgroup(kernel, channels),
-        GatherKernel::Shared(constants) => Some(Tile::of(tiled(constants)).block_rows(channels)),
-        GatherKernel::Matrix(_) => Some(matrix::CHUNK),
-        GatherKernel::Winograd => None,
-        GatherKernel::Few(_) => conv2d_few::leaves_statistics(y).then_some(conv2d_few::RUN),
+    let pixels = match kernel {
+        GatherKernel::Direct(kernel) if kernel.version == Version::V1 => return Ok(None),
+        GatherKernel::Direct(kernel) => Tile::of(kernel).group_rows(channels),
+        GatherKernel::Shared(constants) => Tile::of(tiled(constants)).block_rows(channels),
+        GatherKernel::Matrix(_) => matrix::CHUNK,
+        GatherKernel::Few(_) if conv2d_few::leaves_statistics(y) => conv2d_few::RUN,
+        GatherKernel::Winograd | GatherKernel::Few(_) => return Ok(None),
     };
-    let Some(chunk) = chunk.filter(|_| source.ranges(&[y]).is_ok_and(|ranges| ranges.len() == 1)) else {
-        return Ok(None);
-    };
-    Ok(Some((place_for_sums(y, chunk)?, chunk)))
-}
-
-/// Pixels of which a workgroup of v2 can sum something up: it has all channels of them, or some channels of those of one tile.
-fn chunk_of_workgroup(kernel: Kernel, channels: usize) -> Option<usize> {
-    let tile = Tile::of(kernel);
-    let tiles = channels / tile.columns;
-    let fits = kernel.version == Version::V2 && tiles.is_power_of_two();
-    fits.then(|| tile.rows * (WORKGROUP / tiles).max(1))
-}
-
-/// `[2, C, chunks]` for sums over chunks of so many pixels of an image batch.
-fn place_for_sums(images: &Tensor, chunk: usize) -> Result<Tensor> {
-    let channels = images.shape().last();
-    images.device().empty(OP, [2, channels, (images.len() / channels).div_ceil(chunk)])
+    Chunks::of(OP, y, pixels, source.ranges(&[y])?.len())
 }
 
 fn sizes(x: Shape, weight: Shape, bias: Option<Shape>, stride: usize, padding: usize) -> Result<Conv2dParams> {
@@ -463,7 +509,7 @@ pub(super) struct Gather<'a> {
     pub(super) bias: Option<&'a Tensor>,
     pub(super) y: &'a Tensor,
     /// The place for the statistics of y.
-    pub(super) statistics: Option<&'a Tensor>,
+    pub(super) statistics: Option<&'a Chunks>,
 }
 
 impl<'a> Gather<'a> {
@@ -497,12 +543,16 @@ impl<'a> Gather<'a> {
         let bias = bias.unwrap_or(weight); // without a bias the binding is not read
         for images in source.ranges(&[y])? {
             let y = y.images(&images);
-            let params = of(p, &images);
+            let mut params = of(p, &images);
+            if let Some(statistics) = statistics {
+                (params.sums_first, params.sums_chunks) = statistics.of_images(&images);
+            }
             let pixels = y.len() / channels;
             let groups = match kernel {
                 GatherKernel::Shared(_) => tile.blocks(pixels, channels),
                 GatherKernel::Matrix(_) => matrix::blocks(pixels, channels),
                 _ if tiles.version == Version::V1 => y.len().div_ceil(WORKGROUP),
+                _ if statistics.is_some() => tile.groups(pixels, channels),
                 _ => tile.tiles(pixels, channels).div_ceil(WORKGROUP),
             };
             shader
@@ -515,7 +565,7 @@ impl<'a> Gather<'a> {
                 .reads(source.table())
                 .reads([bias])
                 .writes([&y])
-                .writes(statistics)
+                .writes(statistics.map(|statistics| &statistics.sums))
                 .groups(groups)?;
         }
         Ok(())
@@ -826,13 +876,17 @@ impl BothGradients<'_> {
         }
     }
 
-    /// The place for what the gradient of a batch norm before it begins with, if the kernel can sum that up: all of gx in
-    /// one launch, and nothing to be added to it.
-    fn place_for_norm_sums(&self, kernel: Kernel, launches: usize) -> Result<Option<(Tensor, &Tensor)>> {
-        let Some(table) = self.source.table().or(self.gy_norm.map(|(_, table)| table)) else { return Ok(None) };
-        let [gx] = self.gx else { return Ok(None) };
-        match chunk_of_workgroup(kernel, gx.shape().last()) {
-            Some(chunk) if launches == 1 && !self.accumulate => Ok(Some((place_for_sums(gx, chunk)?, table))),
+    /// The table of the batch norm before it.
+    fn table(&self) -> Option<&Tensor> {
+        self.source.table().or(self.gy_norm.map(|(_, table)| table))
+    }
+
+    /// The place for what the gradient of a batch norm before it begins with, if there is one and gx is not added to anything.
+    fn norm_sums(&self, tile: Tile, launches: usize) -> Result<Option<Chunks>> {
+        match self.gx {
+            [gx] if self.table().is_some() && !self.accumulate => {
+                Chunks::of(OP, gx, tile.group_rows(gx.shape().last()), launches)
+            }
             _ => Ok(None),
         }
     }
@@ -858,14 +912,20 @@ impl BothGradients<'_> {
         tile.check(OP, kernel, gather.out_c as usize)?;
         let chunks = WeightChunks::new(context, p, *source, gy, WeightKernel::V3)?;
         let partial = wanted.chunk_table(OP, chunks.table, gradients)?;
-        let sums = self.place_for_norm_sums(kernel, chunks.ranges.len())?;
+        let sums = self.norm_sums(tile, chunks.ranges.len())?;
         let entry = if sums.is_some() { "backward_sums_v2" } else { "backward_v2" };
         for (images, first) in chunks.ranges() {
             let launch = chunks.of(p, images, first);
             let Conv2dParams { chunk_rows, block_rows, first_chunk, .. } = launch;
-            let params = Conv2dParams { chunk_rows, block_rows, first_chunk, ..of(&gather, images) };
-            let pixels = images.len() * (gather.out_h * gather.out_w) as usize;
-            let gx_tiles = tile.tiles(pixels, gather.out_c as usize);
+            let mut params = Conv2dParams { chunk_rows, block_rows, first_chunk, ..of(&gather, images) };
+            let (pixels, channels) = (images.len() * (gather.out_h * gather.out_w) as usize, gather.out_c as usize);
+            let gx_groups = match &sums {
+                Some(sums) => {
+                    (params.sums_first, params.sums_chunks) = sums.of_images(images);
+                    tile.groups(pixels, channels)
+                }
+                None => tile.tiles(pixels, channels).div_ceil(WORKGROUP),
+            };
             let weight_tiles = chunks.count(images) * chunks.tiles;
             shader
                 .entry(entry)
@@ -875,16 +935,16 @@ impl BothGradients<'_> {
                 .reads([*weight])
                 .reads(source.images(images))
                 .reads([gy.images(images)])
-                .reads(source.table().or(gy_norm.map(|(_, table)| table)))
+                .reads(self.table())
                 .writes(gx.iter().map(|gx| gx.images(images)))
                 .writes([&partial])
-                .writes(sums.as_ref().map(|(place, _)| place))
-                .over(gx_tiles.next_multiple_of(WORKGROUP) + weight_tiles)?;
+                .writes(sums.as_ref().map(|sums| &sums.sums))
+                .groups(gx_groups + weight_tiles.div_ceil(WORKGROUP))?;
         }
         wanted.sum_chunks(&partial, gradients)?;
-        let summed =
-            |(partials, table): (Tensor, &Tensor)| Arc::new(Summed::Gradient { partials, table: table.detach() });
-        Ok(sums.map(summed))
+        let gradient =
+            |(sums, table): (Chunks, &Tensor)| Summed::Gradient { partials: sums.sums, table: table.detach() };
+        Ok(sums.zip(self.table()).map(|known| Arc::new(gradient(known))))
     }
 }
 
@@ -999,5 +1059,41 @@ impl Backward for Conv2dBackward {
             ("stride", Setting::Number(self.params.multiply.into())),
             ("padding", Setting::Number(self.params.pad_h.into())),
         ]
+    }
+}
+
+/// The gradient of [`conv2d_added`]: that of the sum goes to both.
+#[derive(Debug)]
+struct AddedBackward(Conv2dBackward);
+
+impl Backward for AddedBackward {
+    fn name(&self) -> &'static str {
+        OP
+    }
+
+    fn backward(&self, gy: &Tensor, wanted: &mut Wanted<'_>) -> Result<Vec<Option<Tensor>>> {
+        let mut gradients = self.0.backward(gy, wanted)?;
+        gradients.push(wanted.needs(3).then(|| gy.clone()));
+        Ok(gradients)
+    }
+
+    fn turns(&self) -> Option<&Tensor> {
+        self.0.turns()
+    }
+
+    fn accumulates(&self) -> bool {
+        self.0.accumulates()
+    }
+
+    fn saved(&mut self) -> Vec<&mut Tensor> {
+        self.0.saved()
+    }
+
+    fn macs(&self) -> u64 {
+        self.0.macs()
+    }
+
+    fn settings(&self) -> Vec<(&'static str, Setting<'_>)> {
+        self.0.settings().into_iter().chain([("added", Setting::Number(1.0))]).collect()
     }
 }

@@ -93,14 +93,18 @@ pub(super) fn gather(of: &Gather<'_>, constants: Constants) -> Result<()> {
     for images in source.ranges(&[y])? {
         let y = y.images(&images);
         let runs = images.len() * p.out_h as usize * (p.out_w as usize).div_ceil(RUN);
+        let mut params = Conv2dParams { batch: images.len() as u32, ..*p };
+        if let Some(statistics) = statistics {
+            (params.sums_first, params.sums_chunks) = statistics.of_images(&images);
+        }
         SHADER
             .entry(entry)
             .constants(self::constants(p, constants))
-            .params(&Conv2dParams { batch: images.len() as u32, ..*p })
+            .params(&params)
             .reads(source.images(&images))
             .reads([weight, bias])
             .writes([&y])
-            .writes(statistics)
+            .writes(statistics.map(|statistics| &statistics.sums))
             .over(runs * p.out_c as usize / columns)?;
     }
     Ok(())

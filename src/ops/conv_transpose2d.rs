@@ -70,7 +70,7 @@ pub(super) const PLAN: Plan = Plan {
     op: OP,
     rules: &[
         ("forward_v2", "kernel = stride, no padding, the channels of the result divide by 4 and times the kernel by 8"),
-        ("backward_sums_v2", "so it is as for backward_v2, and x has 8, 16, 32, .. channels"),
+        ("backward_sums_v2", "as backward_v2"),
         ("backward_v2", "x is the result of a batch norm that no other op has read, and both channels divide by 8"),
     ],
     run: |on| {

@@ -46,6 +46,7 @@ pub mod sum_chunks;
 pub mod transpose_weights;
 pub mod unscale;
 pub mod upsample_bilinear;
+pub mod upsample_bilinear_concat;
 pub mod winograd;
 
 pub use adam::{Adam, adam};
@@ -58,7 +59,7 @@ pub use choice::{Kernel, text_hash, use_tuned};
 pub use clip_norm::clip_norm;
 pub use concat::concat;
 pub use conv_transpose2d::conv_transpose2d;
-pub use conv2d::{conv2d, conv2d_with_statistics};
+pub use conv2d::{conv2d, conv2d_added, conv2d_with_statistics};
 pub use depthwise_conv2d::{depthwise_conv2d, depthwise_conv2d_gelu};
 pub use ema::ema;
 pub use gelu::gelu;
@@ -77,12 +78,14 @@ pub use sum_chunks::sum_chunks;
 pub use transpose_weights::transpose_weights;
 pub use unscale::unscale;
 pub use upsample_bilinear::{UpsampleSettings, upsample_bilinear, upsample_bilinear_relu};
+pub use upsample_bilinear_concat::upsample_bilinear_concat;
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use crate::Result;
 use crate::gpu::{Context, Shader, WORKGROUP};
-use crate::tensor::{Device, Tensor};
+use crate::tensor::{Device, Summed, Tensor};
 
 /// Whether results of this device may be computed later, or never: not where a check looks at each op's own numbers.
 fn can_wait(device: &Device) -> bool {
@@ -173,6 +176,7 @@ pub const SHADERS: &[Shader] = &[
     transpose_weights::SHADER,
     unscale::SHADER,
     upsample_bilinear::SHADER,
+    upsample_bilinear_concat::SHADER,
 ];
 
 /// Shaders with further kernels of an op: the op, and the shader.
@@ -231,6 +235,7 @@ pub const PLANS: &[plan::Plan] = &[
     transpose_weights::PLAN,
     unscale::PLAN,
     upsample_bilinear::PLAN,
+    upsample_bilinear_concat::PLAN,
 ];
 
 /// The fields of a host struct: name and WGSL type, 4 bytes each.
@@ -279,6 +284,7 @@ pub const UNIFORMS: &[(&str, &str, Fields)] = &[
     ("transpose_weights", "Part", crate::cpu::transpose_weights::Part::FIELDS),
     ("unscale", "Params", crate::cpu::unscale::UnscaleParams::FIELDS),
     ("upsample_bilinear", "Params", crate::cpu::upsample_bilinear::UpsampleBilinearParams::FIELDS),
+    ("upsample_bilinear_concat", "Params", crate::cpu::upsample_bilinear_concat::UpsampleBilinearConcatParams::FIELDS),
     ("winograd", "Params", winograd::WinogradParams::FIELDS),
 ];
 
@@ -298,6 +304,22 @@ impl Tile {
     /// Tiles that cover a matrix.
     fn tiles(self, rows: usize, columns: usize) -> usize {
         rows.div_ceil(self.rows) * (columns / self.columns)
+    }
+
+    /// Tiles side by side in a workgroup of `shaders/lib/tile_groups.wgsl`.
+    fn group_side(self, columns: usize) -> usize {
+        let tiles = columns / self.columns;
+        (1 << tiles.trailing_zeros()).min(WORKGROUP)
+    }
+
+    /// Rows of such a workgroup.
+    fn group_rows(self, columns: usize) -> usize {
+        self.rows * (WORKGROUP / self.group_side(columns))
+    }
+
+    /// Such workgroups that cover a matrix.
+    fn groups(self, rows: usize, columns: usize) -> usize {
+        rows.div_ceil(self.group_rows(columns)) * (columns / self.columns / self.group_side(columns))
     }
 
     /// Tiles side by side in a block of `shaders/lib/gemm_shared.wgsl`, which has [`WORKGROUP`] tiles.
@@ -327,6 +349,40 @@ impl Tile {
         }
         let message = format!("{kernel} needs channels that divide by {}, got {channels}", self.columns);
         Err(crate::Error::shape(op, message))
+    }
+}
+
+/// Two sums for each channel of an image batch by chunks of pixels, which the workgroups that make it leave
+/// (`shaders/lib/tile_groups.wgsl`).
+#[derive(Debug)]
+struct Chunks {
+    /// The place for them: `[2, C, chunks]`.
+    sums: Tensor,
+    /// Pixels of a chunk.
+    pixels: usize,
+    /// Pixels of an image.
+    image: usize,
+}
+
+impl Chunks {
+    /// The place for those of chunks of so many pixels; `None` if one of them would have pixels of two launches.
+    fn of(op: &'static str, images: &Tensor, pixels: usize, launches: usize) -> Result<Option<Self>> {
+        let [n, h, w, c] = images.shape().nhwc(op)?;
+        if launches > 1 && !(h * w).is_multiple_of(pixels) {
+            return Ok(None);
+        }
+        let sums = images.device().empty(op, [2, c, (n * h * w).div_ceil(pixels)])?;
+        Ok(Some(Self { sums, pixels, image: h * w }))
+    }
+
+    /// For a launch of these images: the chunks before it, and all.
+    fn of_images(&self, images: &Range<usize>) -> (u32, u32) {
+        ((images.start * self.image / self.pixels) as u32, self.sums.shape().last() as u32)
+    }
+
+    /// As the statistics of what has been made.
+    fn summed(self) -> Arc<Summed> {
+        Arc::new(Summed::Statistics { partials: self.sums, chunk: self.pixels })
     }
 }
 
