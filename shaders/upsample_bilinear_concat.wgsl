@@ -77,7 +77,8 @@ fn join_tile(at: vec2<u32>) {
     let quads = gemm_cols() / 4u;
     let split = params.channels / 4u;
     let c = at.y * TILE_N;
-    for (var m = 0u; m < tile_rows(at); m++) {
+    let rows = tile_rows(at);
+    for (var m = 0u; m < rows; m++) {
         let pixel = at.x * TILE_M + m;
         let p = place(pixel, 2u);
         let v = position(p.y, params.in_h);

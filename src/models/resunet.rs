@@ -32,7 +32,7 @@
 use super::{DefaultStart, Down, ModelConfig, Network, Stage, Up, check_images};
 use crate::Result;
 use crate::nn::{BatchNorm2d, Conv2d, Mode, Module, Parameters, UpConv2d, Visitor};
-use crate::ops::{add, concat, max_pool2d, upsample_bilinear_concat};
+use crate::ops::{concat, max_pool2d, upsample_bilinear_concat};
 use crate::tensor::{Device, Tensor};
 
 /// The network.
@@ -59,8 +59,8 @@ struct First {
 
 impl First {
     fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
-        let main = self.c12.forward(&self.br1.forward_relu(&self.c11.forward_to_norm(x, mode)?, mode)?)?;
-        add_shortcut(main, x, (&self.c13, self.c13_bn.as_ref()), mode, true)
+        let main = self.br1.forward_relu(&self.c11.forward_to_norm(x, mode)?, mode)?;
+        end_of_block((&self.c12, &main), (&self.c13, self.c13_bn.as_ref(), x), mode, true)
     }
 }
 
@@ -75,18 +75,18 @@ impl Module for First {
     }
 }
 
-/// Adds the 1x1 convolution beside a block to what the block has made. It takes the block's raw input. `before_norm`: whether a
-/// batch norm reads the sum.
-fn add_shortcut(
-    main: Tensor,
-    x: &Tensor,
-    (conv, bn): (&Conv2d, Option<&BatchNorm2d>),
+/// The last convolution of a block, of `main`, and the 1x1 convolution of the block's raw input `x` beside it: the sum of both.
+/// `before_norm`: whether a batch norm reads it.
+fn end_of_block(
+    (c2, main): (&Conv2d, &Tensor),
+    (s, s_bn, x): (&Conv2d, Option<&BatchNorm2d>, &Tensor),
     mode: Mode,
     before_norm: bool,
 ) -> Result<Tensor> {
-    match bn {
-        None => conv.forward_added(main, x, before_norm && mode == Mode::Train),
-        Some(bn) => add(&main, &bn.forward(&conv.forward_to_norm(x, mode)?, mode)?),
+    let before_norm = before_norm && mode == Mode::Train;
+    match s_bn {
+        None => s.forward_added(c2.forward(main)?, x, before_norm),
+        Some(bn) => c2.forward_added(bn.forward(&s.forward_to_norm(x, mode)?, mode)?, main, before_norm),
     }
 }
 
@@ -116,8 +116,8 @@ impl Residual {
     /// `before_norm`: whether a batch norm reads the sum.
     fn forward(&self, x: &Tensor, mode: Mode, before_norm: bool) -> Result<Tensor> {
         let main = self.c1.forward_to_norm(&self.b1.forward_relu(x, mode)?, mode)?;
-        let main = self.c2.forward(&self.b2.forward_relu(&main, mode)?)?;
-        add_shortcut(main, x, (&self.s, self.s_bn.as_ref()), mode, before_norm)
+        let main = self.b2.forward_relu(&main, mode)?;
+        end_of_block((&self.c2, &main), (&self.s, self.s_bn.as_ref(), x), mode, before_norm)
     }
 }
 

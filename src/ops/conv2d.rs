@@ -203,19 +203,24 @@ pub fn conv2d_added(
     before_norm: bool,
 ) -> Result<Tensor> {
     let params = sizes(x.shape(), weight.shape(), bias.map(Tensor::shape), stride, padding)?;
+    y.settle()?;
     // A check looks at what each op reads: y must still be there then. CPU ops do not add.
     let in_place =
         matches!(y.device(), Device::Gpu(_)) && y.is_sole_owner() && !y.device().switches().looks_at_results();
     if !in_place {
         return add::add(&y, &conv2d(x, weight, bias, stride, padding)?);
     }
-    run([x, weight], bias, params, select(x, &params, Part::Forward), before_norm, Some(y))
+    let kernel = select(x, &params, Part::Forward);
+    observed(OP, x.device(), |on| {
+        let (x, weight, bias) = (on.read(x)?, on.read(weight)?, on.maybe(bias)?);
+        run([&x, &weight], bias.as_ref(), params, kernel, before_norm, Some(on.read(&y)?))
+    })
 }
 
-/// [`conv2d_added`] with a chosen kernel, in place whoever holds y.
+/// [`conv2d_added`] with a chosen kernel of a GPU, in place whoever holds y.
 ///
 /// # Errors
-/// As [`conv2d_added`] and [`forward`].
+/// As [`conv2d_added`] and [`forward`]; [`Error::Shape`] on the CPU, which does not add.
 pub fn forward_added(
     y: Tensor,
     x: &Tensor,
@@ -369,6 +374,9 @@ fn run(
     let mut y = match &there {
         Some(there) if there.shape() != shape || there.dtype() != x.dtype() => {
             return Err(Error::shape(OP, format!("the result {shape} cannot be added to {there}")));
+        }
+        Some(there) if matches!(there.device(), Device::Cpu(_)) => {
+            return Err(Error::shape(OP, "only kernels of a GPU add to what stands there".to_owned()));
         }
         Some(there) => there.detach(),
         None => x.new_empty(OP, shape)?,

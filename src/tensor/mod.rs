@@ -378,7 +378,9 @@ impl Tensor {
         match &self.storage {
             Storage::Cpu(buffer) => Arc::strong_count(buffer) == 1,
             Storage::Gpu(buffer) => Arc::strong_count(buffer) == 1,
-            Storage::Later(_) => false,
+            Storage::Later(later) => {
+                Arc::strong_count(later) == 1 && later.made.get().is_some_and(|made| Arc::strong_count(made) == 1)
+            }
         }
     }
 
