@@ -102,6 +102,44 @@ fn an_input_used_twice_gets_the_sum_of_both_gradients() -> Result<()> {
     Ok(())
 }
 
+/// The end of a residual block, `relu(y) + conv2d(x)`: the sum and the gradients of y, x, weight and bias. With `held` somebody else
+/// has relu(y) too, and its numbers come last.
+fn added(device: &Device, held: bool) -> Result<Vec<Tensor>> {
+    let tensor = |name: &str, dims: &[usize]| {
+        let shape = shadegrad::Shape::new(dims)?;
+        device.tensor("test", shape, &ops::numbers(name, shape.len()))
+    };
+    let tape = Tape::new();
+    let watched = [("y", &[2, 5, 6, 16][..]), ("x", &[2, 5, 6, 8]), ("weight", &[1, 1, 8, 16]), ("bias", &[16])];
+    let watched = watched.map(|(name, dims)| tensor(name, dims).map(|tensor| tape.watch_input(&tensor)));
+    let [y, x, weight, bias] = watched;
+    let (y, x, weight, bias) = (y?, x?, weight?, bias?);
+    let there = shadegrad::ops::relu(&y)?;
+    let other = held.then(|| there.clone());
+    let sum = shadegrad::ops::conv2d_added(there, &x, &weight, Some(&bias), (1, 0), true)?;
+    let grads = tape.backward_from(&sum, &tensor("gradient", &[2, 5, 6, 16])?)?;
+    let of = [&y, &x, &weight, &bias].map(|tensor| grads.of(tensor).expect("watched").clone());
+    Ok([sum].into_iter().chain(of).chain(other).collect())
+}
+
+/// On a GPU the convolution adds its result to what it finds, unless somebody else has that.
+#[test]
+fn a_convolution_is_added_where_the_sum_stands() -> Result<()> {
+    let Some(device) = devices::gpu() else { return Ok(()) };
+    for held in [false, true] {
+        let (want, got) = (added(&Device::cpu(), held)?, added(device, held)?);
+        for (index, (want, got)) in want.iter().zip(&got).enumerate() {
+            let (want, got) = (want.to_vec()?, got.to_vec()?);
+            let scale = want.iter().fold(0.0_f32, |most, w| most.max(w.abs()));
+            let worst = got.iter().zip(&want).map(|(got, want)| (got - want).abs()).fold(0.0, f32::max);
+            assert!(worst <= 1e-5 * scale, "held {held}, tensor {index}: {worst} of {scale}");
+        }
+        assert_eq!(got.len(), if held { 6 } else { 5 });
+        assert_eq!(got[0].statistics().is_some(), !held, "held {held}");
+    }
+    Ok(())
+}
+
 /// The gradients of a linear layer's weight and bias for `rows` rows, from a device's own backward pass, and how many
 /// launches added up chunks.
 fn linear_gradients(device: &Device, rows: usize, channels: usize) -> Result<(Parameters, usize)> {
