@@ -17,9 +17,11 @@ use serde_json::Value;
 use shadegrad::cpu::{conv2d::Conv2dParams, linear::LinearParams};
 use shadegrad::eval::SliceCounts;
 use shadegrad::eval::metrics::batch_scores;
+use shadegrad::gpu::Constants;
 use shadegrad::ops::batch_norm::BatchNormSettings;
 use shadegrad::ops::conv2d::{GatherKernel, WeightKernel};
 use shadegrad::ops::{self, Adam, Axis, BceDice, Mode, Pooling, RunningStats, Sgd, UpsampleSettings, Version};
+use shadegrad::ops::{winograd, winograd_fused};
 use shadegrad::tensor::random::Stream;
 use shadegrad::train::{Plateau, Schedule, TrainConfig};
 use shadegrad::{Device, Error, Gradients, Result, Shape, Tape, Tensor};
@@ -499,17 +501,21 @@ fn other_kernels(case: &Case<'_>) -> Result<Vec<(String, Results)>> {
             weights(format!("backward_weight {}", kernel.name()), &gw, gb.as_ref())?;
         }
         let direct = inputs.into_iter().flatten().map(GatherKernel::from);
-        let winograd = ops::winograd::takes(&p.input_gradient()).then_some(GatherKernel::Winograd);
-        for kernel in direct.chain(winograd) {
+        let winograd = winograd::takes(&p.input_gradient()).then_some(GatherKernel::Winograd);
+        let v7 = GatherKernel::Fused(Constants::default());
+        let fused = winograd_fused::takes(&p.input_gradient()).then_some(v7);
+        for kernel in direct.chain(winograd).chain(fused) {
             let gx = empty(x.shape())?;
             ops::conv2d::backward_input(&p, &gy, &w, &gx, kernel)?;
             gx_all.push((kernel.to_string(), gx));
         }
-        if ops::winograd::takes(&p) {
+        let winograd = winograd::takes(&p).then_some(GatherKernel::Winograd);
+        let fused = winograd_fused::takes(&p).then_some(v7);
+        for kernel in winograd.into_iter().chain(fused) {
             let (stride, padding) = (case.size("stride"), case.size("padding"));
             let bias = if case.has("bias") { Some(case.tensor("bias")?) } else { None };
-            let y = ops::conv2d::forward(&x, &w, bias.as_ref(), stride, padding, GatherKernel::Winograd)?;
-            all.push(("forward v3".to_owned(), vec![("y", y.to_vec()?)]));
+            let y = ops::conv2d::forward(&x, &w, bias.as_ref(), stride, padding, kernel)?;
+            all.push((format!("forward {kernel}"), vec![("y", y.to_vec()?)]));
         }
     } else {
         let p = LinearParams {

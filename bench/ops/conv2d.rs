@@ -6,7 +6,7 @@ use shadegrad::ops::Version;
 use shadegrad::ops::conv2d::{
     GatherKernel, WeightKernel, backward, backward_input, backward_weight, forward, forward_with_statistics,
 };
-use shadegrad::ops::{conv2d_few, winograd};
+use shadegrad::ops::{conv2d_few, winograd, winograd_fused};
 use shadegrad::{Error, Result};
 
 use super::{BenchCase, Cost, Layer, Work, versions};
@@ -70,7 +70,8 @@ fn gathers(p: &Conv2dParams) -> Vec<(&'static str, GatherKernel)> {
     let of = |version: &Version| (version.name(), (*version).into());
     let direct = versions(p.out_c.is_multiple_of(8)).iter().map(of);
     let winograd = winograd::takes(p).then_some(("v3", GatherKernel::Winograd));
-    direct.chain(winograd).chain(shared(p.out_c as usize)).chain(few(p)).collect()
+    let fused = winograd_fused::takes(p).then_some(("v7", GatherKernel::Fused(Constants::default())));
+    direct.chain(winograd).chain(shared(p.out_c as usize)).chain(few(p)).chain(fused).collect()
 }
 
 /// The tiles through workgroup memory.

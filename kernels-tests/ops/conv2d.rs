@@ -23,7 +23,7 @@ const SUMMED: [&str; 2] = ["backward_input norm weight", "backward_input norm bi
 type Sizes = ([usize; 4], [usize; 2], usize, usize, usize, bool);
 
 pub fn cases() -> Vec<Case> {
-    let sizes: [Sizes; 44] = [
+    let sizes: [Sizes; 45] = [
         // 3x3, stride 1, padding 1
         ([1, 1, 1, 1], [3, 3], 1, 1, 1, true),
         ([1, 1, 1, 8], [3, 3], 8, 1, 1, true),
@@ -63,6 +63,8 @@ pub fn cases() -> Vec<Case> {
         ([1, 7, 6, 16], [3, 3], 8, 1, 2, true),
         ([1, 4, 3, 8], [3, 3], 8, 1, 4, false),
         ([1, 363, 365, 8], [3, 3], 8, 1, 1, true),
+        // v7: more channels than a slab, and blocks that are not full, of more than one in each direction
+        ([1, 12, 34, 9], [3, 3], 36, 1, 1, true),
         // v6: runs of 64 pixels, one that is shorter, and padding that its input gradient cuts off
         ([1, 3, 70, 4], [3, 3], 8, 1, 1, true),
         ([2, 3, 128, 3], [3, 3], 12, 1, 1, true),

@@ -83,6 +83,7 @@ const PIECES: &[(&str, &str)] = &[
     ("shifted", include_str!("../../shaders/lib/shifted.wgsl")),
     ("tile_groups", include_str!("../../shaders/lib/tile_groups.wgsl")),
     ("tile_statistics", include_str!("../../shaders/lib/tile_statistics.wgsl")),
+    ("winograd", include_str!("../../shaders/lib/winograd.wgsl")),
 ];
 
 /// What multiplies matrices of 16-bit floats in a kernel for matrix units: the piece that `// @include matrix` stands for.

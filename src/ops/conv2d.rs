@@ -32,7 +32,8 @@
 //! gradient `v3`, input channels that divide by 8 too, `v4`, one to four of them. Forward and input gradient `v3`: 3x3 with stride 1 in Winograd's
 //! form, 16 products for 2x2 pixels instead of 36 ([`winograd`]); `v4`: the tiles of `v2` through workgroup memory, which `tune`
 //! may choose; `v5`: the same on [`matrix`] units, for images of 16-bit floats; `v6`: 3x3 with stride 1 of an x of one to four
-//! channels ([`conv2d_few`]). [`conv2d_with_statistics`] launches `v2`, `v4`, `v5` or `v6` with an epilogue.
+//! channels ([`conv2d_few`]); `v7`: Winograd's form in one kernel, through workgroup memory ([`winograd_fused`]), which `tune` may
+//! choose. [`conv2d_with_statistics`] launches `v2`, `v4`, `v5` or `v6` with an epilogue.
 //!
 //! An x that is the result of a [`batch_norm`](super::batch_norm()) or a [`concat`](super::concat()) and that nobody has
 //! asked for yet is made where it is read: `conv2d_normed` and `conv2d_joined` are the same kernels (and
@@ -87,7 +88,10 @@ use std::sync::Arc;
 
 use super::choice::{Kernel, choose};
 use super::plan::Plan;
-use super::{Chunks, Tile, Version, add, chunks_with_room, concat, conv2d_few, filling_invocations, matrix, winograd};
+use super::{
+    Chunks, Tile, Version, add, chunks_with_room, concat, conv2d_few, filling_invocations, matrix, winograd,
+    winograd_fused,
+};
 use crate::autograd::{Backward, Kept, OnReading, Setting, Wanted, record};
 use crate::cpu::conv2d::{self as plain, Conv2dParams};
 use crate::debug::observed;
@@ -123,6 +127,7 @@ pub(super) const PLAN: Plan = Plan {
             "forward_v6",
             "a 3x3 kernel has stride 1, x one to four channels, the result a multiple of 4, the device is software and rows are 16 pixels or longer",
         ),
+        ("forward_v7", "`tune` found it faster"),
         ("forward_statistics_v6", "as forward_v6, of rows of a multiple of 64 pixels, and a batch norm follows"),
         ("forward_statistics_v2", "as forward_v2, and a batch norm follows"),
         ("backward_weight_v3", "the channels of x and of the result divide by 8"),
@@ -246,6 +251,8 @@ pub enum GatherKernel {
     Matrix(Matrix),
     /// `v6`: [`conv2d_few`], for the shapes that it takes, with these constants.
     Few(Constants),
+    /// `v7`: [`winograd_fused`], for the shapes that it takes, with these constants.
+    Fused(Constants),
 }
 
 impl GatherKernel {
@@ -269,6 +276,7 @@ impl fmt::Display for GatherKernel {
             Self::Shared(constants) => named(out, "v4", *constants),
             Self::Matrix(matrix) => write!(out, "v5 {matrix}"),
             Self::Few(constants) => named(out, "v6", *constants),
+            Self::Fused(constants) => named(out, "v7", *constants),
         }
     }
 }
@@ -294,7 +302,8 @@ pub(super) fn select(images: &Tensor, p: &Conv2dParams, part: Part) -> GatherKer
     };
     // In software there is no workgroup memory: what goes through it takes 2.5 times as long (measured).
     let software = matches!(device, Device::Gpu(context) if context.facts().software);
-    let worth_trying = |kernel: &GatherKernel| !(software && matches!(kernel, GatherKernel::Shared(_)));
+    let worth_trying =
+        |kernel: &GatherKernel| !(software && matches!(kernel, GatherKernel::Shared(_) | GatherKernel::Fused(_)));
     let matrix = matrix::offered(images, &gather);
     let candidates = || {
         let right = matrix.filter(|_| matrix::fault(device).is_none()).map(GatherKernel::Matrix);
@@ -309,9 +318,11 @@ pub fn kernels(device: &Device, p: &Conv2dParams) -> Vec<GatherKernel> {
     let winograd = winograd::takes(p) && winograd::fits(device, p);
     // A block is two tiles wide at least.
     let tiled = |kernel: &&Kernel| kernel.version == Version::V2 && p.out_c as usize >= 2 * Tile::of(**kernel).columns;
-    let shared = direct.iter().filter(tiled).map(|kernel| GatherKernel::Shared(kernel.constants));
+    let shared: Vec<_> = direct.iter().filter(tiled).map(|kernel| GatherKernel::Shared(kernel.constants)).collect();
     let winograd = winograd.then_some(GatherKernel::Winograd);
-    direct.iter().copied().map(Into::into).chain(winograd).chain(shared).chain(conv2d_few::kernels(p)).collect()
+    let direct = direct.into_iter().map(Into::into);
+    let fused = winograd_fused::kernels(device, p);
+    direct.chain(winograd).chain(shared).chain(conv2d_few::kernels(p)).chain(fused).collect()
 }
 
 /// The kernel whose tiles these constants make.
@@ -413,7 +424,7 @@ fn statistics(source: Source<'_>, y: &Tensor, kernel: GatherKernel) -> Result<Op
         GatherKernel::Shared(constants) => Tile::of(tiled(constants)).block_rows(channels),
         GatherKernel::Matrix(_) => matrix::CHUNK,
         GatherKernel::Few(_) if conv2d_few::leaves_statistics(y) => conv2d_few::RUN,
-        GatherKernel::Winograd | GatherKernel::Few(_) => return Ok(None),
+        GatherKernel::Winograd | GatherKernel::Few(_) | GatherKernel::Fused(_) => return Ok(None),
     };
     Chunks::of(OP, y, pixels, source.ranges(&[y])?.len())
 }
@@ -539,6 +550,7 @@ impl<'a> Gather<'a> {
             GatherKernel::Matrix(_) => (Version::V2.into(), ["forward_v5", "forward_statistics_v5"]),
             GatherKernel::Winograd => return winograd::gather(self),
             GatherKernel::Few(constants) => return conv2d_few::gather(self, constants),
+            GatherKernel::Fused(constants) => return winograd_fused::gather(self, constants),
         };
         let channels = p.out_c as usize;
         let tile = Tile::of(tiles);

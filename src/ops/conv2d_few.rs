@@ -14,7 +14,7 @@
 //! </details>
 
 use super::conv2d::{Gather, GatherKernel};
-use super::{Kernel, Tile, Version};
+use super::{Kernel, Tile, Version, winograd};
 use crate::cpu::conv2d::Conv2dParams;
 use crate::gpu::shader::shader;
 use crate::gpu::{Constants, Shader};
@@ -31,8 +31,7 @@ const MOST_CHANNELS: u32 = 4;
 
 /// Whether this is a gather of few channels.
 pub fn takes(p: &Conv2dParams) -> bool {
-    let plain = p.kernel_h == 3 && p.kernel_w == 3 && p.multiply == 1 && p.divide == 1;
-    plain && p.in_c <= MOST_CHANNELS && p.out_c.is_multiple_of(4)
+    winograd::is_3x3(p) && p.in_c <= MOST_CHANNELS && p.out_c.is_multiple_of(4)
 }
 
 /// Whether this is a convolution of few channels whose weight gradient it can compute.

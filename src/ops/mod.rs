@@ -48,6 +48,7 @@ pub mod unscale;
 pub mod upsample_bilinear;
 pub mod upsample_bilinear_concat;
 pub mod winograd;
+pub mod winograd_fused;
 
 pub use adam::{Adam, adam};
 pub use add::{add, add_assign};
@@ -189,6 +190,7 @@ pub const MORE_SHADERS: &[(&str, Shader)] = &[
     ("conv2d", conv2d::NORMED),
     ("conv2d", conv2d::NORMED_BACKWARD),
     ("conv2d", winograd::SHADER),
+    ("conv2d", winograd_fused::SHADER),
     ("conv_transpose2d", conv_transpose2d::NORMED),
     ("conv_transpose2d", conv_transpose2d::NORMED_BACKWARD),
     ("max_pool2d", max_pool2d::NORMED),
@@ -286,6 +288,7 @@ pub const UNIFORMS: &[(&str, &str, Fields)] = &[
     ("upsample_bilinear", "Params", crate::cpu::upsample_bilinear::UpsampleBilinearParams::FIELDS),
     ("upsample_bilinear_concat", "Params", crate::cpu::upsample_bilinear_concat::UpsampleBilinearConcatParams::FIELDS),
     ("winograd", "Params", winograd::WinogradParams::FIELDS),
+    ("winograd_fused", "Params", winograd::WinogradParams::FIELDS),
 ];
 
 /// What one invocation of the tile engine (`shaders/lib/gemm_tile.wgsl`) computes.

@@ -14,8 +14,14 @@
 #![doc = include_str!("../../shaders/winograd.wgsl")]
 //! ```
 //! </details>
+//! <details><summary>shaders/lib/winograd.wgsl</summary>
+//!
+//! ```wgsl
+#![doc = include_str!("../../shaders/lib/winograd.wgsl")]
+//! ```
+//! </details>
 
-use super::conv2d::Gather;
+use super::conv2d::{Gather, Source};
 use crate::cpu::conv2d::Conv2dParams;
 use crate::cpu::uniform;
 use crate::gpu::Shader;
@@ -31,7 +37,7 @@ pub(super) const SHADER: Shader = shader!("winograd");
 pub const SCRATCH_BYTES: usize = 32 << 20;
 
 /// Products for one tile and pair of channels.
-const FREQUENCIES: usize = 16;
+pub(super) const FREQUENCIES: usize = 16;
 /// Tiles of a group: the rows of a tile of the products.
 const GROUP: usize = 8;
 
@@ -64,11 +70,11 @@ uniform! {
         quads_x: u32,
         /// Quads before the slab.
         first_quad: u32,
-        /// Quads of the slab.
+        /// Quads of the launch.
         quads: u32,
         /// Groups (two quads) of the slab.
         groups: u32,
-        /// Pairs of channels whose weights are transformed first.
+        /// Pairs of channels whose weights are transformed.
         kernels: u32,
         /// 1 if x is normalised where it is read.
         normed: u32,
@@ -79,9 +85,47 @@ uniform! {
     }
 }
 
-/// Whether this is a gather that Winograd's form can compute.
+impl WinogradParams {
+    /// Of a launch without quads and kernels.
+    pub(super) fn new(p: &Conv2dParams, source: Source<'_>) -> Self {
+        let joined = matches!(source, Source::Joined(_));
+        Self {
+            in_h: p.in_h,
+            in_w: p.in_w,
+            in_c: p.in_c,
+            out_h: p.out_h,
+            out_w: p.out_w,
+            out_c: p.out_c,
+            pad_h: p.pad_h,
+            pad_w: p.pad_w,
+            has_bias: p.has_bias,
+            accumulate: p.accumulate,
+            tiles_y: p.out_h.div_ceil(2),
+            quads_x: p.out_w.div_ceil(8),
+            first_quad: 0,
+            quads: 0,
+            groups: 0,
+            kernels: 0,
+            normed: source.table().is_some().into(),
+            split: if joined { p.split } else { p.in_c },
+            floor: p.floor,
+        }
+    }
+
+    /// Quads of so many images.
+    pub(super) fn quads_of(&self, images: usize) -> usize {
+        images * (self.tiles_y * self.quads_x) as usize
+    }
+}
+
+/// Whether this is a 3x3 kernel with stride 1.
+pub(super) fn is_3x3(p: &Conv2dParams) -> bool {
+    p.kernel_h == 3 && p.kernel_w == 3 && p.multiply == 1 && p.divide == 1
+}
+
+/// Whether this is a gather that `v3` can compute.
 pub fn takes(p: &Conv2dParams) -> bool {
-    p.kernel_h == 3 && p.kernel_w == 3 && p.multiply == 1 && p.divide == 1 && p.out_c.is_multiple_of(8)
+    is_3x3(p) && p.out_c.is_multiple_of(8)
 }
 
 /// Whether the transformed weights and a group of tiles fit into bindings of this device.
@@ -94,7 +138,7 @@ pub(super) fn fits(device: &Device, p: &Conv2dParams) -> bool {
 
 /// Whether it is usually faster than register tiles. On software Vulkan it is, 1.5 to 3 times where the images have
 /// enough tiles to share the transformed weights, and the gain is worth two more launches (measured). On a GPU, where it
-/// moves many bytes, nobody has measured it: `tune` may find out.
+/// moves many bytes, nobody has measured it, nor [`winograd_fused`](super::winograd_fused), which does not: `tune` may find out.
 pub(super) fn is_usual(device: &Device, p: &Conv2dParams) -> bool {
     let software = matches!(device, Device::Gpu(context) if context.facts().software);
     software && takes(p) && fits(device, p) && pays(p)
@@ -121,47 +165,31 @@ pub(super) fn gather(of: &Gather<'_>) -> Result<()> {
     let (in_c, out_c) = (p.in_c as usize, p.out_c as usize);
     let ranges = source.ranges(&[y])?;
     let images = ranges.iter().map(ExactSizeIterator::len).max().unwrap_or(0);
-    let (tiles_y, quads_x) = (p.out_h.div_ceil(2), p.out_w.div_ceil(8));
-    let quads_of = |images: usize| images * (tiles_y * quads_x) as usize;
+    let sizes = WinogradParams::new(p, source);
     let group_bytes = |channels: usize| 4 * FREQUENCIES * GROUP * channels;
     let room = SCRATCH_BYTES / group_bytes(in_c + out_c);
     let room = room.min(context.max_binding_bytes() as usize / group_bytes(in_c.max(out_c))).max(1);
-    let groups = quads_of(images).div_ceil(2);
+    let groups = sizes.quads_of(images).div_ceil(2);
     let slab = groups.div_ceil(groups.div_ceil(room).max(1)); // groups, in slabs of one size
     let u = device.empty(OP, [FREQUENCIES, in_c, out_c])?;
     let v = device.empty(OP, [FREQUENCIES, slab, in_c, GROUP])?;
     let m = device.empty(OP, [FREQUENCIES, slab, GROUP, out_c])?;
     let bias = bias.unwrap_or(weight).detach(); // without a bias the binding is not read, nor the table without a norm
     let table = source.table().unwrap_or(weight);
-    let parts = source.parts();
     let mut kernels = in_c * out_c; // to transform
     for images in &ranges {
         let y = y.images(images);
-        let x: Vec<_> = parts.iter().map(|part| part.images(images)).collect();
-        let all = quads_of(images.len());
+        let x = source.images(images);
+        let all = sizes.quads_of(images.len());
         for first in (0..all).step_by(2 * slab) {
             let quads = (all - first).min(2 * slab);
             let groups = quads.div_ceil(2);
             let params = WinogradParams {
-                in_h: p.in_h,
-                in_w: p.in_w,
-                in_c: p.in_c,
-                out_h: p.out_h,
-                out_w: p.out_w,
-                out_c: p.out_c,
-                pad_h: p.pad_h,
-                pad_w: p.pad_w,
-                has_bias: p.has_bias,
-                accumulate: p.accumulate,
-                tiles_y,
-                quads_x,
                 first_quad: first as u32,
                 quads: quads as u32,
                 groups: groups as u32,
                 kernels: kernels as u32,
-                normed: source.table().is_some().into(),
-                split: if x.len() == 2 { p.split } else { p.in_c },
-                floor: p.floor,
+                ..sizes
             };
             let launch = |entry| SHADER.entry(entry).params(&params);
             launch("transform_input")

@@ -1,0 +1,168 @@
+// Convolution 3x3 with stride 1 by Winograd's F(2x2, 3x3) in one kernel: version 7 of conv2d's forward and backward_input.
+// Layout NHWC, weights [ky, kx, ci, co].
+//
+//   transform_weights  U[f,ci,co] = G g G^T    g: the 3x3 weights from ci to co; a launch of its own, before
+//   forward_v7         y = A^T m A + bias,     m[f] = sum over ci of V[f,ci] * U[f,ci,co],     V[.,ci] = B^T d B
+//
+// d are the 4x4 pixels of x under a tile of 2x2 pixels of y. Matrices, tiles and quads: lib/winograd. winograd.wgsl, version
+// 3, writes V and m to memory, four times as large as x and y; here they never leave the workgroup.
+//
+//        VECTORS * 4 channels co         A workgroup owns a block: QUADS quads, which are four tiles each, and VECTORS vectors
+//       +----+----+----+----+            of four channels. Step by step it takes a slab of channels ci:
+//  Q    | p0 | p1 | v0 | v1 |
+//  U    +----+----+----+----+            1. Each invocation makes four numbers of V for one quad and one ci, from two
+//  A    | p2 | p3 | v2 | v3 |               rows of ten pixels; they lie in workgroup memory.
+//  D    +----+----+----+----+            2. Each invocation is at one frequency f. There it has two quads, half a block
+//  S    | q0 | q1 | w0 | w1 |               apart, and two vectors, half a block apart: p, q, v and w for one of the four
+//       +----+----+----+----+               in the picture. For each ci it adds the outer product of eight numbers of V
+//       | q2 | q3 | w2 | w3 |               and eight of U to 8 x 8 sums: four multiply-adds for each number it reads.
+//       +----+----+----+----+
+//                                        3. After SUM_TERMS channels the sums go through workgroup memory, a quarter of
+//   one such picture for each f             the block (p, q, v or w) at a time, to the invocations that have tiles of y.
+//
+// So an invocation adds up 2x2 pixels of y for one tile and one vector, over blocks of SUM_TERMS channels: A is linear, and
+// no sum is one long chain. Workgroup memory holds all of V for a slab of VECTORS channels, or a quarter of the sums.
+//
+// backward_input is the same over gy with turned weights (transpose_weights.wgsl).
+// @include flat
+// @include element
+// @include epilogue
+// @include winograd
+
+override WG: u32 = 64u;
+
+const QUADS: u32 = 8u; // @tune 4 8
+const VECTORS: u32 = 8u; // @tune 4 8
+
+/// Channels ci of a slab: then there is one row of V to make for each invocation.
+const SLAB: u32 = VECTORS;
+
+/// Invocations of a workgroup of forward_v7: one for each tile and vector of y.
+const GROUP: u32 = 4u * QUADS * VECTORS;
+const QUARTER: u32 = GROUP / 4u;
+/// Invocations at one frequency.
+const AT_ONE: u32 = GROUP / FREQUENCIES;
+
+@group(0) @binding(0) var<uniform> params: Params;
+
+// ---- U ----------------------------------------------------------------------------------------------------------
+
+@group(0) @binding(1) var<storage, read> weight: array<f32>;
+@group(0) @binding(2) var<storage, read_write> u_out: array<f32>;
+
+/// One invocation: a pair (ci, co).
+@compute @workgroup_size(WG)
+fn transform_weights(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    let at = flat_index(gid, groups);
+    if at < params.kernels { transform_kernel(at); }
+}
+
+// ---- y ----------------------------------------------------------------------------------------------------------
+
+@group(0) @binding(1) var<storage, read> x: array<Element>;
+@group(0) @binding(2) var<storage, read> u4: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read> table: array<f32>; // read with a batch norm only
+@group(0) @binding(4) var<storage, read> joined: array<Element>; // second part of x, where it has two
+@group(0) @binding(5) var<storage, read> bias4: array<vec4<f32>>;
+@group(0) @binding(6) var<storage, read_write> y4: array<Element4>;
+
+/// V of a slab, [f, ci, quad], then a quarter of the sums, [f, (tile, quad, vector)].
+var<workgroup> tile_4: array<vec4<f32>, FREQUENCIES * SLAB * QUADS>;
+
+/// Where V of a quad stands. The quads of each ci are moved round by ci places: then those that neighbouring invocations
+/// write, of one quad, and those that they read, of one ci, are all in different banks of the memory.
+fn place_in_tile(f: u32, ci: u32, quad: u32) -> u32 {
+    return (f * SLAB + ci) * QUADS + (quad + ci) % QUADS;
+}
+
+/// One invocation: row fy of B^T d B for a channel of the slab that begins at `slab`, and a quad. Neighbouring invocations
+/// take neighbouring channels. Channels past the last are 0.
+fn transform_row(first_quad: u32, slab: u32, lid: u32) {
+    let ci = lid % SLAB;
+    let quad = lid / SLAB % QUADS;
+    let fy = lid / (SLAB * QUADS);
+    let corner = place(first_quad + quad);
+    let source_ci = min(slab + ci, params.in_c - 1u);
+    let norm = norm_of(source_ci);
+    // A row of B^T has two numbers that are not 0.
+    let one = row_of_pixels(corner, vec4<u32>(0u, 1u, 2u, 1u)[fy], source_ci, norm);
+    let other = row_of_pixels(corner, vec4<u32>(2u, 2u, 1u, 3u)[fy], source_ci, norm);
+    let sign = select(-1.0, 1.0, fy == 1u);
+    var pixels: array<f32, 10>;
+    for (var c = 0u; c < 10u; c++) { pixels[c] = select(0.0, one[c] + sign * other[c], slab + ci < params.in_c); }
+    let v = of_row(pixels);
+    for (var fx = 0u; fx < 4u; fx++) { tile_4[place_in_tile(4u * fy + fx, ci, quad)] = v[fx]; }
+}
+
+/// Brings a quarter of the sums to the invocations that have its tiles of y, which add A^T m A to that.
+fn transform_back(quarter: u32, lid: u32, sums: array<vec4<f32>, 4>, y: ptr<function, array<array<vec4<f32>, 2>, 2>>) {
+    workgroupBarrier(); // nobody reads tile_4 any more
+    for (var i = 0u; i < 4u; i++) { tile_4[(lid / AT_ONE) * QUARTER + i * AT_ONE + lid % AT_ONE] = sums[i]; }
+    workgroupBarrier(); // the quarter is whole
+    if lid / QUARTER != quarter { return; }
+    var columns: array<array<vec4<f32>, 2>, 4>; // A^T applied to each column of m
+    for (var fx = 0u; fx < 4u; fx++) {
+        let at = fx * QUARTER + lid % QUARTER;
+        columns[fx] =
+            of_products(tile_4[at], tile_4[at + 4u * QUARTER], tile_4[at + 8u * QUARTER], tile_4[at + 12u * QUARTER]);
+    }
+    for (var r = 0u; r < 2u; r++) {
+        let pixels = of_products(columns[0][r], columns[1][r], columns[2][r], columns[3][r]);
+        (*y)[r][0] += pixels[0];
+        (*y)[r][1] += pixels[1];
+    }
+}
+
+@compute @workgroup_size(GROUP)
+fn forward_v7(
+    @builtin(workgroup_id) wid: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lid: u32,
+) {
+    let out_c4 = params.out_c / 4u;
+    let block = flat_group(wid, groups);
+    let blocks_side = (out_c4 + VECTORS - 1u) / VECTORS;
+    let first_quad = (block / blocks_side) * QUADS;
+    let first_co4 = (block % blocks_side) * VECTORS;
+    // The part of the sums: one quad and one vector of each quarter. Vectors past the last are computed from that.
+    let f = lid / AT_ONE;
+    let quad = lid % AT_ONE / (VECTORS / 2u);
+    let vector = lid % (VECTORS / 2u);
+    let co4 = min(first_co4 + vector + vec2<u32>(0u, VECTORS / 2u), vec2(out_c4 - 1u));
+
+    var y: array<array<vec4<f32>, 2>, 2>; // 2x2 pixels
+    for (var first = 0u; first < params.in_c; first += SUM_TERMS) {
+        var sums: array<array<vec4<f32>, 4>, 4>; // [quarter][tile of the quad]
+        for (var slab = first; slab < min(first + SUM_TERMS, params.in_c); slab += SLAB) {
+            workgroupBarrier(); // nobody reads tile_4 any more
+            transform_row(first_quad, slab, lid);
+            workgroupBarrier(); // V of the slab is whole
+            for (var k = 0u; k < SLAB; k++) {
+                // Past the last channel V is 0.
+                let u_at = (f * params.in_c + min(slab + k, params.in_c - 1u)) * out_c4;
+                let u0 = u4[u_at + co4.x];
+                let u1 = u4[u_at + co4.y];
+                let v0 = tile_4[place_in_tile(f, k, quad)];
+                let v1 = tile_4[place_in_tile(f, k, quad + QUADS / 2u)];
+                for (var i = 0u; i < 4u; i++) {
+                    sums[0][i] += v0[i] * u0;
+                    sums[1][i] += v0[i] * u1;
+                    sums[2][i] += v1[i] * u0;
+                    sums[3][i] += v1[i] * u1;
+                }
+            }
+        }
+        // One by one, not in a loop: then drivers keep the sums in registers.
+        transform_back(0u, lid, sums[0], &y);
+        transform_back(1u, lid, sums[1], &y);
+        transform_back(2u, lid, sums[2], &y);
+        transform_back(3u, lid, sums[3], &y);
+    }
+    let quarter = lid / QUARTER;
+    let tile = lid % QUARTER / AT_ONE;
+    let y_quad = first_quad + quad + (quarter / 2u) * (QUADS / 2u);
+    let y_co4 = first_co4 + vector + (quarter % 2u) * (VECTORS / 2u);
+    if y_quad < params.quads && y_co4 < out_c4 {
+        store_tile(place(y_quad) + vec3<u32>(0u, 0u, 2u * tile), y_co4, y);
+    }
+}

@@ -1,0 +1,140 @@
+//! Version 7 of the 3x3 convolution with stride 1, and of its input gradient: Winograd's F(2x2, 3x3) in one kernel.
+//!
+//! [`winograd`], version 3, writes the transformed tiles and their products to memory, four times as large as x and y, and
+//! reads them again. Here a workgroup has a block of tiles and channels of y, makes the transformed tiles as it goes, a few
+//! channels at a time, and keeps the products in registers; both go through workgroup memory only. Of memory it reads x, and
+//! writes y. The transformed weights it reads from memory too: they are the same for every block of tiles, and a small launch
+//! of its own makes them.
+//!
+//! On software Vulkan, where there is no workgroup memory, it takes longer than version 3: it is for GPUs, where `tune`
+//! tries it.
+//!
+//! <details><summary>shaders/winograd_fused.wgsl</summary>
+//!
+//! ```wgsl
+#![doc = include_str!("../../shaders/winograd_fused.wgsl")]
+//! ```
+//! </details>
+
+use super::conv2d::{Gather, GatherKernel};
+use super::winograd::{self, FREQUENCIES, WinogradParams};
+use crate::cpu::conv2d::Conv2dParams;
+use crate::gpu::shader::shader;
+use crate::gpu::{Constants, Shader};
+use crate::tensor::Device;
+use crate::{Error, Result};
+
+const OP: &str = "conv2d";
+pub(super) const SHADER: Shader = shader!("winograd_fused");
+
+/// Whether this is a gather that it can compute.
+pub fn takes(p: &Conv2dParams) -> bool {
+    winograd::is_3x3(p) && p.out_c.is_multiple_of(4)
+}
+
+/// Whether the transformed weights fit a binding of this device.
+fn fits(device: &Device, p: &Conv2dParams) -> bool {
+    let bytes = 4 * FREQUENCIES as u64 * u64::from(p.in_c) * u64::from(p.out_c);
+    matches!(device, Device::Gpu(context) if bytes <= context.max_binding_bytes())
+}
+
+/// Its kernels for a gather: one for each size of a block.
+pub(super) fn kernels(device: &Device, p: &Conv2dParams) -> impl Iterator<Item = GatherKernel> {
+    let all = if takes(p) && fits(device, p) { SHADER.variants() } else { Vec::new() };
+    all.into_iter().map(GatherKernel::Fused)
+}
+
+/// What a workgroup computes.
+struct Block {
+    /// Quads, which are four tiles side by side.
+    quads: usize,
+    /// Vectors of four channels.
+    vectors: usize,
+}
+
+impl Block {
+    fn of(constants: Constants) -> Self {
+        let number = |name, usual| constants.get(name).map_or(usual, |number| number as usize);
+        Self { quads: number("QUADS", 8), vectors: number("VECTORS", 8) }
+    }
+
+    /// Blocks that cover a result.
+    fn count(&self, quads: usize, channels: usize) -> usize {
+        quads.div_ceil(self.quads) * channels.div_ceil(4 * self.vectors)
+    }
+}
+
+/// Launches the gather.
+pub(super) fn gather(of: &Gather<'_>, constants: Constants) -> Result<()> {
+    let Gather { p, source, weight, bias, y, .. } = *of;
+    let device = y.device();
+    if !takes(p) || !fits(device, p) {
+        let message = format!(
+            "v7 needs a 3x3 kernel, stride 1 and channels that divide by 4, and its weights fit a binding; got {p:?}"
+        );
+        return Err(Error::shape(OP, message));
+    }
+    let (in_c, out_c) = (p.in_c as usize, p.out_c as usize);
+    let sizes = WinogradParams::new(p, source);
+    let u = device.empty(OP, [FREQUENCIES, in_c, out_c])?;
+    let kernels = in_c * out_c;
+    SHADER
+        .entry("transform_weights")
+        .params(&WinogradParams { kernels: kernels as u32, ..sizes })
+        .reads([weight])
+        .writes([&u])
+        .over(kernels)?;
+    // Without a bias that binding is not read, nor the table without a norm, nor the second part of an x without one.
+    let (bias, table) = (bias.unwrap_or(weight), source.table().unwrap_or(weight));
+    for images in source.ranges(&[y])? {
+        let x = source.images(&images);
+        let quads = sizes.quads_of(images.len());
+        SHADER
+            .entry("forward_v7")
+            .constants(constants)
+            .params(&WinogradParams { quads: quads as u32, ..sizes })
+            .reads([&x[0], &u, table, x.last().unwrap_or(weight), bias])
+            .writes([&y.images(&images)])
+            .groups(Block::of(constants).count(quads, out_c))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn params(kernel: usize, stride: usize, [in_c, out_c]: [usize; 2]) -> Conv2dParams {
+        Conv2dParams::forward([1, 8, 8, in_c], [kernel, kernel, in_c, out_c], stride, 1, true)
+    }
+
+    #[test]
+    fn only_3x3_with_stride_1_is_taken() {
+        assert!(takes(&params(3, 1, [5, 12])) && takes(&params(3, 1, [4, 5]).input_gradient()));
+        assert!(!takes(&params(1, 1, [8, 8])) && !takes(&params(3, 2, [8, 8])) && !takes(&params(3, 1, [8, 6])));
+    }
+
+    #[test]
+    fn usual_blocks_are_those_of_the_file() {
+        let usual: Vec<_> = SHADER.tunables().iter().map(|tunable| (tunable.name, tunable.usual as usize)).collect();
+        let block = Block::of(Constants::default());
+        assert_eq!(usual, [("QUADS", block.quads), ("VECTORS", block.vectors)]);
+    }
+
+    #[test]
+    fn a_gpu_may_try_every_size_of_a_block() -> Result<()> {
+        let names =
+            |p| -> Result<Vec<_>> { Ok(kernels(&Device::plan(None)?, &p).map(|kernel| kernel.to_string()).collect()) };
+        assert_eq!(names(params(3, 1, [3, 8]))?, ["v7", "v7 VECTORS=4", "v7 QUADS=4", "v7 QUADS=4 VECTORS=4"]);
+        assert_eq!(names(params(3, 2, [3, 8]))?, [""; 0]);
+        assert_eq!(names(params(3, 1, [2048, 2048]))?, [""; 0], "256 MiB of weights fit no binding");
+        Ok(())
+    }
+
+    #[test]
+    fn blocks_cover_the_result() {
+        let small = Constants::from(&[("QUADS", 4), ("VECTORS", 4)][..]);
+        assert_eq!(Block::of(Constants::default()).count(17, 40), 3 * 2);
+        assert_eq!(Block::of(small).count(17, 40), 5 * 3);
+    }
+}
