@@ -96,7 +96,7 @@ fn transform_row(first_quad: u32, slab: u32, lid: u32) {
 
 /// Brings a quarter of the sums to the invocations that have its tiles of y, which add A^T m A to that.
 fn transform_back(quarter: u32, lid: u32, sums: array<vec4<f32>, 4>, y: ptr<function, array<array<vec4<f32>, 2>, 2>>) {
-    workgroupBarrier(); // nobody reads tile_4 any more
+    workgroupBarrier(); // nobody reads the slab or the quarter before any more
     for (var i = 0u; i < 4u; i++) { tile_4[(lid / AT_ONE) * QUARTER + i * AT_ONE + lid % AT_ONE] = sums[i]; }
     workgroupBarrier(); // the quarter is whole
     if lid / QUARTER != quarter { return; }
@@ -134,7 +134,7 @@ fn forward_v7(
     for (var first = 0u; first < params.in_c; first += SUM_TERMS) {
         var sums: array<array<vec4<f32>, 4>, 4>; // [quarter][tile of the quad]
         for (var slab = first; slab < min(first + SUM_TERMS, params.in_c); slab += SLAB) {
-            workgroupBarrier(); // nobody reads tile_4 any more
+            workgroupBarrier(); // nobody reads the slab or the sums any more
             transform_row(first_quad, slab, lid);
             workgroupBarrier(); // V of the slab is whole
             for (var k = 0u; k < SLAB; k++) {
