@@ -1,8 +1,10 @@
 // Convolution 3x3 with stride 1 by Winograd's F(2x2, 3x3) in one kernel: version 7 of conv2d's forward and backward_input.
 // Layout NHWC, weights [ky, kx, ci, co].
 //
-//   transform_weights  U[f,ci,co] = G g G^T    g: the 3x3 weights from ci to co; a launch of its own, before
-//   forward_v7         y = A^T m A + bias,     m[f] = sum over ci of V[f,ci] * U[f,ci,co],     V[.,ci] = B^T d B
+//   transform_weights      U[f,ci,co] = G g G^T    g: the 3x3 weights from ci to co; a launch of its own, before
+//   forward_v7             y = A^T m A + bias,     m[f] = sum over ci of V[f,ci] * U[f,ci,co],     V[.,ci] = B^T d B
+//   forward_statistics_v7  forward, and for the batch norm that follows: mean and sum of (y - mean)^2 per channel and chunk;
+//                          a chunk is the pixels of a block
 //
 // d are the 4x4 pixels of x under a tile of 2x2 pixels of y. Matrices, tiles and quads: lib/winograd. winograd.wgsl, version
 // 3, writes V and m to memory, four times as large as x and y; here they never leave the workgroup.
@@ -65,8 +67,10 @@ fn transform_weights(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num
 @group(0) @binding(4) var<storage, read> joined: array<Element>; // second part of x, where it has two
 @group(0) @binding(5) var<storage, read> bias4: array<vec4<f32>>;
 @group(0) @binding(6) var<storage, read_write> y4: array<Element4>;
+@group(0) @binding(7) var<storage, read_write> statistics: array<f32>; // [mean, sum of (y - mean)^2][co][chunk]
 
-/// V of a slab, [f, ci, quad], then a quarter of the sums, [f, (tile, quad, vector)].
+/// V of a slab, [f, ci, quad], then a quarter of the sums, [f, (tile, quad, vector)], then statistics,
+/// [mean, sum of (y - mean)^2][quad, tile][vector].
 var<workgroup> tile_4: array<vec4<f32>, FREQUENCIES * SLAB * QUADS>;
 
 /// Where V of a quad stands. The quads of each ci are moved round by ci places: then those that neighbouring invocations
@@ -113,29 +117,38 @@ fn transform_back(quarter: u32, lid: u32, sums: array<vec4<f32>, 4>, y: ptr<func
     }
 }
 
-@compute @workgroup_size(GROUP)
-fn forward_v7(
-    @builtin(workgroup_id) wid: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lid: u32,
-) {
+/// Which block a workgroup has: its first quad and its first vector of channels.
+fn block_of(group: u32) -> vec2<u32> {
+    let blocks_side = (params.out_c / 4u + VECTORS - 1u) / VECTORS;
+    return vec2((group / blocks_side) * QUADS, (group % blocks_side) * VECTORS);
+}
+
+/// Which tile and vector of y of its block an invocation has.
+struct Mine {
+    quad: u32,
+    tile: u32,
+    vector: u32,
+}
+
+fn mine_of(lid: u32) -> Mine {
+    let quarter = lid / QUARTER;
+    let quad = lid % AT_ONE / (VECTORS / 2u) + quarter / 2u * (QUADS / 2u);
+    return Mine(quad, lid % QUARTER / AT_ONE, lid % (VECTORS / 2u) + quarter % 2u * (VECTORS / 2u));
+}
+
+fn convolve(block: vec2<u32>, lid: u32) {
     let out_c4 = params.out_c / 4u;
-    let block = flat_group(wid, groups);
-    let blocks_side = (out_c4 + VECTORS - 1u) / VECTORS;
-    let first_quad = (block / blocks_side) * QUADS;
-    let first_co4 = (block % blocks_side) * VECTORS;
     // The part of the sums: one quad and one vector of each quarter. Vectors past the last are computed from that.
     let f = lid / AT_ONE;
     let quad = lid % AT_ONE / (VECTORS / 2u);
-    let vector = lid % (VECTORS / 2u);
-    let co4 = min(first_co4 + vector + vec2<u32>(0u, VECTORS / 2u), vec2(out_c4 - 1u));
+    let co4 = min(block.y + lid % (VECTORS / 2u) + vec2<u32>(0u, VECTORS / 2u), vec2(out_c4 - 1u));
 
     var y: array<array<vec4<f32>, 2>, 2>; // 2x2 pixels
     for (var first = 0u; first < params.in_c; first += SUM_TERMS) {
         var sums: array<array<vec4<f32>, 4>, 4>; // [quarter][tile of the quad]
         for (var slab = first; slab < min(first + SUM_TERMS, params.in_c); slab += SLAB) {
             workgroupBarrier(); // nobody reads the slab or the sums any more
-            transform_row(first_quad, slab, lid);
+            transform_row(block.x, slab, lid);
             workgroupBarrier(); // V of the slab is whole
             for (var k = 0u; k < SLAB; k++) {
                 // Past the last channel V is 0.
@@ -158,11 +171,70 @@ fn forward_v7(
         transform_back(2u, lid, sums[2], &y);
         transform_back(3u, lid, sums[3], &y);
     }
-    let quarter = lid / QUARTER;
-    let tile = lid % QUARTER / AT_ONE;
-    let y_quad = first_quad + quad + (quarter / 2u) * (QUADS / 2u);
-    let y_co4 = first_co4 + vector + (quarter % 2u) * (VECTORS / 2u);
-    if y_quad < params.quads && y_co4 < out_c4 {
-        store_tile(place(y_quad) + vec3<u32>(0u, 0u, 2u * tile), y_co4, y);
+    let mine = mine_of(lid);
+    if block.x + mine.quad < params.quads && block.y + mine.vector < out_c4 {
+        store_tile(place(block.x + mine.quad) + vec3<u32>(0u, 0u, 2u * mine.tile), block.y + mine.vector, y);
     }
+}
+
+/// The statistics of a block of whole quads, whose tiles all have four pixels.
+fn leave_statistics(block: vec2<u32>, lid: u32) {
+    let out_c4 = params.out_c / 4u;
+    let quads = min(QUADS, params.quads - min(block.x, params.quads)); // that there are
+    let mine = mine_of(lid);
+    workgroupBarrier(); // nobody reads the sums any more
+    if mine.quad < quads && block.y + mine.vector < out_c4 {
+        // y as this invocation has just written it. Around the first number: as exact as f32 can hold a mean far from 0.
+        let corner = place(block.x + mine.quad);
+        let row = ((corner.x * params.out_h + corner.y) * params.out_w + corner.z + 2u * mine.tile) * out_c4;
+        let at = vec2<u32>(row, row + params.out_w * out_c4) + block.y + mine.vector;
+        let origin = vec4<f32>(y4[at.x]);
+        let off = array<vec4<f32>, 3>(
+            vec4<f32>(y4[at.x + out_c4]) - origin, vec4<f32>(y4[at.y]) - origin, vec4<f32>(y4[at.y + out_c4]) - origin
+        );
+        let mean = (off[0] + off[1] + off[2]) / 4.0; // less the origin
+        var squares = mean * mean;
+        for (var i = 0u; i < 3u; i++) { squares += (off[i] - mean) * (off[i] - mean); }
+        let to = (4u * mine.quad + mine.tile) * VECTORS + mine.vector;
+        tile_4[to] = origin + mean;
+        tile_4[GROUP + to] = squares;
+    }
+    workgroupBarrier(); // the statistics of every tile are in
+    if lid >= VECTORS || block.y + lid >= out_c4 || quads == 0u { return; }
+
+    let origin = tile_4[lid];
+    var sum = vec4(0.0);
+    for (var tile = 0u; tile < 4u * quads; tile++) { sum += tile_4[tile * VECTORS + lid] - origin; }
+    let mean = origin + sum / f32(4u * quads);
+    var squares = vec4(0.0);
+    for (var tile = 0u; tile < 4u * quads; tile++) {
+        let off = tile_4[tile * VECTORS + lid] - mean;
+        squares += tile_4[GROUP + tile * VECTORS + lid] + 4.0 * off * off;
+    }
+    for (var i = 0u; i < 4u; i++) {
+        let to = (4u * (block.y + lid) + i) * params.sums_chunks + params.sums_first + block.x / QUADS;
+        statistics[to] = mean[i];
+        statistics[to + params.out_c * params.sums_chunks] = squares[i];
+    }
+}
+
+@compute @workgroup_size(GROUP)
+fn forward_v7(
+    @builtin(workgroup_id) wid: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lid: u32,
+) {
+    convolve(block_of(flat_group(wid, groups)), lid);
+}
+
+/// Of images whose quads are whole: their rows are a multiple of 8 pixels, and even in number.
+@compute @workgroup_size(GROUP)
+fn forward_statistics_v7(
+    @builtin(workgroup_id) wid: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lid: u32,
+) {
+    let block = block_of(flat_group(wid, groups));
+    convolve(block, lid);
+    leave_statistics(block, lid);
 }

@@ -33,7 +33,7 @@ pub fn cases(layer: &Layer) -> Result<Vec<BenchCase>> {
         }));
     }
     let tiles = out.is_power_of_two() && out >= 8;
-    let statistics = [tiles.then_some(("v2", Version::V2.into())), shared(out), few(&p)];
+    let statistics = [tiles.then_some(("v2", Version::V2.into())), shared(out), few(&p), fused(&p)];
     for (name, kernel) in statistics.into_iter().flatten() {
         cases.push(BenchCase::new(layer, FORM, "forward_statistics", name, cost, move |device| {
             let (x, weight) = (device.zeros("bench", x)?, device.zeros("bench", weight)?);
@@ -70,8 +70,7 @@ fn gathers(p: &Conv2dParams) -> Vec<(&'static str, GatherKernel)> {
     let of = |version: &Version| (version.name(), (*version).into());
     let direct = versions(p.out_c.is_multiple_of(8)).iter().map(of);
     let winograd = winograd::takes(p).then_some(("v3", GatherKernel::Winograd));
-    let fused = winograd_fused::takes(p).then_some(("v7", GatherKernel::Fused(Constants::default())));
-    direct.chain(winograd).chain(shared(p.out_c as usize)).chain(few(p)).chain(fused).collect()
+    direct.chain(winograd).chain(shared(p.out_c as usize)).chain(few(p)).chain(fused(p)).collect()
 }
 
 /// The tiles through workgroup memory.
@@ -82,4 +81,9 @@ fn shared(out: usize) -> Option<(&'static str, GatherKernel)> {
 /// The kernel for an x of few channels.
 fn few(p: &Conv2dParams) -> Option<(&'static str, GatherKernel)> {
     (conv2d_few::takes(p) && p.out_c.is_multiple_of(8)).then_some(("v6", GatherKernel::Few(Constants::default())))
+}
+
+/// Winograd's form in one kernel.
+fn fused(p: &Conv2dParams) -> Option<(&'static str, GatherKernel)> {
+    winograd_fused::takes(p).then_some(("v7", GatherKernel::Fused(Constants::default())))
 }

@@ -40,6 +40,8 @@ struct Params {
     normed: u32,     // 1 if x is normalised where it is read, as in conv2d_normed.wgsl
     split: u32,      // channels of x where a second part follows, as in conv2d_joined.wgsl; else all
     floor: f32,      // with a batch norm, normalised numbers below this are 0
+    sums_first: u32,  // v7, of the statistics that a workgroup leaves of its pixels: chunks before this launch's
+    sums_chunks: u32, // and those of all launches
 }
 
 /// Products for one tile, ci and co.

@@ -33,7 +33,7 @@
 //! form, 16 products for 2x2 pixels instead of 36 ([`winograd`]); `v4`: the tiles of `v2` through workgroup memory, which `tune`
 //! may choose; `v5`: the same on [`matrix`] units, for images of 16-bit floats; `v6`: 3x3 with stride 1 of an x of one to four
 //! channels ([`conv2d_few`]); `v7`: Winograd's form in one kernel, through workgroup memory ([`winograd_fused`]), which `tune` may
-//! choose. [`conv2d_with_statistics`] launches `v2`, `v4`, `v5` or `v6` with an epilogue.
+//! choose. [`conv2d_with_statistics`] launches `v2`, `v4`, `v5`, `v6` or `v7` with an epilogue.
 //!
 //! An x that is the result of a [`batch_norm`](super::batch_norm()) or a [`concat`](super::concat()) and that nobody has
 //! asked for yet is made where it is read: `conv2d_normed` and `conv2d_joined` are the same kernels (and
@@ -128,6 +128,10 @@ pub(super) const PLAN: Plan = Plan {
             "a 3x3 kernel has stride 1, x one to four channels, the result a multiple of 4, the device is software and rows are 16 pixels or longer",
         ),
         ("forward_v7", "`tune` found it faster"),
+        (
+            "forward_statistics_v7",
+            "`tune` found it faster, images are of an even height and a width of a multiple of 8, and a batch norm follows",
+        ),
         ("forward_statistics_v6", "as forward_v6, of rows of a multiple of 64 pixels, and a batch norm follows"),
         ("forward_statistics_v2", "as forward_v2, and a batch norm follows"),
         ("backward_weight_v3", "the channels of x and of the result divide by 8"),
@@ -424,7 +428,11 @@ fn statistics(source: Source<'_>, y: &Tensor, kernel: GatherKernel) -> Result<Op
         GatherKernel::Shared(constants) => Tile::of(tiled(constants)).block_rows(channels),
         GatherKernel::Matrix(_) => matrix::CHUNK,
         GatherKernel::Few(_) if conv2d_few::leaves_statistics(y) => conv2d_few::RUN,
-        GatherKernel::Winograd | GatherKernel::Few(_) | GatherKernel::Fused(_) => return Ok(None),
+        GatherKernel::Fused(constants) => match winograd_fused::chunk(y, constants) {
+            Some(pixels) => pixels,
+            None => return Ok(None),
+        },
+        GatherKernel::Winograd | GatherKernel::Few(_) => return Ok(None),
     };
     Chunks::of(OP, y, pixels, source.ranges(&[y])?.len())
 }

@@ -82,6 +82,10 @@ uniform! {
         split: u32,
         /// Normalised numbers below this are 0.
         floor: f32,
+        /// Of the statistics that a workgroup leaves of its pixels: chunks before this launch's.
+        sums_first: u32,
+        /// And those of all launches.
+        sums_chunks: u32,
     }
 }
 
@@ -109,6 +113,8 @@ impl WinogradParams {
             normed: source.table().is_some().into(),
             split: if joined { p.split } else { p.in_c },
             floor: p.floor,
+            sums_first: 0,
+            sums_chunks: 0,
         }
     }
 

@@ -21,7 +21,7 @@ use super::winograd::{self, FREQUENCIES, WinogradParams};
 use crate::cpu::conv2d::Conv2dParams;
 use crate::gpu::shader::shader;
 use crate::gpu::{Constants, Shader};
-use crate::tensor::Device;
+use crate::tensor::{Device, Tensor};
 use crate::{Error, Result};
 
 const OP: &str = "conv2d";
@@ -58,15 +58,27 @@ impl Block {
         Self { quads: number("QUADS", 8), vectors: number("VECTORS", 8) }
     }
 
+    /// Pixels of a block of whole quads.
+    fn pixels(&self) -> usize {
+        16 * self.quads
+    }
+
     /// Blocks that cover a result.
     fn count(&self, quads: usize, channels: usize) -> usize {
         quads.div_ceil(self.quads) * channels.div_ceil(4 * self.vectors)
     }
 }
 
+/// Pixels of a chunk of statistics, if it can make those of y: where all quads are whole. A chunk's pixels are no neighbours
+/// in memory, which nobody needs them to be.
+pub(super) fn chunk(y: &Tensor, constants: Constants) -> Option<usize> {
+    let [_, height, width, _] = *y.shape().dims() else { return None };
+    (height.is_multiple_of(2) && width.is_multiple_of(8)).then(|| Block::of(constants).pixels())
+}
+
 /// Launches the gather.
 pub(super) fn gather(of: &Gather<'_>, constants: Constants) -> Result<()> {
-    let Gather { p, source, weight, bias, y, .. } = *of;
+    let Gather { p, source, weight, bias, y, statistics } = *of;
     let device = y.device();
     if !takes(p) || !fits(device, p) {
         let message = format!(
@@ -86,15 +98,21 @@ pub(super) fn gather(of: &Gather<'_>, constants: Constants) -> Result<()> {
         .over(kernels)?;
     // Without a bias that binding is not read, nor the table without a norm, nor the second part of an x without one.
     let (bias, table) = (bias.unwrap_or(weight), source.table().unwrap_or(weight));
+    let entry = if statistics.is_some() { "forward_statistics_v7" } else { "forward_v7" };
     for images in source.ranges(&[y])? {
         let x = source.images(&images);
         let quads = sizes.quads_of(images.len());
+        let mut params = WinogradParams { quads: quads as u32, ..sizes };
+        if let Some(statistics) = statistics {
+            (params.sums_first, params.sums_chunks) = statistics.of_images(&images);
+        }
         SHADER
-            .entry("forward_v7")
+            .entry(entry)
             .constants(constants)
-            .params(&WinogradParams { quads: quads as u32, ..sizes })
+            .params(&params)
             .reads([&x[0], &u, table, x.last().unwrap_or(weight), bias])
             .writes([&y.images(&images)])
+            .writes(statistics.map(|statistics| &statistics.sums))
             .groups(Block::of(constants).count(quads, out_c))?;
     }
     Ok(())
@@ -136,5 +154,14 @@ mod tests {
         let small = Constants::from(&[("QUADS", 4), ("VECTORS", 4)][..]);
         assert_eq!(Block::of(Constants::default()).count(17, 40), 3 * 2);
         assert_eq!(Block::of(small).count(17, 40), 5 * 3);
+    }
+
+    #[test]
+    fn statistics_are_those_of_whole_quads() -> Result<()> {
+        let device = Device::plan(None)?;
+        let chunk = |shape: [usize; 4]| Ok(chunk(&device.empty(OP, shape)?, Constants::default()));
+        let chunks: Result<Vec<_>> = [[3, 6, 24, 8], [3, 6, 20, 8], [3, 5, 24, 8]].into_iter().map(chunk).collect();
+        assert_eq!(chunks?, [Some(128), None, None]);
+        Ok(())
     }
 }
