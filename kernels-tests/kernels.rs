@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::OnceLock;
 
 use shadegrad::cpu::conv2d::Conv2dParams;
-use shadegrad::gpu::{Context, GpuOptions};
+use shadegrad::gpu::{Constants, Context, GpuOptions};
 use shadegrad::ops::conv2d::{self, GatherKernel};
 use shadegrad::ops::{BatchNormSettings, Mode, RunningStats, Sample, Slices, load_batch};
 use shadegrad::{Device, Error, Shape, Tape};
@@ -103,11 +103,11 @@ fn tensors_larger_than_a_binding_are_split() {
     }
 }
 
-/// Winograd's form works in slabs of tiles; more and smaller ones give the same bits.
+/// Winograd's form works in slabs of tiles, or in ranges of images; more and smaller ones give the same bits.
 #[test]
 fn slabs_change_no_bit() {
     let Some(gpu) = devices::gpu() else { return };
-    let run = |max_binding_bytes| {
+    let run = |kernel: GatherKernel, max_binding_bytes| {
         let options = GpuOptions { name: Some(gpu.to_string()), max_binding_bytes, ..Default::default() };
         let device = Device::Gpu(Context::open(&options).unwrap());
         let numbers = |count: usize| (0..count).map(|at| (at * at % 23) as f32 / 7.0 - 1.0).collect::<Vec<_>>();
@@ -115,14 +115,16 @@ fn slabs_change_no_bit() {
         let x = device.tensor("x", shape, &numbers(shape.iter().product())).unwrap();
         let w = device.tensor("w", weight, &numbers(weight.iter().product())).unwrap();
         let gx = device.empty("gx", shape).unwrap();
-        let y = conv2d::forward(&x, &w, None, 1, 1, GatherKernel::Winograd).unwrap();
+        let y = conv2d::forward(&x, &w, None, 1, 1, kernel).unwrap();
         let p = Conv2dParams::forward(shape, weight, 1, 1, false);
-        conv2d::backward_input(&p, &y, &w, &gx, GatherKernel::Winograd).unwrap();
+        conv2d::backward_input(&p, &y, &w, &gx, kernel).unwrap();
         (device.dispatches(), y.to_vec().unwrap(), gx.to_vec().unwrap())
     };
-    let (whole, small) = (run(None), run(Some(64 * 1024)));
-    assert!(small.0 > 3 * whole.0, "{} launches, then {}", whole.0, small.0);
-    assert!(whole.1 == small.1 && whole.2 == small.2, "slabs change bits");
+    for (kernel, more) in [(GatherKernel::Winograd, 3), (GatherKernel::Fused(Constants::default()), 1)] {
+        let (whole, small) = (run(kernel, None), run(kernel, Some(64 * 1024)));
+        assert!(small.0 > more * whole.0, "{kernel}: {} launches, then {}", whole.0, small.0);
+        assert!(whole.1 == small.1 && whole.2 == small.2, "{kernel}: slabs change bits");
+    }
 }
 
 /// The gradient of a batch normalisation adds up chunks that do not depend on how many images one launch covers, in an order

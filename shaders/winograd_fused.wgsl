@@ -9,18 +9,17 @@
 // d are the 4x4 pixels of x under a tile of 2x2 pixels of y. Matrices, tiles and quads: lib/winograd. winograd.wgsl, version
 // 3, writes V and m to memory, four times as large as x and y; here they never leave the workgroup.
 //
-//        VECTORS * 4 channels co         A workgroup owns a block: QUADS quads, which are four tiles each, and VECTORS vectors
-//       +----+----+----+----+            of four channels. Step by step it takes a slab of channels ci:
-//  Q    | p0 | p1 | v0 | v1 |
-//  U    +----+----+----+----+            1. Each invocation makes four numbers of V for one quad and one ci, from two
-//  A    | p2 | p3 | v2 | v3 |               rows of ten pixels; they lie in workgroup memory.
-//  D    +----+----+----+----+            2. Each invocation is at one frequency f. There it has two quads, half a block
-//  S    | q0 | q1 | w0 | w1 |               apart, and two vectors, half a block apart: p, q, v and w for one of the four
-//       +----+----+----+----+               in the picture. For each ci it adds the outer product of eight numbers of V
-//       | q2 | q3 | w2 | w3 |               and eight of U to 8 x 8 sums: four multiply-adds for each number it reads.
-//       +----+----+----+----+
-//                                        3. After SUM_TERMS channels the sums go through workgroup memory, a quarter of
-//   one such picture for each f             the block (p, q, v or w) at a time, to the invocations that have tiles of y.
+//      VECTORS vectors of four co     A workgroup owns a block: QUADS quads, of four tiles each, and VECTORS vectors of four
+//      +----+----+----+----+          channels (the picture has 4 and 4). It takes slabs of channels ci, one after the other:
+//      | a0 | a1 | b0 | b1 |
+//   Q  +----+----+----+----+          1. Each invocation makes four numbers of V for one quad and one ci, from two rows of ten
+//   U  | a2 | a3 | b2 | b3 |             pixels. They lie in workgroup memory.
+//   A  +----+----+----+----+          2. Each invocation is the i-th of one f: it has the sums m of the cells ai, bi, ci and di,
+//   D  | c0 | c1 | d0 | d1 |             that is 8 tiles x 8 channels. For each ci it adds the outer product of eight numbers
+//   S  +----+----+----+----+             of V and eight of U: four multiply-adds for each number that it reads.
+//      | c2 | c3 | d2 | d3 |          3. After SUM_TERMS channels the sums go through workgroup memory, a quarter of the block
+//      +----+----+----+----+             (a, b, c, d) at a time, to the invocations that have its tiles of y: all 16 f of one
+//        one such for each f             tile and vector.
 //
 // So an invocation adds up 2x2 pixels of y for one tile and one vector, over blocks of SUM_TERMS channels: A is linear, and
 // no sum is one long chain. Workgroup memory holds all of V for a slab of VECTORS channels, or a quarter of the sums.
