@@ -29,6 +29,8 @@ pub struct ModelLine {
     pub step_ms: f64,
     /// Shortest wall time of a step.
     pub min_ms: f64,
+    /// Wall time of the first step, which compiles the kernels.
+    pub first_ms: f64,
     /// Median time until the host has recorded a step, before it waits for the device; on the CPU device the step itself.
     pub encode_ms: f64,
     /// Median time that it then takes to hand over what is recorded, which includes the driver's own work; 0 on the CPU.
@@ -61,11 +63,11 @@ impl ModelLine {
     /// As a few lines to read.
     pub fn text(&self) -> String {
         let Self { model, mode, batch, size, step_ms, min_ms, spread, images_per_second, .. } = self;
-        let Self { encode_ms, submit_ms, .. } = self;
+        let Self { first_ms, encode_ms, submit_ms, .. } = self;
         let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
         format!(
             "{model} {mode}, {batch} images of {size}x{size}, {} parameters, on {} {}\n\
-             step {step_ms:.1} ms (median of {}; least {min_ms:.1}, spread {:.1} %): {images_per_second:.1} images a second; recorded in {encode_ms:.2} ms, submitted in {submit_ms:.2}\n\
+             step {step_ms:.1} ms (median of {}; least {min_ms:.1}, spread {:.1} %): {images_per_second:.1} images a second; recorded in {encode_ms:.2} ms, submitted in {submit_ms:.2}; the first step {first_ms:.0} ms\n\
              peak {:.1} MiB, reserved {:.1} MiB after step 3 and {:.1} after the last; {} launches bind {:.1} MiB a step",
             self.parameters,
             self.device,
@@ -109,6 +111,7 @@ pub fn time(
     let half = precision == Precision::F16;
     let scale = half.then(|| device.tensor("bench", [3], &unscale::START)).transpose()?;
     let (mut times, mut recorded, mut submitted) = (Vec::new(), Vec::new(), Vec::new());
+    let mut first_ms = 0.0;
     let mut reserved = [0; 2];
     let before = |device: &Device| (device.dispatches(), traffic(device));
     let mut counts = (0, 0);
@@ -126,6 +129,9 @@ pub fn time(
         device.flush()?;
         let handed_over = begin.elapsed();
         device.wait()?;
+        if run == 0 {
+            first_ms = begin.elapsed().as_secs_f64() * 1e3;
+        }
         if run >= warm {
             recorded.push(encoded.as_secs_f64() * 1e3);
             submitted.push((handed_over - encoded).as_secs_f64() * 1e3);
@@ -148,6 +154,7 @@ pub fn time(
         precision,
         step_ms: median,
         min_ms: min,
+        first_ms,
         encode_ms: Summary::of(&recorded).median,
         submit_ms: Summary::of(&submitted).median,
         images_per_second: batch as f64 / median * 1e3,

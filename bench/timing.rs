@@ -176,7 +176,7 @@ fn timestamps(work: &Work, context: &Context, flusher: Option<&Copy>) -> Result<
     let ready = work.ready()?;
     flusher.map_or(Ok(()), Copy::run)?;
     context.flush()?;
-    context.start_profile();
+    context.start_profile()?;
     let done = ready();
     // Profiling is switched off even when the work failed.
     let timings = context.stop_profile()?;

@@ -1,12 +1,12 @@
 //! The debug ladder: `SHADEGRAD_CHECK` compares every op of a step and names a planted fault, `SHADEGRAD_NAN` names
 //! where a bad number began, `SHADEGRAD_TRACE` writes what happened, and planned memory is the memory of a real step.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
 use shadegrad::debug::{Checks, Switches};
-use shadegrad::gpu::{Context, GpuOptions};
+use shadegrad::gpu::{Context, GpuOptions, Shader};
 use shadegrad::models::{MemoryPlan, Model, ModelConfig, PlannedStep, build};
 use shadegrad::ops::plan::Sizes;
 use shadegrad::ops::{
@@ -14,7 +14,7 @@ use shadegrad::ops::{
     unscale,
 };
 use shadegrad::tensor::CpuContext;
-use shadegrad::{DType, Device, Error, Result, Tape};
+use shadegrad::{DType, Device, Error, Result, Tape, Tensor};
 
 use crate::devices;
 
@@ -208,6 +208,120 @@ fn a_planted_fault_is_named() {
         assert!(message.contains(" is ") && message.contains("by the CPU reference"), "{message}");
         assert!(message.contains(&file.replace(".wgsl", ".")), "the kernels are not named: {message}");
     }
+}
+
+#[test]
+fn an_edited_text_that_does_not_compile_is_named_by_its_op() {
+    if devices::gpu().is_none() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    planted(folder.path(), "relu.wgsl", "fn forward_v1(", "fn forward_v1(oops ");
+    let device = gpu_with(Switches { shaders: Some(folder.path().to_owned()), ..Switches::default() }).unwrap();
+    let x = device.tensor("x", [1, 1, 1, 3], &[-1.0, 0.5, 2.0]).unwrap();
+    for _ in 0..2 {
+        let sum = ops::add(&x, &x).unwrap();
+        let error = ops::relu(&x).unwrap_err();
+        assert!(matches!(&error, Error::Shader { file, line: 17, .. } if file == "relu.wgsl"), "{error}");
+        assert_eq!(sum.to_vec().unwrap(), [-2.0, 1.0, 4.0]);
+    }
+}
+
+/// A kernel as if it were built in.
+const DOUBLE: Shader = Shader {
+    name: "double",
+    source: "@group(0) @binding(1) var<storage, read> x: array<f32>;
+        @group(0) @binding(2) var<storage, read_write> y: array<f32>;
+        @compute @workgroup_size(64)
+        fn forward(@builtin(global_invocation_id) gid: vec3<u32>) { y[gid.x] = 2.0 * x[gid.x]; }",
+};
+
+/// One that does not compile.
+const BROKEN: Shader = Shader { name: "broken", source: "@compute @workgroup_size(64)\nfn forward() { y = 0.0; }" };
+
+fn launched(shader: Shader, x: &Tensor) -> Result<Tensor> {
+    let y = x.device().empty(shader.name, x.shape())?;
+    shader.entry("forward").reads([x]).writes([&y]).over(x.len())?;
+    Ok(y)
+}
+
+/// Built-in kernels are compiled when the step is handed over. One that a driver refuses is named then, once for what was
+/// launched, and by each op that launches it later; all else is done.
+#[test]
+fn a_kernel_that_does_not_compile_is_named_when_the_step_is_handed_over() {
+    let Some(device) = gpu_with(Switches::default()) else { return };
+    let x = device.tensor("x", [64], &[1.5; 64]).unwrap();
+    let before = launched(DOUBLE, &x).unwrap();
+    launched(BROKEN, &before).unwrap();
+    let after = ops::add(&before, &before).unwrap();
+    let named = |error: &Error| matches!(error, Error::Shader { file, line: 2, .. } if file == "broken.wgsl");
+    let error = after.to_vec().unwrap_err();
+    assert!(named(&error), "{error}");
+    assert_eq!((before.to_vec().unwrap(), after.to_vec().unwrap()), (vec![3.0; 64], vec![6.0; 64]));
+    let error = launched(BROKEN, &before).unwrap_err();
+    assert!(named(&error), "{error}");
+    assert_eq!(launched(DOUBLE, &after).unwrap().to_vec().unwrap(), [12.0; 64]);
+}
+
+/// What is launched before its kernels are compiled keeps its place between writes and copies, and so do buffers that are
+/// handed out again.
+#[test]
+fn a_first_step_keeps_its_order() {
+    let Some(device) = gpu_with(Switches::default()) else { return };
+    let [x, copy] = ["x", "copy"].map(|name| device.tensor(name, [64], &[1.0; 64]).unwrap());
+    let twice = ops::add(&x, &x).unwrap();
+    x.write(&[5.0; 64]).unwrap();
+    let seven = ops::add(&twice, &x).unwrap();
+    copy.copy_from(&seven).unwrap();
+    drop(seven);
+    let ten = launched(DOUBLE, &x).unwrap(); // in the place of seven
+    x.copy_from(&ten).unwrap();
+    assert_eq!(ops::relu(&x).unwrap().to_vec().unwrap(), [10.0; 64]);
+    assert_eq!((twice.to_vec().unwrap(), copy.to_vec().unwrap()), (vec![2.0; 64], vec![7.0; 64]));
+}
+
+/// The gradients of one step.
+fn gradients(device: &Device) -> Vec<f32> {
+    let net = build(device, &ModelConfig::unext_small(), 0).unwrap();
+    let values: Vec<f32> = (0..2 * 64 * 64 * 3).map(|at| (at * at / 7 % 101) as f32 / 50.0 - 1.0).collect();
+    let x = device.tensor("x", [2, 64, 64, 3], &values).unwrap();
+    let target = device.tensor("target", [2, 64, 64, 1], &values[..2 * 64 * 64]).unwrap();
+    let tape = Tape::new();
+    let logits = net.forward(&tape.watch(&x), Mode::Train).unwrap();
+    let gradients = tape.backward(&bce_dice(&logits, &target, &BceDice::batch()).unwrap()).unwrap();
+    net.parameters().check(&gradients).unwrap();
+    net.parameters().gradients.to_vec().unwrap()
+}
+
+/// First steps at once, on a device each and on one for both, have the bits of a step whose kernels were there before.
+#[test]
+fn first_steps_at_once_have_the_same_bits() {
+    let Some(device) = gpu_with(Switches::default()) else { return };
+    let want = (gradients(&device), gradients(&device));
+    assert!(want.0 == want.1 && want.0.iter().any(|gradient| *gradient != 0.0));
+    let open = || gpu_with(Switches::default()).unwrap();
+    let shared = open();
+    for devices in [[open(), open()], [shared.clone(), shared]] {
+        let found = std::thread::scope(|scope| {
+            let threads = devices.each_ref().map(|device| scope.spawn(|| gradients(device)));
+            threads.map(|thread| thread.join().unwrap())
+        });
+        assert!(found.iter().all(|found| *found == want.0));
+    }
+}
+
+#[test]
+fn the_kernels_of_a_first_step_are_compiled_side_by_side() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("trace.json");
+    let Some(device) = gpu_with(Switches::default().with_trace(&path).unwrap()) else { return };
+    gradients(&device);
+    drop(device);
+    let trace: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    let compiled = trace["traceEvents"].as_array().unwrap().iter().filter(|event| event["cat"] == "compile");
+    let threads: BTreeSet<_> = compiled.map(|event| event["tid"].as_u64()).collect();
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    assert!(threads.len() >= cores.min(2), "{threads:?}");
 }
 
 #[test]

@@ -443,6 +443,7 @@ fn networks_are_timed() {
         let line: serde_json::Value = serde_json::from_slice(&done.stdout).unwrap();
         let of_host = line["encode_ms"].as_f64().unwrap() + line["submit_ms"].as_f64().unwrap();
         assert!(of_host <= line["step_ms"].as_f64().unwrap(), "{line}");
+        assert!(line["first_ms"].as_f64().unwrap() > 0.0, "{line}");
         assert!(line["step_ms"].as_f64().unwrap() > 0.0 && line["peak_bytes"].as_u64().unwrap() > 0, "{line}");
         assert_eq!(line["dispatches"].as_u64().unwrap() > 0, device == "noop", "{line}");
     }

@@ -449,7 +449,7 @@ fn opened(switches: Switches) -> Option<Arc<Context>> {
 
 /// The gradients of a step, and the names of the kernels that it launched; empty on an adapter without timestamps.
 fn launched(context: &Arc<Context>) -> (Vec<f32>, BTreeSet<String>) {
-    context.start_profile();
+    context.start_profile().unwrap();
     let gradients = step(&Device::Gpu(context.clone()));
     (gradients, context.stop_profile().unwrap().into_iter().map(|timing| timing.label).collect())
 }

@@ -3,16 +3,14 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
-use rayon::prelude::*;
-
 use super::launch::WORKGROUP;
-use super::pipeline::{Pipeline, Pipelines};
+use super::pipeline::Pipelines;
 use super::plan::PlanEvent;
 use super::pool::{Buffer, Pool, PoolReport};
 use super::readback::Readback;
 use super::recorder::{Dispatch, Recorder, Timing};
 use super::replacement::Replacement;
-use super::shader::{Entry, Form, Matrix, Shader};
+use super::shader::{Form, Matrix, Shader};
 use super::tuned::{Question, Tuned};
 use crate::debug::Switches;
 use crate::{Error, Result};
@@ -459,11 +457,14 @@ impl Context {
     }
 
     /// Starts timing every dispatch on the device (each gets a pass of its own). False if the device cannot.
-    pub fn start_profile(&self) -> bool {
+    ///
+    /// # Errors
+    /// [`Error::Shader`] for a kernel launched before that does not compile.
+    pub fn start_profile(&self) -> Result<bool> {
         if self.timestamps {
-            self.recorder().profile(&self.device, true);
+            self.caught_up()?.profile(&self.device, true);
         }
-        self.timestamps
+        Ok(self.timestamps)
     }
 
     /// Stops timing and returns what was timed, in order.
@@ -471,20 +472,9 @@ impl Context {
     /// # Errors
     /// As [`flush`](Self::flush).
     pub fn stop_profile(&self) -> Result<Vec<Timing>> {
-        self.flush()?;
-        Ok(self.recorder().profile(&self.device, false))
-    }
-
-    /// Compiles entry points side by side, so that the first step does not wait for them one by one.
-    ///
-    /// # Errors
-    /// The first [`Error::Shader`].
-    pub fn compile(&self, entries: &[(Shader, Entry)]) -> Result<()> {
-        entries.par_iter().try_for_each(|(shader, key)| self.pipeline(shader, *key).map(|_| ()))
-    }
-
-    pub(crate) fn pipeline(&self, shader: &Shader, key: Entry) -> Result<Arc<Pipeline>> {
-        self.pipelines.get(&self.device, shader, key, &self.switches)
+        let flushed = self.flush();
+        let timings = self.recorder().profile(&self.device, false);
+        flushed.map(|()| timings)
     }
 
     /// Lets ops take these kernels for the sizes that they are for.
@@ -584,26 +574,66 @@ impl Context {
         self.kernels.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn dispatch(&self, shader: &Shader, work: &Dispatch<'_>) -> Result<()> {
+    /// Records a dispatch, or puts it off if its pipeline has not been compiled.
+    ///
+    /// # Errors
+    /// [`Error::Gpu`] naming the op when the driver refuses the bindings, [`Error::Shader`] for a text that somebody edits and
+    /// for a kernel that has failed before. What is put off fails when it is recorded.
+    pub(crate) fn dispatch(&self, shader: Shader, work: &Dispatch<'_>) -> Result<()> {
         if self.switches.looks_at_results() {
             self.kernels_log().push(work.entry.label());
         }
         let mut recorder = self.recorder();
-        let mut pipeline = None;
-        if !recorder.repeats(work) {
-            drop(recorder); // others may record while this one compiles
-            pipeline = Some(self.pipeline(shader, work.entry)?);
-            recorder = self.recorder();
+        if recorder.repeats(work) {
+            recorder.count(work);
+            return recorder.dispatch(&self.device, &self.queue, None, work);
         }
-        recorder.dispatch(&self.device, &self.queue, pipeline, work)
+        drop(recorder); // others may record while this one compiles
+        let place = self.pipelines.place(shader, work.entry);
+        // What is wrong with a text that somebody edits is for the op that launches it to say: it is compiled at once.
+        let at_once = place.is_settled() || place.is_replaced() || self.switches.shaders.is_some();
+        let pipeline = at_once.then(|| self.pipelines.get(&self.device, &place, &self.switches)).transpose()?;
+        recorder = self.recorder();
+        recorder.count(work);
+        match pipeline {
+            Some(_) if !recorder.puts_off() => recorder.dispatch(&self.device, &self.queue, pipeline, work),
+            _ => {
+                recorder.put_off(place, work);
+                Ok(())
+            }
+        }
+    }
+
+    /// The recorder, with everything recorded that was put off. The pipelines for it are compiled side by side; others may
+    /// record meanwhile. A dispatch that fails is left out.
+    ///
+    /// # Errors
+    /// The first [`Error::Shader`], with file and line, or [`Error::Gpu`] naming the op.
+    fn caught_up(&self) -> Result<MutexGuard<'_, Recorder>> {
+        let mut recorder = self.recorder();
+        if !recorder.puts_off() {
+            return Ok(recorder);
+        }
+        let places = recorder.awaited();
+        drop(recorder);
+        self.pipelines.compile(&self.device, &places, &self.switches);
+        recorder = self.recorder();
+        let mut done = Ok(());
+        for put_off in recorder.take_put_off() {
+            let pipeline = self.pipelines.get(&self.device, &put_off.place, &self.switches);
+            let record = |pipeline| recorder.dispatch(&self.device, &self.queue, Some(pipeline), &put_off.work());
+            done = done.and(pipeline.and_then(record));
+        }
+        done.map(|()| recorder)
     }
 
     /// Gives everything recorded to the device; does not wait.
     ///
     /// # Errors
-    /// [`Error::DeviceLost`], or [`Error::Gpu`] with what the driver said since the last flush.
+    /// [`Error::DeviceLost`], or [`Error::Gpu`] with what the driver said since the last flush; [`Error::Shader`] for a kernel
+    /// that does not compile.
     pub fn flush(&self) -> Result<()> {
-        self.recorder().flush(&self.device, &self.queue)?;
+        self.caught_up()?.flush(&self.device, &self.queue)?;
         self.fault()
     }
 
@@ -639,7 +669,7 @@ impl Context {
         if self.planning {
             return Ok(());
         }
-        let mut recorder = self.recorder();
+        let mut recorder = self.caught_up()?;
         if recorder.pending() {
             recorder.flush(&self.device, &self.queue)?;
         }
@@ -648,10 +678,19 @@ impl Context {
     }
 
     /// Copies bytes between buffers, in order with the dispatches.
-    pub(crate) fn copy(&self, from: (&Buffer, u64), to: (&Buffer, u64), bytes: u64) {
-        if !self.planning {
-            self.recorder().copy(&self.device, (&from.0.raw, from.1), (&to.0.raw, to.1), bytes);
+    ///
+    /// # Errors
+    /// [`Error::Shader`] for a kernel launched before that does not compile.
+    pub(crate) fn copy(&self, from: (&Buffer, u64), to: (&Buffer, u64), bytes: u64) -> Result<()> {
+        if self.planning {
+            return Ok(());
         }
+        self.copy_raw((&from.0.raw, from.1), (&to.0.raw, to.1), bytes)
+    }
+
+    fn copy_raw(&self, from: (&wgpu::Buffer, u64), to: (&wgpu::Buffer, u64), bytes: u64) -> Result<()> {
+        self.caught_up()?.copy(&self.device, from, to, bytes);
+        Ok(())
     }
 
     /// Starts bringing bytes home, after everything recorded so far.
@@ -673,7 +712,7 @@ impl Context {
                 mapped_at_creation: false,
             })
         });
-        self.recorder().copy(&self.device, (&buffer.raw, offset), (&staging, 0), bytes);
+        self.copy_raw((&buffer.raw, offset), (&staging, 0), bytes)?;
         self.flush()?;
         Ok(Readback::start(self, staging, bytes))
     }

@@ -4,7 +4,7 @@
 use smallvec::SmallVec;
 
 use super::plan::{PlanEvent, PlannedLaunch};
-use super::recorder::Dispatch;
+use super::recorder::{Bound, Dispatch};
 use super::shader::{Constants, Entry, Form, Matrix, Shader};
 use crate::tensor::{DType, Device, Tensor};
 use crate::{Error, Result};
@@ -96,7 +96,8 @@ impl<'a> Launch<'a> {
     /// Records enough workgroups for `invocations` invocations; the kernel finds its flat index with `flat_index`.
     ///
     /// # Errors
-    /// [`Error::Shader`], [`Error::Gpu`], or [`Error::Limit`] for a tensor larger than one binding.
+    /// [`Error::Gpu`], or [`Error::Limit`] for a tensor larger than one binding. A kernel that does not compile is an
+    /// [`Error::Shader`]: here if its text is not the one built in, else when the step is handed over.
     pub fn over(self, invocations: usize) -> Result<()> {
         self.groups(invocations.div_ceil(WORKGROUP))
     }
@@ -118,7 +119,7 @@ impl<'a> Launch<'a> {
         let invariant = |message: &str| Error::Gpu { op: self.entry.label(), message: message.to_owned() };
         let Some(first) = self.bindings.first() else { return Err(invariant("a launch without tensors")) };
         let Device::Gpu(context) = first.tensor().device() else { return Err(invariant("a launch on the CPU device")) };
-        let (mut buffers, mut half) = (SmallVec::<[_; 8]>::new(), false);
+        let (mut bound, mut half) = (SmallVec::new(), false);
         for binding in &self.bindings {
             let tensor = binding.tensor();
             tensor.settle()?;
@@ -135,10 +136,10 @@ impl<'a> Launch<'a> {
                     ),
                 });
             }
-            buffers.push((buffer.as_ref(), tensor.byte_offset(), bytes));
+            bound.push(Bound { raw: &buffer.raw, range: (buffer.id, tensor.byte_offset(), bytes) });
         }
         if context.is_planning() {
-            let bytes = buffers.iter().map(|(_, _, bytes)| bytes).sum();
+            let bytes = self.bindings.iter().map(|binding| binding.tensor().bytes()).sum();
             let bindings = self.bindings.iter().map(|binding| binding.tensor().shape()).collect();
             let types = self.bindings.iter().map(|binding| binding.tensor().dtype()).collect();
             let Entry { shader, entry, .. } = self.entry;
@@ -148,7 +149,7 @@ impl<'a> Launch<'a> {
         let form = if half { Form::F16(self.matrix) } else { Form::F32 };
         let entry = Entry { form, ..self.entry };
         let note = if context.switches.times_dispatches() { self.shapes() } else { String::new() };
-        context.dispatch(&self.shader, &Dispatch { entry, params: self.params, buffers: &buffers, groups, note })
+        context.dispatch(self.shader, &Dispatch { entry, params: self.params, bound, groups, note })
     }
 
     /// The shapes of all bindings, for the debug ladder.

@@ -3,7 +3,8 @@
 //!
 //! The life of a dispatch: an op builds a [`Launch`] (shader, entry point, parameters, tensors); the
 //! recorder finds the pipeline and the bind group in its caches and adds one line to the open
-//! compute pass; `flush` submits the pass, once per training step; only reading a tensor waits.
+//! compute pass; `flush` submits the pass, once per training step; only reading a tensor waits. A pipeline that a first
+//! step lacks is compiled at its `flush`, side by side with the others.
 
 mod context;
 mod launch;

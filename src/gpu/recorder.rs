@@ -6,13 +6,16 @@
 //! Nor does it look anything up: the list of what was recorded up to the last flush is followed for as long as the next
 //! dispatch is the one that came at this place before, which is a comparison of some numbers. Training steps are alike,
 //! down to the buffers, because the pool hands them out in a fixed order.
+//!
+//! A dispatch whose pipeline has not been compiled is put off, and so are all behind it, until the step is handed over. Then
+//! their pipelines are compiled side by side: only a first step does that.
 
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
+use smallvec::SmallVec;
 
-use super::pipeline::Pipeline;
-use super::pool::Buffer;
+use super::pipeline::{Pipeline, Place};
 use super::shader::Entry;
 use crate::debug::Switches;
 use crate::debug::trace::DeviceSpan;
@@ -23,7 +26,7 @@ use crate::{Error, Result};
 const CACHE_LIMIT: usize = 8192;
 
 /// What one bound range is: buffer id, offset, bytes.
-type Range = (u64, u64, u64);
+pub(crate) type Range = (u64, u64, u64);
 
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct BindKey {
@@ -89,6 +92,8 @@ pub(crate) struct Recorder {
     list: Vec<Recorded>,
     /// The place of the next dispatch.
     at: usize,
+    /// In their order, behind what is in the pass.
+    put_off: Vec<PutOff>,
     profile: Option<Profile>,
     /// Bind groups and uniforms made since the device was opened.
     pub(crate) made: u64,
@@ -107,12 +112,19 @@ impl std::fmt::Debug for Recorder {
     }
 }
 
+/// A range of a buffer.
+#[derive(Debug)]
+pub(crate) struct Bound<'a> {
+    pub(crate) raw: &'a wgpu::Buffer,
+    pub(crate) range: Range,
+}
+
 /// One dispatch, ready to be recorded.
 pub(crate) struct Dispatch<'a> {
     pub(crate) entry: Entry,
     pub(crate) params: &'a [u8],
-    /// Buffer, byte offset, byte length; in binding order.
-    pub(crate) buffers: &'a [(&'a Buffer, u64, u64)],
+    /// In binding order.
+    pub(crate) bound: SmallVec<[Bound<'a>; 8]>,
     pub(crate) groups: [u32; 3],
     /// Shapes of the bound tensors, where the debug ladder wants them.
     pub(crate) note: String,
@@ -120,12 +132,35 @@ pub(crate) struct Dispatch<'a> {
 
 impl Dispatch<'_> {
     fn ranges(&self) -> impl ExactSizeIterator<Item = Range> {
-        self.buffers.iter().map(|(buffer, offset, bytes)| (buffer.id, *offset, *bytes))
+        self.bound.iter().map(|bound| bound.range)
     }
 
     /// Of all bound tensors.
     fn bytes(&self) -> u64 {
-        self.buffers.iter().map(|(_, _, bytes)| bytes).sum()
+        self.ranges().map(|(_, _, bytes)| bytes).sum()
+    }
+}
+
+/// A dispatch that waits for its pipeline, or for one before it. It does not keep its buffers from being handed out again:
+/// what is then done with them comes later.
+pub(crate) struct PutOff {
+    pub(crate) place: Place,
+    params: Vec<u8>,
+    bound: Vec<(wgpu::Buffer, Range)>,
+    groups: [u32; 3],
+    note: String,
+}
+
+impl PutOff {
+    /// The dispatch.
+    pub(crate) fn work(&self) -> Dispatch<'_> {
+        Dispatch {
+            entry: self.place.key,
+            params: &self.params,
+            bound: self.bound.iter().map(|(raw, range)| Bound { raw, range: *range }).collect(),
+            groups: self.groups,
+            note: self.note.clone(),
+        }
     }
 }
 
@@ -140,9 +175,38 @@ impl Recorder {
         Self { switches: switches.clone(), ..Self::default() }
     }
 
+    /// Counts a dispatch, recorded or put off.
+    pub(crate) fn count(&mut self, work: &Dispatch<'_>) {
+        self.dispatches += 1;
+        self.traffic += work.bytes();
+    }
+
+    /// Keeps a dispatch for later.
+    pub(crate) fn put_off(&mut self, place: Place, work: &Dispatch<'_>) {
+        let bound = work.bound.iter().map(|bound| (bound.raw.clone(), bound.range)).collect();
+        let (params, note) = (work.params.to_vec(), work.note.clone());
+        self.put_off.push(PutOff { place, params, bound, groups: work.groups, note });
+    }
+
+    /// Whether dispatches are put off: then the next ones must be, too.
+    pub(crate) fn puts_off(&self) -> bool {
+        !self.put_off.is_empty()
+    }
+
+    /// The pipelines that are waited for.
+    pub(crate) fn awaited(&self) -> Vec<Place> {
+        self.put_off.iter().map(|put_off| put_off.place.clone()).collect()
+    }
+
+    /// What was put off, in its order.
+    pub(crate) fn take_put_off(&mut self) -> Vec<PutOff> {
+        std::mem::take(&mut self.put_off)
+    }
+
     /// Whether the next dispatch is the one that came at this place before: then nothing needs to be looked up.
     pub(crate) fn repeats(&self, work: &Dispatch<'_>) -> bool {
-        self.list.get(self.at).is_some_and(|known| {
+        let known = self.list.get(self.at).filter(|_| !self.puts_off());
+        known.is_some_and(|known| {
             known.entry == work.entry && known.params == work.params && known.ranges.iter().copied().eq(work.ranges())
         })
     }
@@ -219,8 +283,6 @@ impl Recorder {
         pass.set_pipeline(&pipeline.raw);
         pass.set_bind_group(0, group, &[]);
         pass.dispatch_workgroups(work.groups[0], work.groups[1], work.groups[2]);
-        self.dispatches += 1;
-        self.traffic += bytes;
         self.last.clear();
         self.last.push_str(&pipeline.label);
         self.at = (self.at + 1) % CACHE_LIMIT;
@@ -246,15 +308,15 @@ impl Recorder {
         if let Some(found) = self.bind_groups.get(&key) {
             return Ok(found.clone());
         }
-        let mut entries = Vec::with_capacity(work.buffers.len() + 1);
+        let mut entries = Vec::with_capacity(work.bound.len() + 1);
         if let Some((_, raw)) = &uniform {
             entries.push(wgpu::BindGroupEntry { binding: 0, resource: raw.as_entire_binding() });
         }
-        for (index, (buffer, offset, bytes)) in work.buffers.iter().enumerate() {
+        for (index, Bound { raw, range: (_, offset, bytes) }) in work.bound.iter().enumerate() {
             entries.push(wgpu::BindGroupEntry {
                 binding: index as u32 + 1,
                 resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
-                    buffer: &buffer.raw,
+                    buffer: raw,
                     offset: *offset,
                     size: std::num::NonZeroU64::new(*bytes),
                 }),

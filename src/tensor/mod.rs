@@ -469,7 +469,7 @@ impl Tensor {
             (Device::Cpu(_), Device::Cpu(_)) => self.f32s_mut().copy_from_slice(&other.f32s()),
             (Device::Gpu(context), Device::Gpu(_)) => {
                 let (to, from) = (self.settled()?, other.settled()?);
-                context.copy((from, other.byte_offset()), (to, self.byte_offset()), self.bytes());
+                context.copy((from, other.byte_offset()), (to, self.byte_offset()), self.bytes())?;
             }
             _ => return Err(Error::shape("copy_from", "the tensors are on different devices")),
         }
