@@ -76,13 +76,9 @@ fn forward_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgr
     let at = flat_index(gid, groups);
     if at >= 4u * params.images * params.image_pixels * params.channels { return; }
     let c = at % params.channels;
-    let pixel = at / params.channels; // (n, oy, ox)
-    let ox = pixel % (2u * params.in_w);
-    let row = pixel / (2u * params.in_w); // (n, oy)
-    let oy = row % (2u * params.in_h);
-    let n = row / (2u * params.in_h);
+    let p = place(at / params.channels, 2u);
     take_channel(c);
-    y[at] = Element(activated(normalized(sample(n, oy, ox, c))) + f32(skip[at]));
+    y[at] = Element(activated(normalized(sample(p.x, p.y, p.z, c))) + f32(skip[at]));
 }
 
 fn store4(at: u32, u: vec4<f32>) { y4[at] = Element4(activated4(normalized4(u)) + vec4<f32>(skip4[at])); }

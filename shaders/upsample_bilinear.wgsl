@@ -40,14 +40,8 @@ fn align_corners() -> bool { return params.align_corners == 1u; }
 fn forward_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
     let at = flat_index(gid, groups);
     if at >= arrayLength(&y) { return; }
-    let c = at % params.channels;
-    let pixel = at / params.channels; // (n, oy, ox)
-    let ox = pixel % (2u * params.in_w);
-    let row = pixel / (2u * params.in_w); // (n, oy)
-    let oy = row % (2u * params.in_h);
-    let n = row / (2u * params.in_h);
-
-    let u = sample(n, oy, ox, c);
+    let p = place(at / params.channels, 2u);
+    let u = sample(p.x, p.y, p.z, at % params.channels);
     var total = select(u, 0.0, params.relu == 1u && u < 0.0);
     if params.has_skip == 1u { total += f32(skip[at]); }
     y[at] = Element(total);
@@ -90,13 +84,8 @@ fn forward_corners_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(nu
     let at = flat_index(gid, groups);
     if at >= arrayLength(&y4) { return; }
     let quads = params.channels / 4u;
-    let c = at % quads;
-    let pixel = at / quads; // (n, oy, ox)
-    let ox = pixel % (2u * params.in_w);
-    let row = pixel / (2u * params.in_w); // (n, oy)
-    let oy = row % (2u * params.in_h);
-    let n = row / (2u * params.in_h);
-    store4(at, sample4(n, oy, ox, c));
+    let p = place(at / quads, 2u);
+    store4(at, sample4(p.x, p.y, p.z, at % quads));
 }
 
 @group(0) @binding(2) var<storage, read> gy: array<Element>;
@@ -116,22 +105,17 @@ fn passed(n: u32, oy: u32, ox: u32, c: u32) -> f32 {
 fn backward_input_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
     let at = flat_index(gid, groups);
     if at >= arrayLength(&gx) { return; }
-    let c = at % params.channels;
-    let pixel = at / params.channels; // (n, iy, ix)
-    let ix = pixel % params.in_w;
-    let row = pixel / params.in_w; // (n, iy)
-    let iy = row % params.in_h;
-    let n = row / params.in_h;
-    gx[at] = Element(gathered(n, iy, ix, c));
+    let p = place(at / params.channels, 1u);
+    gx[at] = Element(gathered(p.x, p.y, p.z, at % params.channels));
 }
 
 @group(0) @binding(2) var<storage, read> gy4: array<Element4>;
 @group(0) @binding(3) var<storage, read_write> gx4: array<Element4>;
 
 fn passed4(n: u32, oy: u32, ox: u32, c: u32) -> vec4<f32> {
-    var u = vec4(1.0);
+    var u = vec4(0.0);
     if gates() { u = sample4(n, oy, ox, c); }
-    return select(vec4<f32>(gy4[output(n, oy, ox) * (params.channels / 4u) + c]), vec4(0.0), u <= vec4(0.0));
+    return passed4_by(output(n, oy, ox) * (params.channels / 4u) + c, u);
 }
 
 fn passed4_by(at: u32, u: vec4<f32>) -> vec4<f32> {
@@ -156,10 +140,6 @@ fn backward_input_corners_v2(@builtin(global_invocation_id) gid: vec3<u32>, @bui
     let at = flat_index(gid, groups);
     if at >= arrayLength(&gx4) { return; }
     let quads = params.channels / 4u;
-    let c = at % quads;
-    let pixel = at / quads; // (n, iy, ix)
-    let ix = pixel % params.in_w;
-    let row = pixel / params.in_w; // (n, iy)
-    let iy = row % params.in_h;
-    gx4[at] = Element4(gathered4(row / params.in_h, iy, ix, c));
+    let p = place(at / quads, 1u);
+    gx4[at] = Element4(gathered4(p.x, p.y, p.z, at % quads));
 }

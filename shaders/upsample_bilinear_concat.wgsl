@@ -41,12 +41,6 @@ fn align_corners() -> bool { return params.align_corners == 1u; }
 fn gemm_rows() -> u32 { return 4u * params.batch * params.in_h * params.in_w; }
 fn gemm_cols() -> u32 { return params.channels + params.skip_channels; }
 
-/// Image, row and column of a pixel of images of 1 or 2 times the size of x.
-fn place(pixel: u32, times: u32) -> vec3<u32> {
-    let row = pixel / (times * params.in_w);
-    return vec3(row / (times * params.in_h), row % (times * params.in_h), pixel % (times * params.in_w));
-}
-
 // ---- forward ---------------------------------------------------------------------------------------------------
 
 @group(0) @binding(1) var<storage, read> x: array<Element>;

@@ -53,6 +53,12 @@ fn readers(i: u32, extent: u32) -> vec2<u32> {
     return vec2(select(first, 0u, i == 0u), select(min(end, 2u * extent), 2u * extent, i == extent - 1u));
 }
 
+/// Image, row and column of a pixel of images `times` as large as x: of x itself, or of the output.
+fn place(pixel: u32, times: u32) -> vec3<u32> {
+    let row = pixel / (times * params.in_w);
+    return vec3<u32>(row / (times * params.in_h), row % (times * params.in_h), pixel % (times * params.in_w));
+}
+
 /// Which of the output's pixels this is.
 fn output(n: u32, oy: u32, ox: u32) -> u32 { return (n * 2u * params.in_h + oy) * 2u * params.in_w + ox; }
 

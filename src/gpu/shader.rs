@@ -175,6 +175,11 @@ impl Constants {
         self.list().into_iter().find(|(known, _)| *known == name).map(|(_, number)| number)
     }
 
+    /// The same, or the one in the file, which is `usual`.
+    pub(crate) fn number(self, name: &str, usual: usize) -> usize {
+        self.get(name).map_or(usual, |number| number as usize)
+    }
+
     /// Names and numbers.
     pub fn list(self) -> Vec<(&'static str, u32)> {
         self.0.into_iter().flatten().collect()

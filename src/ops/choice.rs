@@ -41,7 +41,7 @@ impl Kernel {
 
     /// The number of a constant that is `usual` in the file.
     pub(super) fn number(self, name: &str, usual: usize) -> usize {
-        self.constants.get(name).map_or(usual, |number| number as usize)
+        self.constants.number(name, usual)
     }
 }
 

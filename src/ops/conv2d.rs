@@ -412,11 +412,10 @@ fn run(
             plain::forward(p, &x.f32s(), &weight.f32s(), bias.as_deref(), &mut y.f32s_mut());
         }
     }
-    let backward = || Conv2dBackward { x: Kept::of(x), weight: weight.detach(), params };
-    match &there {
-        Some(there) => record(y, &[Some(x), Some(weight), bias, Some(there)], || AddedBackward(backward())),
-        None => record(y, &[Some(x), Some(weight), bias], backward),
-    }
+    let inputs = [Some(x), Some(weight), bias, there.as_ref()];
+    let added = there.is_some();
+    let inputs = if added { &inputs[..] } else { &inputs[..3] };
+    record(y, inputs, || Conv2dBackward { x: Kept::of(x), weight: weight.detach(), params, added })
 }
 
 /// The place for the statistics of y, if the kernel can make them.
@@ -985,6 +984,8 @@ struct Conv2dBackward {
     x: Kept,
     weight: Tensor,
     params: Conv2dParams,
+    /// Whether the result was added to a further input, which gets the gradient as it is.
+    added: bool,
 }
 
 impl Conv2dBackward {
@@ -1011,14 +1012,9 @@ impl Conv2dBackward {
         gx.summed = run(&[&gx], accumulate, wanted)?;
         Ok(gx)
     }
-}
 
-impl Backward for Conv2dBackward {
-    fn name(&self) -> &'static str {
-        OP
-    }
-
-    fn backward(&self, gy: &Tensor, wanted: &mut Wanted<'_>) -> Result<Vec<Option<Tensor>>> {
+    /// Those of x, weight and bias.
+    fn gradients(&self, gy: &Tensor, wanted: &mut Wanted<'_>) -> Result<Vec<Option<Tensor>>> {
         let p = &self.params;
         let (mut gx, mut gw, mut gb) = (None, None, None);
         if wanted.needs(1) || wanted.needs(2) {
@@ -1060,6 +1056,20 @@ impl Backward for Conv2dBackward {
         }
         Ok(vec![gx, gw, gb])
     }
+}
+
+impl Backward for Conv2dBackward {
+    fn name(&self) -> &'static str {
+        OP
+    }
+
+    fn backward(&self, gy: &Tensor, wanted: &mut Wanted<'_>) -> Result<Vec<Option<Tensor>>> {
+        let mut gradients = self.gradients(gy, wanted)?;
+        if self.added {
+            gradients.push(wanted.needs(3).then(|| gy.clone()));
+        }
+        Ok(gradients)
+    }
 
     fn turns(&self) -> Option<&Tensor> {
         Some(&self.weight)
@@ -1067,7 +1077,9 @@ impl Backward for Conv2dBackward {
 
     fn makes_gradient(&self, for_x: bool) -> bool {
         let numbers = self.x.numbers();
-        !for_x && numbers.is_some_and(|x| WeightKernel::select(x.device(), &self.params) == WeightKernel::V2)
+        !for_x
+            && !self.added
+            && numbers.is_some_and(|x| WeightKernel::select(x.device(), &self.params) == WeightKernel::V2)
     }
 
     fn accumulates(&self) -> bool {
@@ -1083,45 +1095,9 @@ impl Backward for Conv2dBackward {
     }
 
     fn settings(&self) -> Vec<(&'static str, Setting<'_>)> {
-        vec![
-            ("stride", Setting::Number(self.params.multiply.into())),
-            ("padding", Setting::Number(self.params.pad_h.into())),
-        ]
-    }
-}
-
-/// The gradient of [`conv2d_added`]: that of the sum goes to both.
-#[derive(Debug)]
-struct AddedBackward(Conv2dBackward);
-
-impl Backward for AddedBackward {
-    fn name(&self) -> &'static str {
-        OP
-    }
-
-    fn backward(&self, gy: &Tensor, wanted: &mut Wanted<'_>) -> Result<Vec<Option<Tensor>>> {
-        let mut gradients = self.0.backward(gy, wanted)?;
-        gradients.push(wanted.needs(3).then(|| gy.clone()));
-        Ok(gradients)
-    }
-
-    fn turns(&self) -> Option<&Tensor> {
-        self.0.turns()
-    }
-
-    fn accumulates(&self) -> bool {
-        self.0.accumulates()
-    }
-
-    fn saved(&mut self) -> Vec<&mut Tensor> {
-        self.0.saved()
-    }
-
-    fn macs(&self) -> u64 {
-        self.0.macs()
-    }
-
-    fn settings(&self) -> Vec<(&'static str, Setting<'_>)> {
-        self.0.settings().into_iter().chain([("added", Setting::Number(1.0))]).collect()
+        let added = self.added.then_some(("added", 1));
+        let settings =
+            [("stride", self.params.multiply as i32), ("padding", self.params.pad_h)].into_iter().chain(added);
+        settings.map(|(name, value)| (name, Setting::Number(value.into()))).collect()
     }
 }

@@ -54,8 +54,7 @@ struct Block {
 
 impl Block {
     fn of(constants: Constants) -> Self {
-        let number = |name, usual| constants.get(name).map_or(usual, |number| number as usize);
-        Self { quads: number("QUADS", 8), vectors: number("VECTORS", 8) }
+        Self { quads: constants.number("QUADS", 8), vectors: constants.number("VECTORS", 8) }
     }
 
     /// Pixels of a block of whole quads.
