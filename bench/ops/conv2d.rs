@@ -32,7 +32,7 @@ pub fn cases(layer: &Layer) -> Result<Vec<BenchCase>> {
             Work::launch(move || forward(&x, &weight, Some(&bias), stride, padding, version).map(drop))
         }));
     }
-    let tiles = out.is_power_of_two() && out >= 8;
+    let tiles = out.is_multiple_of(8);
     let statistics = [tiles.then_some(("v2", Version::V2.into())), shared(out), few(&p), fused(&p)];
     for (name, kernel) in statistics.into_iter().flatten() {
         cases.push(BenchCase::new(layer, FORM, "forward_statistics", name, cost, move |device| {

@@ -1,6 +1,7 @@
 //! A decoder's beginning: bilinear upsampling to twice the size with the skip connection beside it, and both gradients.
 
 use shadegrad::Result;
+use shadegrad::ops::Version;
 use shadegrad::ops::upsample_bilinear_concat::forward;
 
 use super::{BenchCase, Cost, Layer, Work, versions};
@@ -14,7 +15,8 @@ pub fn cases(layer: &Layer) -> Result<Vec<BenchCase>> {
     let cost = Cost::of(8.0 * 4.0 * small, small + beside + all);
     let mut cases = Vec::new();
     for &version in versions(c.is_multiple_of(8) && other.is_multiple_of(8)) {
-        for (entry, before_norm) in [("forward", false), ("forward_statistics", true)] {
+        let statistics = (version == Version::V2).then_some(("forward_statistics", true)); // v1 leaves none
+        for (entry, before_norm) in [("forward", false)].into_iter().chain(statistics) {
             cases.push(BenchCase::new(layer, FORM, entry, version.name(), cost, move |device| {
                 let (x, skip) = (device.zeros("bench", x)?, device.zeros("bench", skip)?);
                 Work::launch(move || forward(&x, &skip, true, before_norm, version).map(drop))

@@ -5,7 +5,7 @@ use serde_json::json;
 use shadegrad::debug::Switches;
 use shadegrad::gpu::translate::{Translator, disassemble};
 use shadegrad::gpu::{Assembled, Form, Matrix, Shader};
-use shadegrad::ops::shaders;
+use shadegrad::ops::{MORE_SHADERS, shaders};
 use shadegrad::train::Precision;
 use shadegrad::{Error, Result};
 
@@ -20,10 +20,10 @@ use super::{print_json, print_text};
 ///   shadegrad show kernel conv2d --entry forward_v5 --matrix units16 --spirv
 ///   shadegrad show kernel linear --entry forward_v2 --set TILE_M=4 --msl
 ///   SHADEGRAD_SHADERS=my/shaders shadegrad show kernel relu --hlsl
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct KernelArgs {
-    /// The op
+    /// The op, or one of its further shaders, e.g. winograd_fused
     #[arg(value_name = "OP", value_parser = PossibleValuesParser::new(shaders().map(|shader| shader.name)), hide_possible_values = true)]
     op: String,
     /// One entry point, e.g. forward_v2 [default: all]
@@ -74,6 +74,7 @@ pub(super) fn run(args: &KernelArgs) -> Result<()> {
     let all = translator.entries();
     if let Some(entry) = args.entry.as_deref().filter(|entry| !all.contains(entry)) {
         only_in_half(args, shader, entry)?;
+        only_in_another(args, entry)?;
     }
     let entries = match &args.entry {
         Some(entry) => vec![entry.as_str()],
@@ -114,6 +115,22 @@ fn only_in_half(args: &KernelArgs, shader: &Shader, entry: &str) -> Result<()> {
         ))),
         _ => Ok(()),
     }
+}
+
+/// An error for an entry point that another shader of the op has.
+fn only_in_another(args: &KernelArgs, entry: &str) -> Result<()> {
+    for (_, shader) in MORE_SHADERS.iter().filter(|(op, _)| *op == args.op) {
+        // Without --set: the other file has constants of its own.
+        let text = assemble(&KernelArgs { set: Vec::new(), ..args.clone() }, shader);
+        if text.is_ok_and(|text| Translator::new(&text, true).is_ok_and(|text| text.entries().contains(&entry))) {
+            let name = shader.name;
+            return Err(Error::Config(format!(
+                "{entry} of {} is in shaders/{name}.wgsl; show it with: show kernel {name} --entry {entry}",
+                args.op
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// The text in the form that is asked for.
@@ -209,6 +226,11 @@ mod tests {
         let Ok(args) = parse(&["relu", "--entry", "sideways"]) else { panic!("refused too early") };
         let Err(error) = run(&args) else { panic!("there is no such entry point") };
         assert!(error.to_string().contains("there are forward_v1, forward_v2"), "{error}");
+        let Ok(args) = parse(&["conv2d", "--entry", "forward_v7", "--set", "TILE_M=4"]) else {
+            panic!("refused too early")
+        };
+        let Err(error) = run(&args) else { panic!("it is in another file") };
+        assert!(error.to_string().contains("show kernel winograd_fused --entry forward_v7"), "{error}");
         Ok(())
     }
 
