@@ -266,6 +266,7 @@ fn kernels(options: &Options, words: &[&str], device: &Device, ops: &[&'static s
     for op in ops {
         cases.extend(cases_of(op, &layers)?);
     }
+    cases.retain(|case| case.runs_on(device));
     if matches!(device, Device::Cpu(_)) {
         // The CPU device has one implementation: every version of a kernel would time it again.
         let mut seen = HashSet::new();

@@ -116,7 +116,7 @@ pub struct Line {
     /// The entry point.
     pub entry: &'static str,
     /// `v1`, `v2`, ... or `plain` on the CPU device.
-    pub version: &'static str,
+    pub version: String,
     /// Where a network uses it, and its sizes.
     pub case: String,
     /// Median of the runs.
@@ -173,7 +173,7 @@ impl Line {
         Ok(Self {
             op: case.op,
             entry: case.entry,
-            version: if matches!(device, Device::Cpu(_)) { "plain" } else { case.version },
+            version: if matches!(device, Device::Cpu(_)) { "plain".to_owned() } else { case.version.clone() },
             case: case.case.clone(),
             median_ms: median * 1e3,
             min_ms: min * 1e3,

@@ -492,16 +492,18 @@ fn other_kernels(case: &Case<'_>) -> Result<Vec<(String, Results)>> {
         let image = [xs[0], xs[1], xs[2], xs[3]];
         let kernel = [ws[0], ws[1], ws[2], ws[3]];
         let p = Conv2dParams::forward(image, kernel, case.size("stride"), case.size("padding"), case.has("bias"));
-        for kernel in
-            [Some(WeightKernel::V1), out8.then_some(WeightKernel::V2), (in8 && out8).then_some(WeightKernel::V3)]
-        {
+        for kernel in [
+            Some(WeightKernel::V1),
+            out8.then_some(WeightKernel::V2),
+            (in8 && out8).then_some(WeightKernel::V3(Constants::default())),
+        ] {
             let Some(kernel) = kernel else { continue };
             let (gw, gb) = (empty(w.shape())?, bias()?);
             ops::conv2d::backward_weight(&p, &x, &gy, &gw, gb.as_ref(), kernel)?;
-            weights(format!("backward_weight {}", kernel.name()), &gw, gb.as_ref())?;
+            weights(format!("backward_weight {kernel}"), &gw, gb.as_ref())?;
         }
         let direct = inputs.into_iter().flatten().map(GatherKernel::from);
-        let winograd = winograd::takes(&p.input_gradient()).then_some(GatherKernel::Winograd);
+        let winograd = winograd::takes(&p.input_gradient()).then_some(GatherKernel::Winograd(Constants::default()));
         let v7 = GatherKernel::Fused(Constants::default());
         let fused = winograd_fused::takes(&p.input_gradient()).then_some(v7);
         for kernel in direct.chain(winograd).chain(fused) {
@@ -509,7 +511,7 @@ fn other_kernels(case: &Case<'_>) -> Result<Vec<(String, Results)>> {
             ops::conv2d::backward_input(&p, &gy, &w, &gx, kernel)?;
             gx_all.push((kernel.to_string(), gx));
         }
-        let winograd = winograd::takes(&p).then_some(GatherKernel::Winograd);
+        let winograd = winograd::takes(&p).then_some(GatherKernel::Winograd(Constants::default()));
         let fused = winograd_fused::takes(&p).then_some(v7);
         for kernel in winograd.into_iter().chain(fused) {
             let (stride, padding) = (case.size("stride"), case.size("padding"));

@@ -4,9 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::OnceLock;
 
 use shadegrad::cpu::conv2d::Conv2dParams;
+use shadegrad::cpu::linear::LinearParams;
 use shadegrad::gpu::{Constants, Context, GpuOptions};
-use shadegrad::ops::conv2d::{self, GatherKernel};
-use shadegrad::ops::{BatchNormSettings, Mode, RunningStats, Sample, Slices, load_batch};
+use shadegrad::ops::conv2d::{self, GatherKernel, WeightKernel};
+use shadegrad::ops::{
+    BatchNormSettings, Kernel, Mode, RunningStats, Sample, Slices, Version, linear, load_batch, together,
+};
 use shadegrad::{Device, Error, Shape, Tape};
 
 use crate::{devices, ops};
@@ -120,10 +123,63 @@ fn slabs_change_no_bit() {
         conv2d::backward_input(&p, &y, &w, &gx, kernel).unwrap();
         (device.dispatches(), y.to_vec().unwrap(), gx.to_vec().unwrap())
     };
-    for (kernel, more) in [(GatherKernel::Winograd, 3), (GatherKernel::Fused(Constants::default()), 1)] {
+    for (kernel, more) in
+        [(GatherKernel::Winograd(Constants::default()), 3), (GatherKernel::Fused(Constants::default()), 1)]
+    {
         let (whole, small) = (run(kernel, None), run(kernel, Some(64 * 1024)));
         assert!(small.0 > more * whole.0, "{kernel}: {} launches, then {}", whole.0, small.0);
         assert!(whole.1 == small.1 && whole.2 == small.2, "{kernel}: slabs change bits");
+    }
+}
+
+/// Neighbours that share what they read compute what each computes alone: groups of eight lanes or as many as a subgroup has, of
+/// four, two and one, where 8, 4, 2 and 5 tiles stand side by side; and sums whose length is no multiple of them.
+#[test]
+fn sharing_changes_no_bit() {
+    let Some(device) = devices::gpu() else { return };
+    if !device.has_subgroups() {
+        println!("NOT TESTED: {device} has no subgroups");
+        return;
+    }
+    let numbers = |count: usize| (0..count).map(|at| (at * at % 23) as f32 / 7.0 - 1.0).collect::<Vec<_>>();
+    let tensor = |shape: Shape| device.tensor("x", shape, &numbers(shape.len())).unwrap();
+    let run = |constants: Constants, channels: [usize; 2]| {
+        let tiles = Kernel { version: Version::V2, constants };
+        let (shape, weight) = ([3, 13, 15, channels[0]], [3, 3, channels[0], channels[1]]);
+        let p = Conv2dParams::forward(shape, weight, 1, 1, true);
+        let (x, w, b) = (tensor(shape.into()), tensor(weight.into()), tensor([channels[1]].into()));
+        let mut all = Vec::new();
+        for kernel in [GatherKernel::from(tiles), GatherKernel::Winograd(constants)] {
+            let y = conv2d::forward_with_statistics(&x, &w, Some(&b), 1, 1, kernel).unwrap();
+            let gx = device.empty("gx", shape).unwrap();
+            conv2d::backward_input(&p, &y, &w, &gx, kernel).unwrap();
+            let (gw, gb) = (device.empty("gw", weight).unwrap(), device.empty("gb", b.shape()).unwrap());
+            conv2d::backward_weight(&p, &x, &y, &gw, Some(&gb), WeightKernel::V3(constants)).unwrap();
+            all.extend([y.detach(), gx.detach(), gw, gb]);
+            let (gw, gb) = (device.empty("gw", weight).unwrap(), device.empty("gb", b.shape()).unwrap());
+            conv2d::backward(&p, [&x, &y, &w], &gx, &gw, Some(&gb), tiles).unwrap();
+            all.extend([gx, gw, gb]);
+        }
+        let w = tensor([channels[0], channels[1]].into());
+        let y = linear::forward(&x, &w, Some(&b), tiles).unwrap();
+        let p = LinearParams {
+            rows: (3 * 13 * 15) as u32,
+            inputs: channels[0] as u32,
+            outputs: channels[1] as u32,
+            has_bias: 1,
+            ..bytemuck::Zeroable::zeroed()
+        };
+        let (gw, gb) = (device.empty("gw", w.shape()).unwrap(), device.empty("gb", b.shape()).unwrap());
+        linear::backward_weight(&p, &x, &y, &gw, Some(&gb), tiles).unwrap();
+        all.extend([y, gw, gb]);
+        all.iter().map(|tensor| tensor.to_vec().unwrap()).collect::<Vec<_>>()
+    };
+    for channels in [[24, 64], [72, 32], [16, 16], [8, 40]] {
+        let (alone, shared) = (run(Constants::default(), channels), run(together(), channels));
+        assert!(alone.iter().flatten().all(|value| value.is_finite()) && alone[0].iter().any(|value| *value != 0.0));
+        for (which, (alone, shared)) in alone.iter().zip(&shared).enumerate() {
+            assert!(alone == shared, "{channels:?}: result {which} differs");
+        }
     }
 }
 

@@ -14,6 +14,7 @@ use std::process::Command;
 
 use naga::back::pipeline_constants::process_overrides;
 use naga::valid::{Capabilities, ValidationFlags, Validator};
+use shadegrad::gpu::shader::TOGETHER;
 use shadegrad::gpu::translate::Translator;
 use shadegrad::gpu::{Assembled, Constants, Form, Matrix, Shader};
 
@@ -108,13 +109,15 @@ fn every_kernel_is_plain_webgpu() {
     const MOST_WORKGROUP_BYTES: u32 = 16384;
     for Variant { name, text, form } in variants() {
         let module = text.validate().unwrap();
-        let needed = match form {
+        let of_form = match form {
             Form::F32 => Capabilities::empty(),
             Form::F16(matrix) if matrix.needs_units() => {
                 Capabilities::SHADER_FLOAT16 | Capabilities::SUBGROUP | Capabilities::COOPERATIVE_MATRIX
             }
             Form::F16(_) => Capabilities::SHADER_FLOAT16,
         };
+        let shares = if name.contains(TOGETHER) { Capabilities::SUBGROUP } else { Capabilities::empty() };
+        let needed = of_form | shares;
         let mut validator = Validator::new(ValidationFlags::all(), needed);
         let info = match validator.validate(&module) {
             Ok(info) => info,

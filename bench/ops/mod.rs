@@ -31,7 +31,11 @@ mod unscale;
 mod upsample_bilinear;
 mod upsample_bilinear_concat;
 
-use shadegrad::ops::Version;
+use std::fmt::Display;
+
+use shadegrad::gpu::Constants;
+use shadegrad::gpu::shader::TOGETHER;
+use shadegrad::ops::{Kernel, Version, together};
 use shadegrad::{Device, Result, Tape, Tensor};
 
 use super::shapes::Layer;
@@ -119,8 +123,8 @@ pub struct BenchCase {
     pub op: &'static str,
     /// The entry point, as `check` calls it.
     pub entry: &'static str,
-    /// `v1`, `v2`, ... (`plain` on the CPU device).
-    pub version: &'static str,
+    /// `v1`, `v2`, `v2 TOGETHER=8`, ... (`plain` on the CPU device).
+    pub version: String,
     /// Where a network uses it, and its sizes as `--shape` takes them.
     pub case: String,
     /// Operations and bytes.
@@ -137,12 +141,17 @@ impl BenchCase {
         layer: &Layer,
         form: &str,
         entry: &'static str,
-        version: &'static str,
+        version: impl Display,
         cost: Cost,
         prepare: impl Fn(&Device) -> Result<Work> + 'static,
     ) -> Self {
         let case = format!("{}: {}", layer.name, layer.text(form));
-        Self { op: layer.op, entry, version, case, cost, prepare: Box::new(prepare) }
+        Self { op: layer.op, entry, version: version.to_string(), case, cost, prepare: Box::new(prepare) }
+    }
+
+    /// Whether a device has the kernel: neighbours share what they read only where there are subgroups.
+    pub fn runs_on(&self, device: &Device) -> bool {
+        device.has_subgroups() || !self.version.contains(TOGETHER)
     }
 }
 
@@ -191,6 +200,12 @@ impl Work {
 /// [`Version::V1`], and [`Version::V2`] where it can be.
 fn versions(second: bool) -> &'static [Version] {
     if second { &[Version::V1, Version::V2] } else { &[Version::V1] }
+}
+
+/// [`Version::V1`], and tiles where there can be any: those of `v2`, whose neighbours may share what they read.
+fn tiles(second: bool) -> Vec<Kernel> {
+    let of_tiles = [Constants::default(), together()].map(|constants| Kernel { version: Version::V2, constants });
+    std::iter::once(Version::V1.into()).chain(of_tiles.into_iter().filter(|_| second)).collect()
 }
 
 /// Both directions of an op with one input and one result of the same shape.

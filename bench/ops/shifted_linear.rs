@@ -5,7 +5,7 @@ use shadegrad::cpu::shifted_linear::ShiftedLinearParams;
 use shadegrad::ops::Axis;
 use shadegrad::ops::shifted_linear::{Gradients, backward, forward};
 
-use super::{BenchCase, Cost, Layer, Work, versions};
+use super::{BenchCase, Cost, Layer, Work, tiles};
 
 pub const FORM: &str = "NxHxWxC OUT";
 
@@ -20,20 +20,20 @@ pub fn cases(layer: &Layer) -> Result<Vec<BenchCase>> {
     for axis in [Axis::Height, Axis::Width] {
         // Each axis is a case of its own.
         let layer = Layer { name: format!("{} {axis:?}", layer.name), ..layer.clone() };
-        for &version in versions(out.is_multiple_of(8)) {
+        for kernel in tiles(out.is_multiple_of(8)) {
             let cost = Cost::of(flops, numbers + if with_residual { (rows * out) as f64 } else { 0.0 });
-            cases.push(BenchCase::new(&layer, FORM, "forward", version.name(), cost, move |device| {
+            cases.push(BenchCase::new(&layer, FORM, "forward", kernel, cost, move |device| {
                 let (x, weight) = (device.zeros("bench", x)?, device.zeros("bench", [c, out])?);
                 let (bias, residual) = (device.zeros("bench", [out])?, device.zeros("bench", y)?);
                 Work::launch(move || {
-                    forward(&x, &weight, Some(&bias), axis, with_residual.then_some(&residual), version).map(drop)
+                    forward(&x, &weight, Some(&bias), axis, with_residual.then_some(&residual), kernel).map(drop)
                 })
             }));
         }
         let cost = Cost::of(flops, numbers);
-        for &version in versions((c | out).is_multiple_of(8)) {
+        for kernel in tiles((c | out).is_multiple_of(8)) {
             for entry in ["backward_input", "backward_weight"] {
-                cases.push(BenchCase::new(&layer, FORM, entry, version.name(), cost, move |device| {
+                cases.push(BenchCase::new(&layer, FORM, entry, kernel, cost, move |device| {
                     let (gy, p) =
                         (device.zeros("bench", y)?, ShiftedLinearParams::forward(x, out, axis.steps(x), true, false));
                     let (x, weight) = (device.zeros("bench", x)?, device.zeros("bench", [c, out])?);
@@ -44,7 +44,7 @@ pub fn cases(layer: &Layer) -> Result<Vec<BenchCase>> {
                             "backward_input" => Gradients { gx: Some(&gx), ..Gradients::default() },
                             _ => Gradients { gx: None, gw: Some(&gw), gb: Some(&gb) },
                         };
-                        backward(&p, [&x, &weight, &gy], places, version)
+                        backward(&p, [&x, &weight, &gy], places, kernel)
                     })
                 }));
             }

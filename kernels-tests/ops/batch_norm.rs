@@ -161,7 +161,7 @@ fn case(shape: [usize; 4], spread: Spread, mode: Mode, relu: bool) -> Case {
                 false => [POINTWISE, if cancels { CANCELS } else { SUMS }, PARAMETER, PARAMETER],
             },
         };
-        for kernel in kernels(channels) {
+        for kernel in kernels(device, channels) {
             let settings = BatchNormSettings { mode, momentum: MOMENTUM, eps: EPS, relu };
             let op = |x: &Tensor, [weight, bias]: [&Tensor; 2], running: &RunningStats<'_>| {
                 forward(x, weight, bias, running, &settings, kernel)

@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use shadegrad::cpu::conv2d::{Conv2dParams, backward_input, backward_weight, forward};
 use shadegrad::ops::conv2d::{GatherKernel, WeightKernel};
-use shadegrad::ops::{BatchNormSettings, Mode, RunningStats, conv2d_few};
+use shadegrad::ops::{BatchNormSettings, Kernel, Mode, RunningStats, Version, conv2d_few};
 use shadegrad::{Device, Result, Tape, Tensor, ops};
 
 use super::{Case, Checks, GradientCase, SUMS, Tolerance, batch_norm, doubles, numbers};
@@ -314,12 +314,12 @@ fn blocks() -> Case {
             each_term(&p, at, |w_at, x_at| gw[w_at] += f64::from(*g) * f64::from(x[x_at]));
         }
         let (x, gy) = (checks.image(device, shape, &x)?, checks.image(device, shape, &gy)?);
-        for kernel in [WeightKernel::V2, WeightKernel::V3] {
+        for kernel in WeightKernel::all(device, &p).into_iter().filter(|kernel| *kernel != WeightKernel::V1) {
             let got_w = device.tensor(OP, weight_shape, &vec![f32::NAN; gw.len()])?;
             let got_b = device.tensor(OP, [128], &[f32::NAN; 128])?;
             ops::conv2d::backward_weight(&p, &x, &gy, &got_w, Some(&got_b), kernel)?;
-            checks.compare("backward_weight", kernel.name(), &got_w, &gw, SUMS)?;
-            checks.compare("backward_weight bias", kernel.name(), &got_b, &gb, SUMS)?;
+            checks.compare("backward_weight", &kernel.to_string(), &got_w, &gw, SUMS)?;
+            checks.compare("backward_weight bias", &kernel.to_string(), &got_b, &gb, SUMS)?;
             if matches!(device, Device::Cpu(_)) {
                 break; // one version
             }
@@ -402,26 +402,30 @@ fn case((shape, kernel, out, stride, padding, with_bias): Sizes) -> Case {
             ops::conv2d::backward_input(&Conv2dParams { accumulate: 1, ..p }, &gy, &w, &gx, kernel)?;
             checks.compare("backward_input", &kernel.to_string(), &gx, &twice, SUMS)?;
         }
-        if WeightKernel::usual(shape[3], out) == WeightKernel::V3 {
+        let both = WeightKernel::all(device, &p).into_iter().filter_map(|kernel| match kernel {
+            WeightKernel::V3(constants) => Some(Kernel { version: Version::V2, constants }),
+            _ => None,
+        });
+        for kernel in both {
             let gx = checks.image(device, shape, &vec![1.0; x.len()])?;
             let gw = device.tensor(OP, weight_shape, &vec![f32::NAN; w.len()])?;
             let gb = device.tensor(OP, [out], &vec![f32::NAN; out])?;
             let more: Vec<f64> = want.gx.iter().map(|g| g + 1.0).collect();
             let p = Conv2dParams { accumulate: 1, ..p };
-            ops::conv2d::backward(&p, [&x, &gy, &w], &gx, &gw, with_bias.then_some(&gb))?;
-            checks.compare("backward x", "v2", &gx, &more, SUMS)?;
-            checks.compare("backward weight", "v2", &gw, &want.gw, SUMS)?;
+            ops::conv2d::backward(&p, [&x, &gy, &w], &gx, &gw, with_bias.then_some(&gb), kernel)?;
+            checks.compare("backward x", &kernel.to_string(), &gx, &more, SUMS)?;
+            checks.compare("backward weight", &kernel.to_string(), &gw, &want.gw, SUMS)?;
             if with_bias {
-                checks.compare("backward bias", "v2", &gb, &want.gb, SUMS)?;
+                checks.compare("backward bias", &kernel.to_string(), &gb, &want.gb, SUMS)?;
             }
         }
-        for kernel in WeightKernel::all(&p) {
+        for kernel in WeightKernel::all(device, &p) {
             let gw = device.tensor(OP, weight_shape, &vec![f32::NAN; w.len()])?;
             let gb = device.tensor(OP, [out], &vec![f32::NAN; out])?;
             ops::conv2d::backward_weight(&p, &x, &gy, &gw, with_bias.then_some(&gb), kernel)?;
-            checks.compare("backward_weight", kernel.name(), &gw, &want.gw, SUMS)?;
+            checks.compare("backward_weight", &kernel.to_string(), &gw, &want.gw, SUMS)?;
             if with_bias {
-                checks.compare("backward_weight bias", kernel.name(), &gb, &want.gb, SUMS)?;
+                checks.compare("backward_weight bias", &kernel.to_string(), &gb, &want.gb, SUMS)?;
             }
         }
         Ok(())
@@ -433,7 +437,8 @@ fn case((shape, kernel, out, stride, padding, with_bias): Sizes) -> Case {
 fn kernels(device: &Device, checks: &Checks, p: &Conv2dParams) -> Vec<GatherKernel> {
     let mut kernels = ops::conv2d::kernels(device, p);
     if checks.is_half() {
-        kernels.retain(|kernel| !kernel.to_string().contains(' '));
+        let usual = |kernel: &GatherKernel| !kernel.to_string().replace(" TOGETHER=8", "").contains(' ');
+        kernels.retain(usual);
         let few = p.batch * p.out_h * p.out_w < 8192;
         kernels.extend(ops::matrix::kernels(device, p).into_iter().filter(|kernel| few || !kernel.is_emulated()));
     }

@@ -214,7 +214,7 @@ fn case((shape, kernel, out, settings, with_bias): Sizes) -> Case {
         if matches!(device, Device::Cpu(_)) {
             return Ok(()); // one version
         }
-        for kernel in ops::conv_transpose2d::kernels(&p) {
+        for kernel in ops::conv_transpose2d::kernels(device, &p) {
             let bias = with_bias.then_some(&b);
             let y = ops::conv_transpose2d::forward(&x, &w, bias, stride, padding, output_padding, kernel)?;
             checks.compare("forward", &kernel.to_string(), &y, &want.y, SUMS)?;

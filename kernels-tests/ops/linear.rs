@@ -4,7 +4,6 @@
 //! plain loops, not the twin: the twin is the convolution's blocked code, and is compared with them too.
 
 use shadegrad::cpu::linear::{LinearParams, backward_input, backward_weight, forward};
-use shadegrad::ops::Version;
 use shadegrad::{Device, Tape, ops};
 
 use super::{Case, GradientCase, SUMS, doubles, numbers};
@@ -108,30 +107,26 @@ fn case(shape: &'static [usize], outputs: usize, with_bias: bool) -> Case {
             return Ok(()); // one version
         }
 
-        for kernel in ops::linear::kernels(outputs) {
+        for kernel in ops::linear::kernels(device, outputs) {
             let y = ops::linear::forward(&x, &w, with_bias.then_some(&b), kernel)?;
             checks.compare("forward", &kernel.to_string(), &y, &want_y, SUMS)?;
         }
-        for kernel in ops::linear::kernels(inputs) {
+        for kernel in ops::linear::kernels(device, inputs) {
             let gx = checks.image(device, x.shape(), &vec![f32::NAN; x.len()])?;
             ops::linear::backward_input(&p, &gy, &w, &gx, kernel)?;
             checks.compare("backward_input", &kernel.to_string(), &gx, &want_gx, SUMS)?;
         }
-        for version in versions(inputs.is_multiple_of(8) && outputs.is_multiple_of(8)) {
+        for kernel in ops::linear::weight_kernels(device, inputs, outputs) {
             let gw = device.tensor(OP, w.shape(), &vec![f32::NAN; w.len()])?;
             let gb = device.tensor(OP, [outputs], &vec![f32::NAN; outputs])?;
-            ops::linear::backward_weight(&p, &x, &gy, &gw, with_bias.then_some(&gb), *version)?;
-            checks.compare("backward_weight", version.name(), &gw, &want_gw, SUMS)?;
+            ops::linear::backward_weight(&p, &x, &gy, &gw, with_bias.then_some(&gb), kernel)?;
+            checks.compare("backward_weight", &kernel.to_string(), &gw, &want_gw, SUMS)?;
             if with_bias {
-                checks.compare("backward_weight bias", version.name(), &gb, &want_gb, SUMS)?;
+                checks.compare("backward_weight bias", &kernel.to_string(), &gb, &want_gb, SUMS)?;
             }
         }
         Ok(())
     })
-}
-
-fn versions(both: bool) -> &'static [Version] {
-    if both { &[Version::V1, Version::V2] } else { &[Version::V1] }
 }
 
 pub fn gradients() -> Vec<GradientCase> {

@@ -9,6 +9,8 @@
 //   x_quad(pixel, quads, quad)      four of x's 4 * quads channels
 //   x_of(x_norm(quad, quads), v)    v itself, or normalised
 //   gy_of(gy_norm(quad, quads), v)  the same for gy
+// Neighbours that read the same x may share it.
+// @include lanes
 
 /// The sums of eight channels over the rows of x that one row of gy meets: kernels stand side by side.
 fn row_sums(first: u32, p: Params, quad: u32) -> array<vec4<f32>, 2> {
@@ -35,7 +37,9 @@ fn weight_tile(tile: u32, p: Params) {
     let image_rows = p.batch * p.out_h;
     let first = chunk * p.chunk_rows;
     let last = min(first + p.chunk_rows, image_rows);
-    if first >= image_rows { return; }
+    let lanes = lanes_of(tile / col_tiles, col_tiles);
+    let side = lanes.side;
+    if first >= image_rows { return; } // with all that share
     let is_bias = row_tile == row_tiles - 1u;
     let r0 = row_tile * TILE_R;
     let ci4 = (r0 % p.in_c) / 4u;
@@ -71,18 +75,24 @@ fn weight_tile(tile: u32, p: Params) {
                 }
             } else if iy >= 0 && iy < i32(p.in_h) {
                 let x_row = (n * p.in_h + u32(iy)) * p.in_w;
-                for (var ox = lo; ox < hi; ox++) {
-                    let g_at = (row * p.out_w + ox) * out_c4 + co4;
-                    let pixel = x_row + u32(i32(ox) * s + offset);
-                    let g0 = gy_of(gy_norms[0], vec4<f32>(gy4[g_at]));
-                    let g1 = gy_of(gy_norms[1], vec4<f32>(gy4[g_at + 1u]));
-                    let a0 = x_of(x_norms[0], x_quad(pixel, in_c4, ci4));
-                    let a1 = x_of(x_norms[1], x_quad(pixel, in_c4, ci4 + 1u));
-                    for (var i = 0u; i < 4u; i++) {
-                        acc[i][0] += a0[i] * g0;
-                        acc[i][1] += a0[i] * g1;
-                        acc[i + 4u][0] += a1[i] * g0;
-                        acc[i + 4u][1] += a1[i] * g1;
+                for (var slab = lo; slab < hi; slab += side) {
+                    // The pixel of x that this lane reads.
+                    let own = x_row + u32(i32(min(slab + lanes.mine, hi - 1u)) * s + offset);
+                    let own0 = x_of(x_norms[0], x_quad(own, in_c4, ci4));
+                    let own1 = x_of(x_norms[1], x_quad(own, in_c4, ci4 + 1u));
+                    let steps = shared_steps(lanes, hi - slab);
+                    for (var step = 0u; step < steps; step++) {
+                        let g_at = (row * p.out_w + slab + step) * out_c4 + co4;
+                        let g0 = gy_of(gy_norms[0], vec4<f32>(gy4[g_at]));
+                        let g1 = gy_of(gy_norms[1], vec4<f32>(gy4[g_at + 1u]));
+                        let a0 = of_step4(lanes, step, own0);
+                        let a1 = of_step4(lanes, step, own1);
+                        for (var i = 0u; i < 4u; i++) {
+                            acc[i][0] += a0[i] * g0;
+                            acc[i][1] += a0[i] * g1;
+                            acc[i + 4u][0] += a1[i] * g0;
+                            acc[i + 4u][1] += a1[i] * g1;
+                        }
                     }
                 }
             }

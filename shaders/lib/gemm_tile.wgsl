@@ -16,7 +16,9 @@
 //   load_a(at, k) -> f32,  load_b(tap, k, col4) -> vec4     col4 counts vectors of four columns
 //   store(row, col4, value)                                 bias, residual, ...
 //
-// Divisions stay in origin and locate, out of the loop over k.
+// Divisions stay in origin and locate, out of the loop over k. Neighbours that read the same a may share it (lib/lanes_apart,
+// lib/lanes_together).
+// @include lanes
 
 const TILE_M: u32 = 8u; // @tune 4 8
 const TILE_N: u32 = 2u; // @tune 1 2
@@ -30,7 +32,9 @@ fn gemm_tile(tile: u32) {
     let col_tiles = gemm_cols() / (4u * TILE_N);
     let col4 = (tile % col_tiles) * TILE_N;
     let row = (tile / col_tiles) * TILE_M;
-    if row >= gemm_rows() { return; }
+    let lanes = lanes_of(row, col_tiles);
+    let side = lanes.side;
+    if row >= gemm_rows() { return; } // with all that share
 
     var acc: array<array<vec4<f32>, TILE_N>, TILE_M>;
     var origins: array<vec3<i32>, TILE_M>;
@@ -40,16 +44,27 @@ fn gemm_tile(tile: u32) {
     let taps = gemm_taps();
     for (var tap = 0u; tap < taps; tap++) {
         var at: array<u32, TILE_M>;
-        for (var m = 0u; m < TILE_M; m++) { at[m] = locate(origins[m], tap); }
+        var nothing = true; // to read: as everywhere in a row of pixels that the stride leaves out
+        for (var m = 0u; m < TILE_M; m++) {
+            at[m] = locate(origins[m], tap);
+            nothing = nothing && at[m] == OUTSIDE;
+        }
+        if nothing { continue; } // with all that share
         let depth = gemm_depth(tap);
         for (var first = 0u; first < depth; first += SUM_TERMS) {
             var part: array<array<vec4<f32>, TILE_N>, TILE_M>;
-            for (var k = first; k < min(first + SUM_TERMS, depth); k++) {
-                var b: array<vec4<f32>, TILE_N>;
-                for (var j = 0u; j < TILE_N; j++) { b[j] = load_b(tap, k, col4 + j); }
-                for (var m = 0u; m < TILE_M; m++) {
-                    let a = load_a(at[m], k);
-                    for (var j = 0u; j < TILE_N; j++) { part[m][j] += a * b[j]; }
+            let end = min(first + SUM_TERMS, depth);
+            for (var slab = first; slab < end; slab += side) {
+                var own: array<f32, TILE_M>; // of this lane's k
+                for (var m = 0u; m < TILE_M; m++) { own[m] = load_a(at[m], min(slab + lanes.mine, end - 1u)); }
+                let steps = shared_steps(lanes, end - slab);
+                for (var i = 0u; i < steps; i++) {
+                    var b: array<vec4<f32>, TILE_N>;
+                    for (var j = 0u; j < TILE_N; j++) { b[j] = load_b(tap, slab + i, col4 + j); }
+                    for (var m = 0u; m < TILE_M; m++) {
+                        let a = of_step(lanes, i, own[m]);
+                        for (var j = 0u; j < TILE_N; j++) { part[m][j] += a * b[j]; }
+                    }
                 }
             }
             for (var m = 0u; m < TILE_M; m++) {

@@ -10,7 +10,7 @@ use super::pool::{Buffer, Pool, PoolReport};
 use super::readback::Readback;
 use super::recorder::{Dispatch, Recorder, Timing};
 use super::replacement::Replacement;
-use super::shader::{Form, Matrix, Shader};
+use super::shader::{Form, Matrix, Shader, TOGETHER};
 use super::tuned::{Question, Tuned};
 use crate::debug::Switches;
 use crate::{Error, Result};
@@ -66,6 +66,7 @@ pub struct Context {
     offset_alignment: u64,
     timestamps: bool,
     f16: bool,
+    subgroups: bool,
     matrix: Option<Matrix>,
     /// What is wrong with the matrix units, once they have been tried.
     matrix_fault: OnceLock<Option<String>>,
@@ -256,10 +257,10 @@ impl Context {
         let facts = facts_of(adapter);
         let webgpu_only = options.webgpu_only || switches.webgpu_only;
         let limits = if webgpu_only { wgpu::Limits::default() } else { adapter.limits() };
-        let wanted = wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::SHADER_F16;
+        let wanted = wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::SHADER_F16 | wgpu::Features::SUBGROUP;
         let used = if webgpu_only { wgpu::Features::empty() } else { adapter.features() & wanted };
         let matrix = facts.matrix().filter(|_| !webgpu_only);
-        let units = wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX | wgpu::Features::SUBGROUP;
+        let units = wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX;
         let (used, experimental_features) = match matrix {
             Some(_) => (used | units, experimental()),
             None => (used, wgpu::ExperimentalFeatures::disabled()),
@@ -299,6 +300,7 @@ impl Context {
             queue,
             timestamps,
             f16: used.contains(wgpu::Features::SHADER_F16),
+            subgroups: used.contains(wgpu::Features::SUBGROUP),
             matrix,
             matrix_fault: OnceLock::new(),
             pool: Pool::default(),
@@ -342,6 +344,7 @@ impl Context {
             context.max_buffer = limits.max_buffer_size;
             context.offset_alignment = u64::from(limits.min_storage_buffer_offset_alignment);
             context.matrix = facts.matrix();
+            context.subgroups = facts.features.contains(&"subgroup");
             context.facts = AdapterFacts {
                 max_binding_bytes: limits.max_storage_buffer_binding_size,
                 max_buffer_bytes: limits.max_buffer_size,
@@ -408,6 +411,11 @@ impl Context {
     /// Whether shaders may compute in f16 (`enable f16;`).
     pub fn has_f16(&self) -> bool {
         self.f16
+    }
+
+    /// Whether the invocations of a subgroup may hand numbers to each other.
+    pub fn has_subgroups(&self) -> bool {
+        self.subgroups
     }
 
     /// The matrix units that kernels may use.
@@ -525,6 +533,8 @@ impl Context {
                     all.text +=
                         &shader.assemble_as(folder, &[], Form::F16(matrix)).map_or(String::new(), |form| form.text);
                 }
+                // And those of kernels whose neighbours share what they read.
+                all.text += &shader.assemble(folder, &[(TOGETHER, 2)]).map_or(String::new(), |form| form.text);
                 Ok(all.hash())
             }
         }

@@ -6,7 +6,7 @@
 //! - `alias Element = f32; // @half f16` is what a kernel's images are made of: for one that is given 16-bit floats the
 //!   loader replaces the type and adds `enable f16;`.
 //! - `// @include conv2d_matrix @half` takes a piece in for those kernels only. `// @include matrix` is the piece that multiplies
-//!   matrices ([`Matrix`]).
+//!   matrices ([`Matrix`]); `// @include lanes` is the piece by which neighbours share what they read ([`TOGETHER`]).
 //! - `override WG: u32 = 64u;` is the workgroup size, the same in every shader ([`WORKGROUP`](super::WORKGROUP)). A kernel that
 //!   wants larger workgroups has a constant for that, and its op counts workgroups, not invocations.
 
@@ -72,6 +72,8 @@ const PIECES: &[(&str, &str)] = &[
     ("gemm_matrix", include_str!("../../shaders/lib/gemm_matrix.wgsl")),
     ("gemm_shared", include_str!("../../shaders/lib/gemm_shared.wgsl")),
     ("gemm_tile", include_str!("../../shaders/lib/gemm_tile.wgsl")),
+    ("lanes_apart", include_str!("../../shaders/lib/lanes_apart.wgsl")),
+    ("lanes_together", include_str!("../../shaders/lib/lanes_together.wgsl")),
     ("matrix_plain", include_str!("../../shaders/lib/matrix_plain.wgsl")),
     ("matrix_plain16", include_str!("../../shaders/lib/matrix_plain16.wgsl")),
     ("matrix_plain8", include_str!("../../shaders/lib/matrix_plain8.wgsl")),
@@ -85,6 +87,10 @@ const PIECES: &[(&str, &str)] = &[
     ("tile_statistics", include_str!("../../shaders/lib/tile_statistics.wgsl")),
     ("winograd", include_str!("../../shaders/lib/winograd.wgsl")),
 ];
+
+/// The constant that says how many neighbours of a subgroup share what they read. With more than 1, `// @include lanes` stands
+/// for `lanes_together`, and only a device with subgroups takes the text; else for `lanes_apart`.
+pub const TOGETHER: &str = "TOGETHER";
 
 /// What multiplies matrices of 16-bit floats in a kernel for matrix units: the piece that `// @include matrix` stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -238,7 +244,7 @@ impl Shader {
             next += 1;
             for line in text.lines() {
                 all.extend(tunable(line));
-                let piece = included(line, true, Matrix::default());
+                let piece = included(line, true, Matrix::default(), false);
                 let piece = piece.and_then(|name| PIECES.iter().find(|(known, _)| *known == name));
                 texts.extend(piece.map(|(_, text)| *text).filter(|text| !texts.contains(text)));
             }
@@ -346,7 +352,8 @@ impl Assembly<'_> {
                 Form::F32 => (false, Matrix::default()),
                 Form::F16(matrix) => (true, matrix),
             };
-            if let Some(name) = included(line, half, matrix) {
+            let together = self.constants.iter().any(|(name, number)| *name == TOGETHER && *number > 1);
+            if let Some(name) = included(line, half, matrix, together) {
                 pieces.push((index, name.to_owned()));
             }
             let line = if half { halved(line) } else { line.into() };
@@ -372,12 +379,14 @@ fn piece_file(name: &str) -> String {
     format!("lib/{name}.wgsl")
 }
 
-/// The piece that a line takes in. `half`: whether images are 16-bit floats, for which there are pieces of their own.
-fn included(line: &str, half: bool, matrix: Matrix) -> Option<&str> {
+/// The piece that a line takes in. `half`: whether images are 16-bit floats, for which there are pieces of their own;
+/// `together`: whether neighbours share what they read.
+fn included(line: &str, half: bool, matrix: Matrix, together: bool) -> Option<&str> {
     let name = line.trim().strip_prefix("// @include ")?.trim();
     match name.strip_suffix(" @half") {
         Some(name) => half.then_some(name),
         None if name == "matrix" => Some(matrix.piece()),
+        None if name == "lanes" => Some(if together { "lanes_together" } else { "lanes_apart" }),
         None => Some(name),
     }
 }

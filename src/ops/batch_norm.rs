@@ -180,7 +180,7 @@ fn now_or_later(
 fn select(x: &Tensor) -> Kernel {
     let channels = x.shape().last();
     let question = || Some(Question { op: OP, part: Part::Both, sizes: Sizes::of(x.shape()) });
-    choose(x.device(), question, usual(channels).into(), || kernels(channels))
+    choose(x.device(), question, usual(channels).into(), || kernels(x.device(), channels))
 }
 
 /// Four channels at a time wherever they divide.
@@ -189,8 +189,8 @@ pub(super) fn usual(channels: usize) -> Version {
 }
 
 /// All kernels that take so many channels.
-pub fn kernels(channels: usize) -> Vec<Kernel> {
-    Kernel::all(&SHADER, |_| usual(channels) == Version::V2)
+pub fn kernels(device: &Device, channels: usize) -> Vec<Kernel> {
+    Kernel::all(device, &SHADER, |_| usual(channels) == Version::V2)
 }
 
 /// As [`batch_norm`], with a given kernel (also for the gradient). The CPU has only one.

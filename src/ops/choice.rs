@@ -6,6 +6,7 @@ use std::fmt;
 use super::{Version, op_of, plan, shaders};
 use crate::Result;
 use crate::gpu::plan::PlanEvent;
+use crate::gpu::shader::TOGETHER;
 use crate::gpu::{Constants, Context, Part, Question, Shader, Sizes, Tuned};
 use crate::tensor::Device;
 
@@ -33,10 +34,22 @@ impl fmt::Display for Kernel {
 }
 
 impl Kernel {
-    /// `v1`, and `v2` with each combination of the shader's constants that `takes` allows; the file's own first.
-    pub(super) fn all(shader: &Shader, takes: impl Fn(Self) -> bool) -> Vec<Self> {
+    /// `v1`, and `v2` with each combination of the shader's constants that `takes` allows, the file's own first. Neighbours share
+    /// in tiles of the file's size only: compiling takes longer than timing.
+    pub(super) fn all(device: &Device, shader: &Shader, takes: impl Fn(Self) -> bool) -> Vec<Self> {
         let v2 = shader.variants().into_iter().map(|constants| Self { version: Version::V2, constants });
-        std::iter::once(Version::V1.into()).chain(v2.filter(|kernel| takes(*kernel))).collect()
+        let can = |kernel: &Self| !kernel.shares() || (device.has_subgroups() && kernel.constants == together());
+        std::iter::once(Version::V1.into()).chain(v2.filter(can).filter(|kernel| takes(*kernel))).collect()
+    }
+
+    /// The usual tiles: `v2`, in software with neighbours that share.
+    pub(super) fn tiles(device: &Device) -> Self {
+        Self { version: Version::V2, constants: usual_lanes(device) }
+    }
+
+    /// Whether neighbours share what they read.
+    pub(super) fn shares(self) -> bool {
+        self.number(TOGETHER, 1) > 1
     }
 
     /// The number of a constant that is `usual` in the file.
@@ -100,6 +113,27 @@ pub(super) fn choose<K: Copy + fmt::Display>(
         Some(format!("{question}: {kernel}, {}; first of its sizes", reason?))
     });
     kernel
+}
+
+/// The constants of kernels whose neighbours share what they read: `shaders/lib/lanes_together.wgsl`.
+pub fn together() -> Constants {
+    Constants::from(&[(TOGETHER, 8)][..])
+}
+
+/// The constants that say whether neighbours share what they read. In software they do: it makes tiles 1.2 to 1.5 times as fast
+/// (measured with Mesa's llvmpipe), because there a read costs as much as a few multiply-adds. On a GPU nobody has measured it:
+/// `tune` may find out.
+pub(super) fn usual_lanes(device: &Device) -> Constants {
+    match device {
+        Device::Gpu(context) if context.facts().software && context.has_subgroups() => together(),
+        _ => Constants::default(),
+    }
+}
+
+/// All of those for a device.
+pub(super) fn all_lanes(device: &Device) -> impl Iterator<Item = Constants> + use<> {
+    let together = device.has_subgroups().then(together);
+    std::iter::once(Constants::default()).chain(together)
 }
 
 /// [`choose`] between versions 1 and 2 of an op that has one version for both directions.

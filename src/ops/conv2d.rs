@@ -33,7 +33,9 @@
 //! form, 16 products for 2x2 pixels instead of 36 ([`winograd`]); `v4`: the tiles of `v2` through workgroup memory, which `tune`
 //! may choose; `v5`: the same on [`matrix`] units, for images of 16-bit floats; `v6`: 3x3 with stride 1 of an x of one to four
 //! channels ([`conv2d_few`]); `v7`: Winograd's form in one kernel, through workgroup memory ([`winograd_fused`]), which `tune` may
-//! choose. [`conv2d_with_statistics`] launches `v2`, `v4`, `v5`, `v6` or `v7` with an epilogue.
+//! choose. With `TOGETHER=8`, tiles of `v2`, `v3` and of the weight gradient's `v3` that stand side by side read what they have in
+//! common once for all of them, and hand it around in their subgroup (`shaders/lib/lanes_together.wgsl`); usual in software.
+//! [`conv2d_with_statistics`] launches `v2`, `v4`, `v5`, `v6` or `v7` with an epilogue.
 //!
 //! An x that is the result of a [`batch_norm`](super::batch_norm()) or a [`concat`](super::concat()) and that nobody has
 //! asked for yet is made where it is read: `conv2d_normed` and `conv2d_joined` are the same kernels (and
@@ -86,7 +88,7 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::choice::{Kernel, choose};
+use super::choice::{Kernel, all_lanes, choose, usual_lanes};
 use super::plan::Plan;
 use super::{
     Chunks, Tile, Version, add, chunks_with_room, concat, conv2d_few, filling_invocations, matrix, winograd,
@@ -247,8 +249,8 @@ pub fn forward_added(
 pub enum GatherKernel {
     /// The sum as it stands: `v1` and `v2`.
     Direct(Kernel),
-    /// `v3`: [`winograd`], for the shapes that it takes.
-    Winograd,
+    /// `v3`: [`winograd`], for the shapes that it takes, with these constants.
+    Winograd(Constants),
     /// `v4`: the tiles of `v2` through workgroup memory, with these constants.
     Shared(Constants),
     /// `v5`: [`matrix`] units, or what stands in for them.
@@ -276,7 +278,7 @@ impl fmt::Display for GatherKernel {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Direct(kernel) => kernel.fmt(out),
-            Self::Winograd => out.write_str("v3"),
+            Self::Winograd(constants) => named(out, "v3", *constants),
             Self::Shared(constants) => named(out, "v4", *constants),
             Self::Matrix(matrix) => write!(out, "v5 {matrix}"),
             Self::Few(constants) => named(out, "v6", *constants),
@@ -298,9 +300,9 @@ pub(super) fn select(images: &Tensor, p: &Conv2dParams, part: Part) -> GatherKer
     let usual = if let Some(few) = conv2d_few::usual(device, &gather) {
         few
     } else if winograd::is_usual(device, &gather) {
-        GatherKernel::Winograd
+        GatherKernel::Winograd(usual_lanes(device))
     } else if gather.out_c.is_multiple_of(8) {
-        Version::V2.into()
+        Kernel::tiles(device).into()
     } else {
         Version::V1.into()
     };
@@ -318,12 +320,14 @@ pub(super) fn select(images: &Tensor, p: &Conv2dParams, part: Part) -> GatherKer
 
 /// All kernels that a device has for a gather of these sizes; [`matrix::kernels`] has those for 16-bit floats only.
 pub fn kernels(device: &Device, p: &Conv2dParams) -> Vec<GatherKernel> {
-    let direct = Kernel::all(&SHADER, |kernel| (p.out_c as usize).is_multiple_of(Tile::of(kernel).columns));
-    let winograd = winograd::takes(p) && winograd::fits(device, p);
+    let direct = Kernel::all(device, &SHADER, |kernel| (p.out_c as usize).is_multiple_of(Tile::of(kernel).columns));
+    let winograd = all_lanes(device).filter(|_| winograd::takes(p) && winograd::fits(device, p));
     // A block is two tiles wide at least.
-    let tiled = |kernel: &&Kernel| kernel.version == Version::V2 && p.out_c as usize >= 2 * Tile::of(**kernel).columns;
+    let tiled = |kernel: &&Kernel| {
+        kernel.version == Version::V2 && !kernel.shares() && p.out_c as usize >= 2 * Tile::of(**kernel).columns
+    };
     let shared: Vec<_> = direct.iter().filter(tiled).map(|kernel| GatherKernel::Shared(kernel.constants)).collect();
-    let winograd = winograd.then_some(GatherKernel::Winograd);
+    let winograd = winograd.map(GatherKernel::Winograd);
     let direct = direct.into_iter().map(Into::into);
     let fused = winograd_fused::kernels(device, p);
     direct.chain(winograd).chain(shared).chain(conv2d_few::kernels(p)).chain(fused).collect()
@@ -431,7 +435,7 @@ fn statistics(source: Source<'_>, y: &Tensor, kernel: GatherKernel) -> Result<Op
             Some(pixels) => pixels,
             None => return Ok(None),
         },
-        GatherKernel::Winograd | GatherKernel::Few(_) => return Ok(None),
+        GatherKernel::Winograd(_) | GatherKernel::Few(_) => return Ok(None),
     };
     Chunks::of(OP, y, pixels, source.ranges(&[y])?.len())
 }
@@ -555,7 +559,7 @@ impl<'a> Gather<'a> {
             GatherKernel::Direct(kernel) => (kernel, ["forward_v2", "forward_statistics_v2"]),
             GatherKernel::Shared(constants) => (tiled(constants), ["forward_v4", "forward_statistics_v4"]),
             GatherKernel::Matrix(_) => (Version::V2.into(), ["forward_v5", "forward_statistics_v5"]),
-            GatherKernel::Winograd => return winograd::gather(self),
+            GatherKernel::Winograd(constants) => return winograd::gather(self, constants),
             GatherKernel::Few(constants) => return conv2d_few::gather(self, constants),
             GatherKernel::Fused(constants) => return winograd_fused::gather(self, constants),
         };
@@ -611,8 +615,8 @@ pub enum WeightKernel {
     V1,
     /// Eight weights x eight channels; result channels that divide by 8.
     V2,
-    /// As `V2`, and the eight weights are neighbouring input channels, read as vec4.
-    V3,
+    /// As `V2`, and the eight weights are neighbouring input channels, read as vec4; with these constants.
+    V3(Constants),
     /// All weights of eight channels: [`conv2d_few`], for the shapes that it takes.
     V4,
 }
@@ -621,42 +625,50 @@ impl WeightKernel {
     /// What is usually the best kernel for these channels.
     pub fn usual(in_c: usize, out_c: usize) -> Self {
         match (in_c.is_multiple_of(8), out_c.is_multiple_of(8)) {
-            (true, true) => Self::V3,
+            (true, true) => Self::V3(Constants::default()),
             (false, true) => Self::V2,
             (_, false) => Self::V1,
         }
     }
 
-    /// All that take the sizes of this convolution.
-    pub fn all(p: &Conv2dParams) -> Vec<Self> {
+    /// All that a device has for the sizes of this convolution.
+    pub fn all(device: &Device, p: &Conv2dParams) -> Vec<Self> {
         let (in8, out8) = (p.in_c.is_multiple_of(8), p.out_c.is_multiple_of(8));
-        let takes =
-            [(Self::V1, true), (Self::V2, out8), (Self::V3, in8 && out8), (Self::V4, conv2d_few::takes_weights(p))];
-        takes.into_iter().filter_map(|(kernel, takes)| takes.then_some(kernel)).collect()
+        let of_any = [(Self::V1, true), (Self::V2, out8), (Self::V4, conv2d_few::takes_weights(p))];
+        let of_any = of_any.into_iter().filter_map(|(kernel, takes)| takes.then_some(kernel));
+        of_any.chain(all_lanes(device).filter(|_| in8 && out8).map(Self::V3)).collect()
     }
 
     /// The kernel for the weight gradient of a convolution.
     pub(super) fn select(device: &Device, p: &Conv2dParams) -> Self {
         let (in_c, out_c) = (p.in_c as usize, p.out_c as usize);
         let few = conv2d_few::is_usual_for_weights(device, p);
-        let usual = if few { Self::V4 } else { Self::usual(in_c, out_c) };
-        choose(device, || question(p, Part::BackwardWeight, false), usual, || Self::all(p))
+        let usual = match Self::usual(in_c, out_c) {
+            _ if few => Self::V4,
+            Self::V3(_) => Self::V3(usual_lanes(device)),
+            other => other,
+        };
+        choose(device, || question(p, Part::BackwardWeight, false), usual, || Self::all(device, p))
     }
 
     /// `v1`, `v2`, ..
-    pub fn name(self) -> &'static str {
+    fn name(self) -> &'static str {
         match self {
             Self::V1 => "v1",
             Self::V2 => "v2",
-            Self::V3 => "v3",
+            Self::V3(_) => "v3",
             Self::V4 => "v4",
         }
+    }
+
+    fn constants(self) -> Constants {
+        if let Self::V3(constants) = self { constants } else { Constants::default() }
     }
 }
 
 impl fmt::Display for WeightKernel {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(self.name())
+        named(out, self.name(), self.constants())
     }
 }
 
@@ -707,7 +719,8 @@ pub fn backward_weight(
     weight_gradient(p, Source::Plain(x), gy, (gw, gb), kernel, &Wanted::alone(x.device()))
 }
 
-/// Both gradients, on a GPU in one launch, by the kernels `v2` and `v3`. gx is added to what stands there if `p` says so.
+/// Both gradients, on a GPU in one launch, by the kernels `v2` and `v3`, with the constants of `kernel`. gx is added to what
+/// stands there if `p` says so.
 ///
 /// # Errors
 /// As the launch; [`Error::Shape`] if the channels do not divide by 8.
@@ -717,8 +730,9 @@ pub fn backward(
     gx: &Tensor,
     gw: &Tensor,
     gb: Option<&Tensor>,
+    kernel: impl Into<Kernel>,
 ) -> Result<()> {
-    if WeightKernel::usual(p.in_c as usize, p.out_c as usize) != WeightKernel::V3 {
+    if !matches!(WeightKernel::usual(p.in_c as usize, p.out_c as usize), WeightKernel::V3(_)) {
         return Err(Error::shape(OP, format!("both gradients at once need channels that divide by 8, got {p:?}")));
     }
     if let Device::Cpu(_) = x.device() {
@@ -728,7 +742,7 @@ pub fn backward(
     let wanted = Wanted::alone(x.device());
     let (source, weight, accumulate) = (Source::Plain(x), &wanted.turned(weight)?, p.accumulate == 1);
     let both = BothGradients { p, source, gy, gy_norm: None, transposed: false, weight, gx: &[gx], accumulate };
-    both.run(Version::V2.into(), &both_of(gw, gb), &wanted).map(|_| ())
+    both.run(kernel.into(), &both_of(gw, gb), &wanted).map(|_| ())
 }
 
 /// As [`backward_weight`] within a backward pass, which may add up the chunks later.
@@ -776,7 +790,7 @@ fn partial_sums(
     let entry = match kernel {
         WeightKernel::V1 => "backward_weight_v1",
         WeightKernel::V2 => "backward_weight_v2",
-        WeightKernel::V3 => "backward_weight_v3",
+        WeightKernel::V3(_) => "backward_weight_v3",
         WeightKernel::V4 => "backward_weight_v4",
     };
     let [usual, _] = source.shaders();
@@ -791,7 +805,7 @@ fn partial_sums(
     };
     let constants = match kernel {
         WeightKernel::V4 => conv2d_few::constants(&p, Constants::default()),
-        _ => Constants::default(),
+        _ => kernel.constants(),
     };
     for (images, first) in chunks.ranges() {
         shader
@@ -824,7 +838,7 @@ impl WeightChunks {
         let weight_rows = (p.kernel_h * p.kernel_w * p.in_c) as usize;
         let (row_tiles, in_col_tile) = match kernel {
             WeightKernel::V1 => (weight_rows + 1, 1),
-            WeightKernel::V2 | WeightKernel::V3 => (weight_rows / 8 + 1, 8),
+            WeightKernel::V2 | WeightKernel::V3(_) => (weight_rows / 8 + 1, 8),
             WeightKernel::V4 => (1, 8),
         };
         let tiles = row_tiles * (p.out_c as usize / in_col_tile);
@@ -884,7 +898,7 @@ pub(super) struct BothGradients<'a> {
 }
 
 impl BothGradients<'_> {
-    /// The kernel of gx, if the launch consists of these two and is worth it. On software Vulkan the code of both in one
+    /// The kernel of gx, whose constants are those of both, if the launch consists of these two and is worth it. On software Vulkan the code of both in one
     /// kernel runs 1.5 times as long as one after the other (measured): there it is for small convolutions, whose time is
     /// that of their launches.
     pub(super) fn take(
@@ -896,7 +910,7 @@ impl BothGradients<'_> {
         const SMALL: u64 = 1 << 22; // multiply-adds
         let Device::Gpu(context) = device else { return None };
         match (gather, weight) {
-            (GatherKernel::Direct(kernel), WeightKernel::V3) if kernel.version == Version::V2 => {
+            (GatherKernel::Direct(kernel), WeightKernel::V3(_)) if kernel.version == Version::V2 => {
                 (!context.facts().software || p.macs() < SMALL).then_some(kernel)
             }
             _ => None,
@@ -937,7 +951,7 @@ impl BothGradients<'_> {
         let shader = gy_norm.map_or(source.shaders()[1], |(shader, _)| shader);
         let tile = Tile::of(kernel);
         tile.check(OP, kernel, gather.out_c as usize)?;
-        let chunks = WeightChunks::new(context, p, *source, gy, WeightKernel::V3)?;
+        let chunks = WeightChunks::new(context, p, *source, gy, WeightKernel::V3(kernel.constants))?;
         let partial = wanted.chunk_table(OP, chunks.table, gradients)?;
         let sums = self.norm_sums(tile, chunks.ranges.len())?;
         let entry = if sums.is_some() { "backward_sums_v2" } else { "backward_v2" };
@@ -1030,7 +1044,7 @@ impl Conv2dBackward {
         let source = match (self.x.numbers(), kernel) {
             (Some(x), _) => Some(Source::Plain(x)),
             (None, WeightKernel::V2 | WeightKernel::V4) => None,
-            (None, _) => Source::of(read.as_ref(), kernel == WeightKernel::V3),
+            (None, _) => Source::of(read.as_ref(), matches!(kernel, WeightKernel::V3(_))),
         };
         let mut p = Conv2dParams { split: 0, floor: f32::MIN, ..*p };
         if let Some(source) = source {

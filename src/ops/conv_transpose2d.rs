@@ -110,14 +110,14 @@ pub fn conv_transpose2d(
 }
 
 fn select(device: &Device, p: &ConvTranspose2dParams) -> Kernel {
-    let usual = if takes(p, Version::V2.into()) { Version::V2 } else { Version::V1 };
+    let usual = if takes(p, Version::V2.into()) { Kernel::tiles(device) } else { Version::V1.into() };
     let shape = Shape::from([p.batch, p.in_h, p.in_w, p.in_c].map(|extent| extent as usize));
     let question = || {
         let (kernel, stride, padding) = (p.kernel_h as usize, p.stride as usize, p.padding as usize);
         let sizes = Sizes { out: p.out_c as usize, kernel, stride, padding, ..Sizes::of(shape) };
         (p.kernel_h == p.kernel_w).then_some(Question { op: OP, part: Part::Forward, sizes })
     };
-    choose(device, question, usual.into(), || kernels(p))
+    choose(device, question, usual, || kernels(device, p))
 }
 
 /// The matrix product fits where kernels do not overlap and its columns divide.
@@ -126,9 +126,9 @@ fn takes(p: &ConvTranspose2dParams, kernel: Kernel) -> bool {
     p.tiles() && p.out_c.is_multiple_of(4) && columns.is_multiple_of(Tile::of(kernel).columns)
 }
 
-/// All kernels that take these sizes.
-pub fn kernels(p: &ConvTranspose2dParams) -> Vec<Kernel> {
-    Kernel::all(&SHADER, |kernel| takes(p, kernel))
+/// All kernels that a device has for these sizes.
+pub fn kernels(device: &Device, p: &ConvTranspose2dParams) -> Vec<Kernel> {
+    Kernel::all(device, &SHADER, |kernel| takes(p, kernel))
 }
 
 /// [`conv_transpose2d`] with a chosen kernel.
@@ -310,7 +310,7 @@ impl Backward for ConvTranspose2dBackward {
         let gather = conv2d::select(gy, &p, Part::Forward);
         let both = BothGradients::take(gy.device(), &p, gather, kernel);
         // The weight's gradient walks over gy anyway. It sums up that of the bias too, where it meets all of gy and has room.
-        let with_bias = kernel == conv2d::WeightKernel::V3 && params.tiles() && p.out_c >= p.in_c;
+        let with_bias = matches!(kernel, conv2d::WeightKernel::V3(_)) && params.tiles() && p.out_c >= p.in_c;
         let summed_gb = gb.as_ref().filter(|_| with_bias && gw.is_some());
         let read = x.on_reading();
         let (x_read, gy_norm, floor) = match &read {

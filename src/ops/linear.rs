@@ -26,7 +26,8 @@
 //!
 //! Shapes: x `[.., in]`, weight `[in, out]`, bias `[out]` -> y `[.., out]`.
 //!
-//! Versions: `v1` one element per invocation; `v2` register tiles, channels that divide by 8.
+//! Versions: `v1` one element per invocation; `v2` register tiles, channels that divide by 8; with `TOGETHER=8` neighbours of a
+//! subgroup share what they read (`shaders/lib/lanes_together.wgsl`).
 //!
 //! # Files
 //! - [`shaders/linear.wgsl`](../../../../../shaders/linear.wgsl), below
@@ -42,7 +43,7 @@
 //! ```
 //! </details>
 
-use super::choice::{Kernel, choose};
+use super::choice::{Kernel, all_lanes, choose};
 use super::plan::Plan;
 use super::{RowChunks, Tile, Version};
 use crate::autograd::{Backward, Wanted, record};
@@ -89,13 +90,21 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tens
 /// The kernel of the product for the result of a layer or for its input gradient.
 fn select(x: &Tensor, outputs: usize, part: Part) -> Kernel {
     let channels = if part == Part::BackwardInput { x.shape().last() } else { outputs };
-    let usual = if channels.is_multiple_of(8) { Version::V2 } else { Version::V1 };
-    choose(x.device(), || Some(question(x, outputs, part)), usual.into(), || kernels(channels))
+    let device = x.device();
+    let usual = if channels.is_multiple_of(8) { Kernel::tiles(device) } else { Version::V1.into() };
+    choose(device, || Some(question(x, outputs, part)), usual, || kernels(device, channels))
 }
 
-/// All kernels of the product that make a result of so many channels.
-pub fn kernels(channels: usize) -> Vec<Kernel> {
-    Kernel::all(&SHADER, |kernel| channels.is_multiple_of(Tile::of(kernel).columns))
+/// All kernels of the product that a device has for a result of so many channels.
+pub fn kernels(device: &Device, channels: usize) -> Vec<Kernel> {
+    Kernel::all(device, &SHADER, |kernel| channels.is_multiple_of(Tile::of(kernel).columns))
+}
+
+/// All kernels of the weight gradient that a device has for such a layer.
+pub fn weight_kernels(device: &Device, inputs: usize, outputs: usize) -> Vec<Kernel> {
+    let tiled = inputs.is_multiple_of(8) && outputs.is_multiple_of(8);
+    let tiles = all_lanes(device).filter(|_| tiled).map(|constants| Kernel { version: Version::V2, constants });
+    std::iter::once(Version::V1.into()).chain(tiles).collect()
 }
 
 fn question(x: &Tensor, outputs: usize, part: Part) -> Question {
@@ -222,9 +231,9 @@ pub fn backward_weight(
     gy: &Tensor,
     gw: &Tensor,
     gb: Option<&Tensor>,
-    version: Version,
+    kernel: impl Into<Kernel>,
 ) -> Result<()> {
-    weight_gradient(p, [x, gy], gw, gb, version, &Wanted::alone(x.device()))
+    weight_gradient(p, [x, gy], gw, gb, kernel.into(), &Wanted::alone(x.device()))
 }
 
 /// As [`backward_weight`] within a backward pass, which may add up the chunks later.
@@ -233,11 +242,11 @@ fn weight_gradient(
     [x, gy]: [&Tensor; 2],
     gw: &Tensor,
     gb: Option<&Tensor>,
-    version: Version,
+    kernel: Kernel,
     wanted: &Wanted<'_>,
 ) -> Result<()> {
     let gradients: Vec<&Tensor> = [Some(gw), gb].into_iter().flatten().collect();
-    match partial_sums(p, [x, gy], &gradients, version, wanted)? {
+    match partial_sums(p, [x, gy], &gradients, kernel, wanted)? {
         Some(table) => wanted.sum_chunks(&table, &gradients),
         None => {
             let mut gb = gb.map(Tensor::f32s_mut);
@@ -253,7 +262,7 @@ fn partial_sums(
     p: &LinearParams,
     [x, gy]: [&Tensor; 2],
     gradients: &[&Tensor],
-    version: Version,
+    kernel: Kernel,
     wanted: &Wanted<'_>,
 ) -> Result<Option<Tensor>> {
     let device = x.device();
@@ -267,12 +276,13 @@ fn partial_sums(
         let (rows, chunks) = (cut.rows_of(images) as u32, cut.of(images));
         let params = LinearParams { rows, chunk_rows: cut.rows as u32, first_chunk, ..*p };
         first_chunk += chunks as u32;
-        let (entry, invocations) = match version {
+        let (entry, invocations) = match kernel.version {
             Version::V1 => ("backward_weight_v1", chunks * width),
             Version::V2 => ("backward_weight_v2", chunks * (inputs / 8 + 1) * (outputs / 8)),
         };
         SHADER
             .entry(entry)
+            .constants(kernel.constants)
             .params(&params)
             .reads([x.images(images), gy.images(images)])
             .writes([&partial])
@@ -313,12 +323,12 @@ impl Backward for LinearBackward {
             _ => None,
         };
         let question = || Some(question(&self.x, p.outputs as usize, Part::BackwardWeight));
-        let version = if p.inputs.is_multiple_of(8) && p.outputs.is_multiple_of(8) {
-            choose(gy.device(), question, Version::V2, || vec![Version::V1, Version::V2])
-        } else {
-            Version::V1
-        };
-        weight_gradient(p, [&self.x, gy], &gw, gb.as_ref(), version, wanted)?;
+        let device = gy.device();
+        let kernels = || weight_kernels(device, p.inputs as usize, p.outputs as usize);
+        let tiled = p.inputs.is_multiple_of(8) && p.outputs.is_multiple_of(8);
+        let usual = if tiled { Kernel::tiles(device) } else { Version::V1.into() };
+        let kernel = choose(device, question, usual, kernels);
+        weight_gradient(p, [&self.x, gy], &gw, gb.as_ref(), kernel, wanted)?;
         Ok(vec![gx, Some(gw), gb])
     }
 

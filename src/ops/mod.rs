@@ -56,7 +56,7 @@ pub use batch_norm::{BatchNormSettings, Mode, RunningStats, batch_norm};
 pub use batch_norm_max_pool2d::batch_norm_max_pool2d;
 pub use batch_norm_upsample_bilinear::batch_norm_upsample_bilinear;
 pub use bce_dice::{BceDice, Pooling, bce_dice};
-pub use choice::{Kernel, text_hash, use_tuned};
+pub use choice::{Kernel, text_hash, together, use_tuned};
 pub use clip_norm::clip_norm;
 pub use concat::concat;
 pub use conv_transpose2d::conv_transpose2d;
@@ -418,6 +418,7 @@ impl std::fmt::Display for Version {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gpu::shader::TOGETHER;
 
     /// The host counts tiles with the numbers that the shaders have.
     #[test]
@@ -425,7 +426,8 @@ mod tests {
         for shader in [conv2d::SHADER, linear::SHADER, shifted_linear::SHADER, conv_transpose2d::SHADER] {
             let usual: Vec<_> = shader.tunables().iter().map(|tunable| (tunable.name, tunable.usual)).collect();
             let tile = Tile::of(Version::V2.into());
-            assert_eq!(usual, [("TILE_M", tile.rows as u32), ("TILE_N", tile.columns as u32 / 4)], "{}", shader.name);
+            let of_tile = [("TILE_M", tile.rows as u32), ("TILE_N", tile.columns as u32 / 4), (TOGETHER, 1)];
+            assert_eq!(usual, of_tile, "{}", shader.name);
         }
     }
 }

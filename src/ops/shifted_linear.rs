@@ -115,26 +115,27 @@ pub fn shifted_linear(
 fn select(x: &Tensor, outputs: usize, part: Part) -> Kernel {
     let (inputs, forward) = (x.shape().last(), part == Part::Forward);
     let tiled = outputs.is_multiple_of(8) && (forward || inputs.is_multiple_of(8));
-    let usual = if tiled { Version::V2 } else { Version::V1 };
+    let device = x.device();
+    let usual = if tiled { Kernel::tiles(device) } else { Version::V1.into() };
     choose(
-        x.device(),
+        device,
         || Some(question(x, outputs, part)),
-        usual.into(),
+        usual,
         || match forward {
-            true => kernels(outputs),
-            false => gradient_kernels(inputs, outputs),
+            true => kernels(device, outputs),
+            false => gradient_kernels(device, inputs, outputs),
         },
     )
 }
 
-/// All kernels that make a result of so many channels.
-pub fn kernels(outputs: usize) -> Vec<Kernel> {
-    Kernel::all(&SHADER, |kernel| outputs.is_multiple_of(8) && outputs.is_multiple_of(Tile::of(kernel).columns))
+/// All kernels that a device has for a result of so many channels.
+pub fn kernels(device: &Device, outputs: usize) -> Vec<Kernel> {
+    Kernel::all(device, &SHADER, |kernel| outputs.is_multiple_of(8) && outputs.is_multiple_of(Tile::of(kernel).columns))
 }
 
-/// All kernels that make the gradients of a layer with these channels.
-pub fn gradient_kernels(inputs: usize, outputs: usize) -> Vec<Kernel> {
-    if outputs.is_multiple_of(8) { kernels(inputs) } else { vec![Version::V1.into()] }
+/// All kernels that a device has for the gradients of a layer with these channels.
+pub fn gradient_kernels(device: &Device, inputs: usize, outputs: usize) -> Vec<Kernel> {
+    if outputs.is_multiple_of(8) { kernels(device, inputs) } else { vec![Version::V1.into()] }
 }
 
 fn question(x: &Tensor, outputs: usize, part: Part) -> Question {

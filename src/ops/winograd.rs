@@ -24,8 +24,8 @@
 use super::conv2d::{Gather, Source};
 use crate::cpu::conv2d::Conv2dParams;
 use crate::cpu::uniform;
-use crate::gpu::Shader;
 use crate::gpu::shader::shader;
+use crate::gpu::{Constants, Shader};
 use crate::tensor::Device;
 use crate::{Error, Result};
 
@@ -156,7 +156,7 @@ fn pays(p: &Conv2dParams) -> bool {
 }
 
 /// Launches the gather.
-pub(super) fn gather(of: &Gather<'_>) -> Result<()> {
+pub(super) fn gather(of: &Gather<'_>, constants: Constants) -> Result<()> {
     let Gather { p, source, weight, bias, y, .. } = *of;
     let Device::Gpu(context) = y.device() else {
         return Err(Error::shape(OP, "v3 is no kernel of the CPU".to_owned()));
@@ -202,7 +202,11 @@ pub(super) fn gather(of: &Gather<'_>) -> Result<()> {
                 .reads([&x[0], weight, table, x.last().unwrap_or(weight)])
                 .writes([&v, &u])
                 .over(kernels + quads * in_c)?;
-            launch("forward_v3").reads([&v, &u]).writes([&m]).over(FREQUENCIES * groups * out_c / GROUP)?;
+            launch("forward_v3")
+                .constants(constants)
+                .reads([&v, &u])
+                .writes([&m])
+                .over(FREQUENCIES * groups * out_c / GROUP)?;
             launch("transform_output").reads([&m, &bias]).writes([&y]).over(4 * quads * out_c / 4)?;
             kernels = 0;
         }

@@ -136,6 +136,11 @@ impl Device {
         matches!(self, Self::Gpu(context) if context.has_f16() || context.is_planning())
     }
 
+    /// Whether neighbours in a kernel may share what they read: on a GPU with subgroups.
+    pub fn has_subgroups(&self) -> bool {
+        matches!(self, Self::Gpu(context) if context.has_subgroups())
+    }
+
     /// The driver and its version; empty on the CPU.
     pub fn driver(&self) -> String {
         match self {
