@@ -32,9 +32,9 @@ pub fn cases(layer: &Layer) -> Result<Vec<BenchCase>> {
             Work::launch(move || forward(&x, &weight, Some(&bias), stride, padding, kernel).map(drop))
         }));
     }
-    let tiles = out.is_multiple_of(8);
-    let with_tiles = gathers(&p).into_iter().filter(|kernel| tiles && *kernel != Version::V1.into());
-    for kernel in with_tiles.filter(|kernel| !matches!(kernel, GatherKernel::Winograd(_))) {
+    let leave_none =
+        |kernel: &GatherKernel| *kernel == Version::V1.into() || matches!(kernel, GatherKernel::Winograd(_));
+    for kernel in gathers(&p).into_iter().filter(|kernel| !leave_none(kernel)) {
         cases.push(BenchCase::new(layer, FORM, "forward_statistics", kernel, cost, move |device| {
             let (x, weight) = (device.zeros("bench", x)?, device.zeros("bench", weight)?);
             Work::launch(move || forward_with_statistics(&x, &weight, None, stride, padding, kernel).map(drop))
@@ -47,17 +47,17 @@ pub fn cases(layer: &Layer) -> Result<Vec<BenchCase>> {
             Work::launch(move || backward_input(&p, &gy, &weight, &gx, kernel))
         }));
     }
-    let shared = |kernel: &WeightKernel| matches!(kernel, WeightKernel::V3(_)).then(|| WeightKernel::V3(together()));
-    for kernel in
-        WeightKernel::all(&Device::cpu(), &p).into_iter().flat_map(|kernel| [Some(kernel), shared(&kernel)]).flatten()
-    {
+    let mut weights = WeightKernel::all(&Device::cpu(), &p);
+    let both = weights.contains(&WeightKernel::V3(Constants::default()));
+    weights.extend(both.then(|| WeightKernel::V3(together())));
+    for kernel in weights {
         cases.push(BenchCase::new(layer, FORM, "backward_weight", kernel, cost, move |device| {
             let (x, gy) = (device.zeros("bench", x)?, device.zeros("bench", y)?);
             let (gw, gb) = (device.zeros("bench", weight)?, device.zeros("bench", [out])?);
             Work::launch(move || backward_weight(&p, &x, &gy, &gw, Some(&gb), kernel))
         }));
     }
-    for kernel in super::tiles(x[3].is_multiple_of(8) && tiles).into_iter().skip(1) {
+    for kernel in super::tiles(both).into_iter().skip(1) {
         cases.push(BenchCase::new(layer, FORM, "backward", kernel, cost.and(cost), move |device| {
             let (x_in, gy) = (device.zeros("bench", x)?, device.zeros("bench", y)?);
             let (w, gx) = (device.zeros("bench", weight)?, device.zeros("bench", x)?);
