@@ -10,6 +10,7 @@
 // @include flat
 // @include element
 // @include gemm_tile
+// @include outer_product
 
 override WG: u32 = 64u;
 
@@ -101,13 +102,12 @@ fn backward_weight_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(nu
     let chunk = tile / (col_tiles * row_tiles);
     let first = chunk * params.chunk_rows;
     let lanes = lanes_of(tile / col_tiles, col_tiles);
-    let side = lanes.side;
     if first >= params.rows { return; } // with all that share
     let is_bias = row_tile == row_tiles - 1u;
     let i4 = select(row_tile * 2u, 0u, is_bias);
     var acc: array<array<vec4<f32>, 2>, TILE_I>;
     let end = min(first + params.chunk_rows, params.rows);
-    for (var slab = first; slab < end; slab += side) {
+    for (var slab = first; slab < end; slab += lanes.side) {
         let own = min(slab + lanes.mine, end - 1u); // the row of x that this lane reads
         let own0 = select(vec4<f32>(x4[own * inputs4 + i4]), vec4<f32>(1.0), is_bias);
         let own1 = vec4<f32>(x4[own * inputs4 + i4 + 1u]);
@@ -117,12 +117,7 @@ fn backward_weight_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(nu
             let g1 = vec4<f32>(gy4[(slab + step) * outputs4 + o4 + 1u]);
             let a0 = of_step4(lanes, step, own0);
             let a1 = of_step4(lanes, step, own1);
-            for (var i = 0u; i < 4u; i++) {
-                acc[i][0] += a0[i] * g0;
-                acc[i][1] += a0[i] * g1;
-                acc[i + 4u][0] += a1[i] * g0;
-                acc[i + 4u][1] += a1[i] * g1;
-            }
+            add_outer_product(&acc, array(a0, a1), array(g0, g1));
         }
     }
     for (var i = 0u; i < TILE_I; i++) {

@@ -16,6 +16,7 @@
 // @include flat
 // @include element
 // @include gemm_tile
+// @include outer_product
 // @include shifted
 
 override WG: u32 = 64u;
@@ -144,12 +145,7 @@ fn weight_tile(tile: u32) {
         let g1 = vec4<f32>(gy4[row * outputs4 + o4 + 1u]);
         let a0 = select(moved4(row, here, left), vec4(1.0), is_bias);
         let a1 = moved4(row, here, right);
-        for (var i = 0u; i < 4u; i++) {
-            acc[i][0] += a0[i] * g0;
-            acc[i][1] += a0[i] * g1;
-            acc[i + 4u][0] += a1[i] * g0;
-            acc[i + 4u][1] += a1[i] * g1;
-        }
+        add_outer_product(&acc, array(a0, a1), array(g0, g1));
         // The next row's position, without a division.
         beside++;
         if beside == params.step {

@@ -17,6 +17,7 @@
 // @include epilogue
 // @include winograd
 // @include lanes
+// @include outer_product
 
 override WG: u32 = 64u;
 
@@ -68,7 +69,6 @@ fn forward_v3(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgr
     let plane = tile / col_tiles; // (f, group)
     let f = plane / params.groups;
     let lanes = lanes_of(plane, col_tiles);
-    let side = lanes.side;
     if f >= FREQUENCIES { return; } // with all that share
     let co4 = (tile % col_tiles) * 2u;
     let v_at = plane * params.in_c * 2u;
@@ -77,7 +77,7 @@ fn forward_v3(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgr
     for (var first = 0u; first < params.in_c; first += SUM_TERMS) {
         var part: array<array<vec4<f32>, 2>, 8>;
         let end = min(first + SUM_TERMS, params.in_c);
-        for (var slab = first; slab < end; slab += side) {
+        for (var slab = first; slab < end; slab += lanes.side) {
             let own = min(slab + lanes.mine, end - 1u); // the ci whose V this lane reads
             let own0 = v4[v_at + 2u * own];
             let own1 = v4[v_at + 2u * own + 1u];
@@ -87,12 +87,7 @@ fn forward_v3(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgr
                 let v1 = of_step4(lanes, step, own1);
                 let u0 = u4[u_at + (slab + step) * out_c4];
                 let u1 = u4[u_at + (slab + step) * out_c4 + 1u];
-                for (var i = 0u; i < 4u; i++) {
-                    part[i][0] += v0[i] * u0;
-                    part[i][1] += v0[i] * u1;
-                    part[i + 4u][0] += v1[i] * u0;
-                    part[i + 4u][1] += v1[i] * u1;
-                }
+                add_outer_product(&part, array(v0, v1), array(u0, u1));
             }
         }
         for (var i = 0u; i < 8u; i++) {

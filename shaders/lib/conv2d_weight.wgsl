@@ -11,6 +11,7 @@
 //   gy_of(gy_norm(quad, quads), v)  the same for gy
 // Neighbours that read the same x may share it.
 // @include lanes
+// @include outer_product
 
 /// The sums of eight channels over the rows of x that one row of gy meets: kernels stand side by side.
 fn row_sums(first: u32, p: Params, quad: u32) -> array<vec4<f32>, 2> {
@@ -38,7 +39,6 @@ fn weight_tile(tile: u32, p: Params) {
     let first = chunk * p.chunk_rows;
     let last = min(first + p.chunk_rows, image_rows);
     let lanes = lanes_of(tile / col_tiles, col_tiles);
-    let side = lanes.side;
     if first >= image_rows { return; } // with all that share
     let is_bias = row_tile == row_tiles - 1u;
     let r0 = row_tile * TILE_R;
@@ -75,7 +75,7 @@ fn weight_tile(tile: u32, p: Params) {
                 }
             } else if iy >= 0 && iy < i32(p.in_h) {
                 let x_row = (n * p.in_h + u32(iy)) * p.in_w;
-                for (var slab = lo; slab < hi; slab += side) {
+                for (var slab = lo; slab < hi; slab += lanes.side) {
                     // The pixel of x that this lane reads.
                     let own = x_row + u32(i32(min(slab + lanes.mine, hi - 1u)) * s + offset);
                     let own0 = x_of(x_norms[0], x_quad(own, in_c4, ci4));
@@ -87,12 +87,7 @@ fn weight_tile(tile: u32, p: Params) {
                         let g1 = gy_of(gy_norms[1], vec4<f32>(gy4[g_at + 1u]));
                         let a0 = of_step4(lanes, step, own0);
                         let a1 = of_step4(lanes, step, own1);
-                        for (var i = 0u; i < 4u; i++) {
-                            acc[i][0] += a0[i] * g0;
-                            acc[i][1] += a0[i] * g1;
-                            acc[i + 4u][0] += a1[i] * g0;
-                            acc[i + 4u][1] += a1[i] * g1;
-                        }
+                        add_outer_product(&acc, array(a0, a1), array(g0, g1));
                     }
                 }
             }

@@ -33,7 +33,6 @@ fn gemm_tile(tile: u32) {
     let col4 = (tile % col_tiles) * TILE_N;
     let row = (tile / col_tiles) * TILE_M;
     let lanes = lanes_of(row, col_tiles);
-    let side = lanes.side;
     if row >= gemm_rows() { return; } // with all that share
 
     var acc: array<array<vec4<f32>, TILE_N>, TILE_M>;
@@ -54,7 +53,7 @@ fn gemm_tile(tile: u32) {
         for (var first = 0u; first < depth; first += SUM_TERMS) {
             var part: array<array<vec4<f32>, TILE_N>, TILE_M>;
             let end = min(first + SUM_TERMS, depth);
-            for (var slab = first; slab < end; slab += side) {
+            for (var slab = first; slab < end; slab += lanes.side) {
                 var own: array<f32, TILE_M>; // of this lane's k
                 for (var m = 0u; m < TILE_M; m++) { own[m] = load_a(at[m], min(slab + lanes.mine, end - 1u)); }
                 let steps = shared_steps(lanes, end - slab);

@@ -26,7 +26,7 @@ fn lanes_of(row: u32, across: u32) -> Lanes {
     // WGSL does not promise that neighbours in a workgroup are neighbours in a subgroup. Where they are not, nobody shares.
     var found = true;
     for (var bit = 1u; bit < side; bit *= 2u) {
-        found = found && subgroupShuffleXor(lane, bit) == (lane ^ bit) && subgroupShuffleXor(row, bit) == row;
+        found &= (subgroupShuffleXor(lane, bit) == (lane ^ bit)) & (subgroupShuffleXor(row, bit) == row);
     }
     let together = subgroupAll(found);
     return Lanes(select(1u, side, together), select(0u, lane % side, together));

@@ -80,6 +80,7 @@ const PIECES: &[(&str, &str)] = &[
     ("matrix_units", include_str!("../../shaders/lib/matrix_units.wgsl")),
     ("matrix_units16", include_str!("../../shaders/lib/matrix_units16.wgsl")),
     ("matrix_units8", include_str!("../../shaders/lib/matrix_units8.wgsl")),
+    ("outer_product", include_str!("../../shaders/lib/outer_product.wgsl")),
     ("parts", include_str!("../../shaders/lib/parts.wgsl")),
     ("reduce", include_str!("../../shaders/lib/reduce.wgsl")),
     ("shifted", include_str!("../../shaders/lib/shifted.wgsl")),

@@ -42,9 +42,9 @@ impl Kernel {
         std::iter::once(Version::V1.into()).chain(v2.filter(can).filter(|kernel| takes(*kernel))).collect()
     }
 
-    /// The usual tiles: `v2`, in software with neighbours that share.
-    pub(super) fn tiles(device: &Device) -> Self {
-        Self { version: Version::V2, constants: usual_lanes(device) }
+    /// The usual one of an op with tiles: `v2` where they fit, in software with neighbours that share; else `v1`.
+    pub(super) fn usual(device: &Device, fits: bool) -> Self {
+        if fits { Self { version: Version::V2, constants: usual_lanes(device) } } else { Version::V1.into() }
     }
 
     /// Whether neighbours share what they read.

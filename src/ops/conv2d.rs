@@ -301,10 +301,8 @@ pub(super) fn select(images: &Tensor, p: &Conv2dParams, part: Part) -> GatherKer
         few
     } else if winograd::is_usual(device, &gather) {
         GatherKernel::Winograd(usual_lanes(device))
-    } else if gather.out_c.is_multiple_of(8) {
-        Kernel::tiles(device).into()
     } else {
-        Version::V1.into()
+        Kernel::usual(device, gather.out_c.is_multiple_of(8)).into()
     };
     // In software there is no workgroup memory: what goes through it takes 2.5 times as long (measured).
     let software = matches!(device, Device::Gpu(context) if context.facts().software);

@@ -110,7 +110,7 @@ pub fn conv_transpose2d(
 }
 
 fn select(device: &Device, p: &ConvTranspose2dParams) -> Kernel {
-    let usual = if takes(p, Version::V2.into()) { Kernel::tiles(device) } else { Version::V1.into() };
+    let usual = Kernel::usual(device, takes(p, Version::V2.into()));
     let shape = Shape::from([p.batch, p.in_h, p.in_w, p.in_c].map(|extent| extent as usize));
     let question = || {
         let (kernel, stride, padding) = (p.kernel_h as usize, p.stride as usize, p.padding as usize);

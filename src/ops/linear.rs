@@ -91,7 +91,7 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tens
 fn select(x: &Tensor, outputs: usize, part: Part) -> Kernel {
     let channels = if part == Part::BackwardInput { x.shape().last() } else { outputs };
     let device = x.device();
-    let usual = if channels.is_multiple_of(8) { Kernel::tiles(device) } else { Version::V1.into() };
+    let usual = Kernel::usual(device, channels.is_multiple_of(8));
     choose(device, || Some(question(x, outputs, part)), usual, || kernels(device, channels))
 }
 
@@ -102,9 +102,14 @@ pub fn kernels(device: &Device, channels: usize) -> Vec<Kernel> {
 
 /// All kernels of the weight gradient that a device has for such a layer.
 pub fn weight_kernels(device: &Device, inputs: usize, outputs: usize) -> Vec<Kernel> {
-    let tiled = inputs.is_multiple_of(8) && outputs.is_multiple_of(8);
-    let tiles = all_lanes(device).filter(|_| tiled).map(|constants| Kernel { version: Version::V2, constants });
+    let lanes = all_lanes(device).filter(|_| weight_tiles(inputs, outputs));
+    let tiles = lanes.map(|constants| Kernel { version: Version::V2, constants });
     std::iter::once(Version::V1.into()).chain(tiles).collect()
+}
+
+/// Whether tiles of the weight gradient fit these channels.
+fn weight_tiles(inputs: usize, outputs: usize) -> bool {
+    inputs.is_multiple_of(8) && outputs.is_multiple_of(8)
 }
 
 fn question(x: &Tensor, outputs: usize, part: Part) -> Question {
@@ -324,10 +329,9 @@ impl Backward for LinearBackward {
         };
         let question = || Some(question(&self.x, p.outputs as usize, Part::BackwardWeight));
         let device = gy.device();
-        let kernels = || weight_kernels(device, p.inputs as usize, p.outputs as usize);
-        let tiled = p.inputs.is_multiple_of(8) && p.outputs.is_multiple_of(8);
-        let usual = if tiled { Kernel::tiles(device) } else { Version::V1.into() };
-        let kernel = choose(device, question, usual, kernels);
+        let (inputs, outputs) = (p.inputs as usize, p.outputs as usize);
+        let usual = Kernel::usual(device, weight_tiles(inputs, outputs));
+        let kernel = choose(device, question, usual, || weight_kernels(device, inputs, outputs));
         weight_gradient(p, [&self.x, gy], &gw, gb.as_ref(), kernel, wanted)?;
         Ok(vec![gx, Some(gw), gb])
     }

@@ -116,11 +116,10 @@ fn select(x: &Tensor, outputs: usize, part: Part) -> Kernel {
     let (inputs, forward) = (x.shape().last(), part == Part::Forward);
     let tiled = outputs.is_multiple_of(8) && (forward || inputs.is_multiple_of(8));
     let device = x.device();
-    let usual = if tiled { Kernel::tiles(device) } else { Version::V1.into() };
     choose(
         device,
         || Some(question(x, outputs, part)),
-        usual,
+        Kernel::usual(device, tiled),
         || match forward {
             true => kernels(device, outputs),
             false => gradient_kernels(device, inputs, outputs),
