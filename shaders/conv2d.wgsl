@@ -15,11 +15,10 @@
 // _v1  one invocation computes one element.
 // _v2  one invocation computes a tile of 8 pixels x 8 channels (lib/gemm_tile); backward_weight 8 weights x 8 channels.
 // _v3  backward_weight for ci that divides by 8: both sides are read as vec4, bounds are checked once per image row.
-// _v4  forward through workgroup memory, for blocks of 64 tiles (lib/gemm_shared).
+// With BLOCK above 1 _v2 of forward and _v3 go through workgroup memory, in blocks of 64 tiles (lib/gemm_block, lib/weight_block).
 // @include flat
 // @include element
-// @include gemm_tile
-// @include gemm_shared
+// @include gemm
 // @include epilogue
 // @include conv2d_sizes
 // @include conv2d_element
@@ -27,7 +26,7 @@
 // @include conv2d_statistics
 // @include conv2d_forward
 // @include conv2d_matrix @half
-// @include conv2d_weight
+// @include conv2d_weights
 // @include conv2d_weight_rows
 // @include conv2d_gather_plain
 // @include conv2d_x_plain
@@ -50,6 +49,7 @@ fn forward_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgr
 }
 
 // By tiles, and with the statistics of the result: lib/conv2d_forward.
+@group(0) @binding(1) var<storage, read> gathered4: array<Element4>; // x
 @group(0) @binding(2) var<storage, read> weight4: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read> bias4: array<vec4<f32>>;
 @group(0) @binding(4) var<storage, read_write> y4: array<Element4>;
@@ -79,7 +79,11 @@ fn gy_quad(none: u32, at: u32) -> vec4<f32> { return vec4<f32>(gy4[at]); }
 
 @group(0) @binding(1) var<storage, read> x4: array<Element4>;
 
-@compute @workgroup_size(WG)
-fn backward_weight_v3(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
-    weight_tile(flat_index(gid, groups), params);
+@compute @workgroup_size(GROUP)
+fn backward_weight_v3(
+    @builtin(workgroup_id) wid: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lid: u32,
+) {
+    weights(flat_group(wid, groups), lid, params);
 }

@@ -8,15 +8,14 @@
 // _v2, _v3  as in conv2d.wgsl.
 // @include flat
 // @include element
-// @include gemm_tile
-// @include gemm_shared
+// @include gemm
 // @include epilogue
 // @include conv2d_sizes
 // @include conv2d_tile
 // @include conv2d_statistics
 // @include conv2d_forward
 // @include conv2d_matrix @half
-// @include conv2d_weight
+// @include conv2d_weights
 // @include conv2d_x_joined
 // @include conv2d_gy_plain
 
@@ -41,6 +40,9 @@ fn joined(pixel: u32, ci: u32) -> f32 {
 
 fn pixel_stride() -> u32 { return 1u; }
 fn load_a(pixel: u32, ci: u32) -> f32 { return select(joined(pixel, ci), 0.0, pixel == OUTSIDE); }
+fn load_a4(pixel: u32, ci: u32) -> vec4<f32> {
+    return select(x_quad(select(pixel, 0u, pixel == OUTSIDE), params.in_c / 4u, ci / 4u), vec4(0.0), pixel == OUTSIDE);
+}
 
 // ---- backward_weight -------------------------------------------------------------------------------------------
 
@@ -49,7 +51,11 @@ fn load_a(pixel: u32, ci: u32) -> f32 { return select(joined(pixel, ci), 0.0, pi
 @group(0) @binding(3) var<storage, read> gy4: array<Element4>;
 @group(0) @binding(4) var<storage, read_write> partial4: array<vec4<f32>>;
 
-@compute @workgroup_size(WG)
-fn backward_weight_v3(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
-    weight_tile(flat_index(gid, groups), params);
+@compute @workgroup_size(GROUP)
+fn backward_weight_v3(
+    @builtin(workgroup_id) wid: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lid: u32,
+) {
+    weights(flat_group(wid, groups), lid, params);
 }

@@ -4,10 +4,10 @@
 //                 conv2d_joined.wgsl
 // @include flat
 // @include element
-// @include gemm_tile
+// @include gemm
 // @include conv2d_sizes
 // @include conv2d_tile
-// @include conv2d_weight
+// @include conv2d_weights
 // @include conv2d_both
 // @include conv2d_gather_plain
 // @include conv2d_x_joined
@@ -18,6 +18,7 @@ override WG: u32 = 64u;
 @group(0) @binding(0) var<uniform> params: Params; // of the gather
 
 @group(0) @binding(1) var<storage, read> x: array<Element>; // what the gather reads: gy
+@group(0) @binding(1) var<storage, read> gathered4: array<Element4>; // the same
 @group(0) @binding(2) var<storage, read> weight4: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read> a4: array<Element4>;
 @group(0) @binding(4) var<storage, read> b4: array<Element4>;

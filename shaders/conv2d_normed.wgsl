@@ -13,8 +13,7 @@
 // _v1, _v2, _v3  as in conv2d.wgsl.
 // @include flat
 // @include element
-// @include gemm_tile
-// @include gemm_shared
+// @include gemm
 // @include epilogue
 // @include conv2d_sizes
 // @include conv2d_element
@@ -22,7 +21,7 @@
 // @include conv2d_statistics
 // @include conv2d_forward
 // @include conv2d_matrix @half
-// @include conv2d_weight
+// @include conv2d_weights
 // @include conv2d_gy_plain
 // @include batch_norm_table
 // @include batch_norm_table4
@@ -42,6 +41,10 @@ override WG: u32 = 64u;
 fn pixel_stride() -> u32 { return params.in_c; }
 fn load_a(at: u32, ci: u32) -> f32 {
     return select(normalised(f32(x[at + ci]), ci), 0.0, at == OUTSIDE);
+}
+fn load_a4(at: u32, ci: u32) -> vec4<f32> {
+    let v = vec4<f32>(x4[(select(at, 0u, at == OUTSIDE) + ci) / 4u]);
+    return select(normalised4(norm4(ci / 4u, params.in_c / 4u), v), vec4(0.0), at == OUTSIDE);
 }
 
 @compute @workgroup_size(WG)
@@ -74,7 +77,11 @@ fn x_quad(pixel: u32, quads: u32, quad: u32) -> vec4<f32> { return vec4<f32>(x4[
 fn x_norm(quad: u32, quads: u32) -> Norm4 { return norm4(quad, quads); }
 fn x_of(norm: Norm4, v: vec4<f32>) -> vec4<f32> { return normalised4(norm, v); }
 
-@compute @workgroup_size(WG)
-fn backward_weight_v3(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
-    weight_tile(flat_index(gid, groups), params);
+@compute @workgroup_size(GROUP)
+fn backward_weight_v3(
+    @builtin(workgroup_id) wid: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lid: u32,
+) {
+    weights(flat_group(wid, groups), lid, params);
 }

@@ -5,10 +5,10 @@
 //   backward_sums_v2   the same, and the sums that the batch norm's gradient begins with (lib/conv2d_norm_sums)
 // @include flat
 // @include element
-// @include gemm_tile
+// @include gemm
 // @include conv2d_sizes
 // @include conv2d_tile
-// @include conv2d_weight
+// @include conv2d_weights
 // @include conv2d_both
 // @include conv2d_gx
 // @include conv2d_norm_sums
@@ -21,6 +21,7 @@ override WG: u32 = 64u;
 @group(0) @binding(0) var<uniform> params: Params; // of the gather
 
 @group(0) @binding(1) var<storage, read> x: array<Element>; // what the gather reads: gy
+@group(0) @binding(1) var<storage, read> gathered4: array<Element4>; // the same
 @group(0) @binding(2) var<storage, read> weight4: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read> x4: array<Element4>;
 @group(0) @binding(4) var<storage, read> gy4: array<Element4>;

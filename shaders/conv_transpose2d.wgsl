@@ -14,7 +14,7 @@
 //                         y[2iy,2ix]    y[2iy,2ix+1]   y[2iy+1,2ix]   y[2iy+1,2ix+1]        for stride 2
 // @include flat
 // @include element
-// @include gemm_tile
+// @include gemm
 // @include conv_transpose2d_tile
 
 override WG: u32 = 64u;
@@ -74,13 +74,19 @@ fn transpose_weight(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_
     transposed[at] = weight_in[(at % columns) * params.in_c + at / columns];
 }
 
+@group(0) @binding(1) var<storage, read> x4: array<Element4>;
 @group(0) @binding(2) var<storage, read> weight4: array<vec4<f32>>; // transposed
 @group(0) @binding(3) var<storage, read> bias4: array<vec4<f32>>;
 @group(0) @binding(4) var<storage, read_write> y4: array<Element4>;
 
 fn load_a(at: u32, ci: u32) -> f32 { return f32(x[at + ci]); }
+fn load_a4(at: u32, ci: u32) -> vec4<f32> { return vec4<f32>(x4[(at + ci) / 4u]); }
 
-@compute @workgroup_size(WG)
-fn forward_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
-    gemm_tile(flat_index(gid, groups));
+@compute @workgroup_size(GROUP)
+fn forward_v2(
+    @builtin(workgroup_id) wid: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lid: u32,
+) {
+    gemm(flat_group(wid, groups), lid);
 }

@@ -6,11 +6,12 @@
 //                    as partial sums over chunks of rows, which sum_chunks.wgsl adds up in order
 //
 // _v1  one invocation computes one element.
-// _v2  a tile of 8 rows x 8 columns (lib/gemm_tile); backward_weight 8 inputs x 8 outputs, both read as vec4.
+// _v2  a tile of 8 rows x 8 columns (lib/gemm_tile); backward_weight 8 inputs x 8 outputs, both read as vec4. With BLOCK above 1
+//      both go through workgroup memory, in blocks of 64 tiles (lib/gemm_block, lib/weight_block).
 // @include flat
 // @include element
-// @include gemm_tile
-// @include outer_product
+// @include gemm
+// @include linear_weights
 
 override WG: u32 = 64u;
 
@@ -53,6 +54,7 @@ fn gemm_depth(tap: u32) -> u32 { return params.inputs; }
 fn origin(row: u32) -> vec3<i32> { return vec3<i32>(i32(row), 0, 0); }
 fn locate(at: vec3<i32>, tap: u32) -> u32 { return u32(at.x) * params.inputs; }
 fn load_a(at: u32, i: u32) -> f32 { return f32(x[at + i]); }
+fn load_a4(at: u32, i: u32) -> vec4<f32> { return vec4<f32>(x4[(at + i) / 4u]); }
 fn load_b(tap: u32, i: u32, col4: u32) -> vec4<f32> { return weight4[i * (params.outputs / 4u) + col4]; }
 
 fn store(row: u32, col4: u32, value: vec4<f32>) {
@@ -60,9 +62,13 @@ fn store(row: u32, col4: u32, value: vec4<f32>) {
     y4[row * (params.outputs / 4u) + col4] = Element4(with_bias);
 }
 
-@compute @workgroup_size(WG)
-fn forward_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
-    gemm_tile(flat_index(gid, groups));
+@compute @workgroup_size(GROUP)
+fn forward_v2(
+    @builtin(workgroup_id) wid: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lid: u32,
+) {
+    gemm(flat_group(wid, groups), lid);
 }
 
 // Row `inputs` of the gradient is the bias, whose "x" is 1. `partial` is [chunk, inputs + 1, outputs].
@@ -88,44 +94,11 @@ fn backward_weight_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(nu
 @group(0) @binding(2) var<storage, read> gy4: array<Element4>;
 @group(0) @binding(3) var<storage, read_write> partial4: array<vec4<f32>>;
 
-const TILE_I: u32 = 8u;
-
-@compute @workgroup_size(WG)
-fn backward_weight_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
-    let tile = flat_index(gid, groups); // (chunk, input tile, output tile)
-    let outputs4 = params.outputs / 4u;
-    let inputs4 = params.inputs / 4u;
-    let col_tiles = outputs4 / 2u;
-    let row_tiles = params.inputs / TILE_I + 1u; // the last one is the bias alone
-    let o4 = (tile % col_tiles) * 2u;
-    let row_tile = (tile / col_tiles) % row_tiles;
-    let chunk = tile / (col_tiles * row_tiles);
-    let first = chunk * params.chunk_rows;
-    let lanes = lanes_of(tile / col_tiles, col_tiles);
-    if first >= params.rows { return; } // with all that share
-    let is_bias = row_tile == row_tiles - 1u;
-    let i4 = select(row_tile * 2u, 0u, is_bias);
-    var acc: array<array<vec4<f32>, 2>, TILE_I>;
-    let end = min(first + params.chunk_rows, params.rows);
-    for (var slab = first; slab < end; slab += lanes.side) {
-        let own = min(slab + lanes.mine, end - 1u); // the row of x that this lane reads
-        let own0 = select(vec4<f32>(x4[own * inputs4 + i4]), vec4<f32>(1.0), is_bias);
-        let own1 = vec4<f32>(x4[own * inputs4 + i4 + 1u]);
-        let steps = shared_steps(lanes, end - slab);
-        for (var step = 0u; step < steps; step++) {
-            let g0 = vec4<f32>(gy4[(slab + step) * outputs4 + o4]);
-            let g1 = vec4<f32>(gy4[(slab + step) * outputs4 + o4 + 1u]);
-            let a0 = of_step4(lanes, step, own0);
-            let a1 = of_step4(lanes, step, own1);
-            add_outer_product(&acc, array(a0, a1), array(g0, g1));
-        }
-    }
-    for (var i = 0u; i < TILE_I; i++) {
-        let r = row_tile * TILE_I + i;
-        if r <= params.inputs {
-            let at = ((params.first_chunk + chunk) * (params.inputs + 1u) + r) * outputs4 + o4;
-            partial4[at] = acc[i][0];
-            partial4[at + 1u] = acc[i][1];
-        }
-    }
+@compute @workgroup_size(GROUP)
+fn backward_weight_v2(
+    @builtin(workgroup_id) wid: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lid: u32,
+) {
+    weights(flat_group(wid, groups), lid);
 }

@@ -13,11 +13,18 @@ override WG: u32 = 64u;
 @group(0) @binding(1) var<storage, read> x: array<Element>;
 @group(0) @binding(2) var<storage, read_write> y: array<Element>;
 
+/// x, and 0 where it is below 0. Drivers make a maximum of `select(x, 0.0, x < 0.0)`, which loses NaN (seen with NVIDIA's): so the
+/// bits are compared, where numbers below 0 stand between -0 and -infinity.
+fn rectified(x: vec4<f32>) -> vec4<f32> {
+    let bits = bitcast<vec4<u32>>(x);
+    return select(x, vec4(0.0), (bits > vec4(0x80000000u)) & (bits <= vec4(0xff800000u)));
+}
+
 @compute @workgroup_size(WG)
 fn forward_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
     let at = flat_index(gid, groups);
     if at >= arrayLength(&y) { return; }
-    y[at] = Element(select(f32(x[at]), 0.0, f32(x[at]) < 0.0));
+    y[at] = Element(rectified(vec4(f32(x[at]))).x);
 }
 
 @group(0) @binding(1) var<storage, read> x4: array<Element4>;
@@ -27,7 +34,7 @@ fn forward_v1(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgr
 fn forward_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
     let at = flat_index(gid, groups);
     if at >= arrayLength(&y4) { return; }
-    y4[at] = Element4(select(vec4<f32>(x4[at]), vec4(0.0), vec4<f32>(x4[at]) < vec4(0.0)));
+    y4[at] = Element4(rectified(vec4<f32>(x4[at])));
 }
 
 @group(0) @binding(1) var<storage, read> gy: array<Element>;

@@ -15,6 +15,7 @@
 // @include element
 // @include bilinear
 // @include bilinear4
+// @include tile_places
 // @include tile_statistics
 
 override WG: u32 = 64u;

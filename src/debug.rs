@@ -50,6 +50,20 @@ pub struct Switches {
     pub webgpu_only: bool,
 }
 
+const LIMITS: &str = "SHADEGRAD_LIMITS";
+
+/// What its value asks for.
+fn webgpu_only(value: Option<OsString>) -> Result<bool> {
+    match value {
+        None => Ok(false),
+        Some(value) if value == "webgpu" => Ok(true),
+        Some(value) => Err(Error::Config(format!(
+            "{LIMITS}={} must be webgpu; unset it to use all that the adapter has",
+            value.display()
+        ))),
+    }
+}
+
 impl Switches {
     /// Reads the environment.
     ///
@@ -57,6 +71,14 @@ impl Switches {
     /// [`Error::Config`] naming a variable with a value that means nothing; [`Error::Io`] if the trace cannot be written.
     pub fn from_env() -> Result<Self> {
         Self::from(|name| std::env::var_os(name))
+    }
+
+    /// Whether the environment asks for no more than WebGPU promises; opens nothing, unlike [`from_env`](Self::from_env).
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a value that means nothing.
+    pub(crate) fn asks_webgpu_only() -> Result<bool> {
+        webgpu_only(std::env::var_os(LIMITS).filter(|value| !value.is_empty()))
     }
 
     /// As [`from_env`](Self::from_env), from any table of variables.
@@ -82,16 +104,7 @@ impl Switches {
             trace: path("SHADEGRAD_TRACE").map(|path| Trace::begin(&path)).transpose()?,
             usual_kernels: number_or("SHADEGRAD_TUNE", 1, 1)? == 0,
             cache: path("SHADEGRAD_CACHE"),
-            webgpu_only: match given("SHADEGRAD_LIMITS") {
-                None => false,
-                Some(value) if value == "webgpu" => true,
-                Some(value) => {
-                    return Err(Error::Config(format!(
-                        "SHADEGRAD_LIMITS={} must be webgpu; unset it to use all that the adapter has",
-                        value.display()
-                    )));
-                }
-            },
+            webgpu_only: webgpu_only(given(LIMITS))?,
         })
     }
 

@@ -49,7 +49,8 @@ pub fn cases(layer: &Layer) -> Result<Vec<BenchCase>> {
     }
     let mut weights = WeightKernel::all(&Device::cpu(), &p);
     let both = weights.contains(&WeightKernel::V3(Constants::default()));
-    weights.extend(both.then(|| WeightKernel::V3(together())));
+    let tiles = super::tiles(both, x[3], out);
+    weights.extend(tiles.iter().skip(2).map(|kernel| WeightKernel::V3(kernel.constants)));
     for kernel in weights {
         cases.push(BenchCase::new(layer, FORM, "backward_weight", kernel, cost, move |device| {
             let (x, gy) = (device.zeros("bench", x)?, device.zeros("bench", y)?);
@@ -57,7 +58,7 @@ pub fn cases(layer: &Layer) -> Result<Vec<BenchCase>> {
             Work::launch(move || backward_weight(&p, &x, &gy, &gw, Some(&gb), kernel))
         }));
     }
-    for kernel in super::tiles(both).into_iter().skip(1) {
+    for kernel in tiles.into_iter().skip(1) {
         cases.push(BenchCase::new(layer, FORM, "backward", kernel, cost.and(cost), move |device| {
             let (x_in, gy) = (device.zeros("bench", x)?, device.zeros("bench", y)?);
             let (w, gx) = (device.zeros("bench", weight)?, device.zeros("bench", x)?);
@@ -75,10 +76,9 @@ fn gathers(p: &Conv2dParams) -> Vec<GatherKernel> {
     let others = [
         (GatherKernel::Winograd(usual), winograd::takes(p)),
         (GatherKernel::Winograd(together()), winograd::takes(p)),
-        (GatherKernel::Shared(usual), tiled && p.out_c >= 16), // through workgroup memory
         (GatherKernel::Few(usual), tiled && conv2d_few::takes(p)),
         (GatherKernel::Fused(usual), winograd_fused::takes(p)),
     ];
     let others = others.into_iter().filter_map(|(kernel, takes)| takes.then_some(kernel));
-    super::tiles(tiled).into_iter().map(Into::into).chain(others).collect()
+    super::tiles(tiled, p.in_c as usize, p.out_c as usize).into_iter().map(Into::into).chain(others).collect()
 }

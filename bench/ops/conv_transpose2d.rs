@@ -15,7 +15,7 @@ pub fn cases(layer: &Layer) -> Result<Vec<BenchCase>> {
     let cost = Cost::of(2.0 * numbers(y) * c as f64, numbers(x) + numbers(weight) + numbers(y));
     let mut cases = Vec::new();
     let takes_v2 = out.is_multiple_of(4) && (side * side * out).is_multiple_of(8);
-    for kernel in tiles(takes_v2) {
+    for kernel in tiles(takes_v2, c, side * side * out) {
         cases.push(BenchCase::new(layer, FORM, "forward", kernel, cost, move |device| {
             let (x, weight) = (device.zeros("bench", x)?, device.zeros("bench", weight)?);
             let bias = device.zeros("bench", [out])?;

@@ -34,7 +34,7 @@ mod upsample_bilinear_concat;
 use std::fmt::Display;
 
 use shadegrad::gpu::Constants;
-use shadegrad::gpu::shader::TOGETHER;
+use shadegrad::gpu::shader::{BLOCK, SPLIT, TOGETHER};
 use shadegrad::ops::{Kernel, Version, together};
 use shadegrad::{Device, Result, Tape, Tensor};
 
@@ -149,9 +149,11 @@ impl BenchCase {
         Self { op: layer.op, entry, version: version.to_string(), case, cost, prepare: Box::new(prepare) }
     }
 
-    /// Whether a device has the kernel: neighbours share what they read only where there are subgroups.
+    /// Whether a device has the kernel: neighbours share what they read only where there are subgroups, and blocks whose terms are
+    /// shared out want more workgroup memory than WebGPU promises.
     pub fn runs_on(&self, device: &Device) -> bool {
-        device.has_subgroups() || !self.version.contains(TOGETHER)
+        let room = matches!(device, Device::Gpu(context) if context.workgroup_bytes() >= 32 << 10);
+        (device.has_subgroups() || !self.version.contains(TOGETHER)) && (room || !self.version.contains(SPLIT))
     }
 }
 
@@ -203,9 +205,15 @@ fn versions(second: bool) -> &'static [Version] {
 }
 
 /// [`Version::V1`], and tiles where there can be any: those of `v2`, whose neighbours may share what they read.
-fn tiles(second: bool) -> Vec<Kernel> {
-    let of_tiles = [Constants::default(), together()].map(|constants| Kernel { version: Version::V2, constants });
-    std::iter::once(Version::V1.into()).chain(of_tiles.into_iter().filter(|_| second)).collect()
+fn tiles(second: bool, depth: usize, columns: usize) -> Vec<Kernel> {
+    let side = |tile: usize| 1 << (columns / tile).max(1).ilog2().min(3);
+    let large = [(BLOCK, side(8))];
+    let small = [("TILE_M", 4), ("TILE_N", 1), (BLOCK, side(4)), (SPLIT, 4)];
+    let blocks = [Constants::from(&large[..]), Constants::from(&small[..])];
+    let blocks = blocks.into_iter().filter(|_| depth.is_multiple_of(4) && columns >= 16);
+    let of_tiles = [Constants::default(), together()].into_iter().chain(blocks);
+    let of_tiles = of_tiles.map(|constants| Kernel { version: Version::V2, constants });
+    std::iter::once(Version::V1.into()).chain(of_tiles.filter(|_| second)).collect()
 }
 
 /// Both directions of an op with one input and one result of the same shape.

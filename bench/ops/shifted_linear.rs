@@ -20,7 +20,7 @@ pub fn cases(layer: &Layer) -> Result<Vec<BenchCase>> {
     for axis in [Axis::Height, Axis::Width] {
         // Each axis is a case of its own.
         let layer = Layer { name: format!("{} {axis:?}", layer.name), ..layer.clone() };
-        for kernel in tiles(out.is_multiple_of(8)) {
+        for kernel in tiles(out.is_multiple_of(8), c, out) {
             let cost = Cost::of(flops, numbers + if with_residual { (rows * out) as f64 } else { 0.0 });
             cases.push(BenchCase::new(&layer, FORM, "forward", kernel, cost, move |device| {
                 let (x, weight) = (device.zeros("bench", x)?, device.zeros("bench", [c, out])?);
@@ -31,7 +31,7 @@ pub fn cases(layer: &Layer) -> Result<Vec<BenchCase>> {
             }));
         }
         let cost = Cost::of(flops, numbers);
-        for kernel in tiles((c | out).is_multiple_of(8)) {
+        for kernel in tiles((c | out).is_multiple_of(8), out, c) {
             for entry in ["backward_input", "backward_weight"] {
                 cases.push(BenchCase::new(&layer, FORM, entry, kernel, cost, move |device| {
                     let (gy, p) =

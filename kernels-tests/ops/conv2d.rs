@@ -437,7 +437,9 @@ fn case((shape, kernel, out, stride, padding, with_bias): Sizes) -> Case {
 fn kernels(device: &Device, checks: &Checks, p: &Conv2dParams) -> Vec<GatherKernel> {
     let mut kernels = ops::conv2d::kernels(device, p);
     if checks.is_half() {
-        let usual = |kernel: &GatherKernel| !kernel.to_string().replace(" TOGETHER=8", "").contains(' ');
+        let usual = |kernel: &GatherKernel| {
+            ![" TILE_", " SPLIT", " QUADS", " VECTORS"].iter().any(|more| kernel.to_string().contains(more))
+        };
         kernels.retain(usual);
         let few = p.batch * p.out_h * p.out_w < 8192;
         kernels.extend(ops::matrix::kernels(device, p).into_iter().filter(|kernel| few || !kernel.is_emulated()));

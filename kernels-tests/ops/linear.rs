@@ -107,16 +107,16 @@ fn case(shape: &'static [usize], outputs: usize, with_bias: bool) -> Case {
             return Ok(()); // one version
         }
 
-        for kernel in ops::linear::kernels(device, outputs) {
+        for kernel in ops::linear::kernels(device, rows, inputs, outputs) {
             let y = ops::linear::forward(&x, &w, with_bias.then_some(&b), kernel)?;
             checks.compare("forward", &kernel.to_string(), &y, &want_y, SUMS)?;
         }
-        for kernel in ops::linear::kernels(device, inputs) {
+        for kernel in ops::linear::kernels(device, rows, outputs, inputs) {
             let gx = checks.image(device, x.shape(), &vec![f32::NAN; x.len()])?;
             ops::linear::backward_input(&p, &gy, &w, &gx, kernel)?;
             checks.compare("backward_input", &kernel.to_string(), &gx, &want_gx, SUMS)?;
         }
-        for kernel in ops::linear::weight_kernels(device, inputs, outputs) {
+        for kernel in ops::linear::weight_kernels(device, rows, inputs, outputs) {
             let gw = device.tensor(OP, w.shape(), &vec![f32::NAN; w.len()])?;
             let gb = device.tensor(OP, [outputs], &vec![f32::NAN; outputs])?;
             ops::linear::backward_weight(&p, &x, &gy, &gw, with_bias.then_some(&gb), kernel)?;

@@ -115,12 +115,12 @@ fn case(shape: [usize; 4], outputs: usize, axis: Axis, with_bias: bool, with_res
             return Ok(()); // one version
         }
 
-        for kernel in ops::shifted_linear::kernels(device, outputs) {
+        for kernel in ops::shifted_linear::kernels(device, n * h * w, inputs, outputs) {
             let y = ops::shifted_linear::forward(&x, &weight, bias, axis, residual, kernel)?;
             checks.compare("forward", &kernel.to_string(), &y, &want_y, SUMS)?;
         }
         // Both gradients, and each alone.
-        for kernel in ops::shifted_linear::gradient_kernels(device, inputs, outputs) {
+        for kernel in ops::shifted_linear::gradient_kernels(device, n * h * w, inputs, outputs) {
             for [of_x, of_weight] in [[true, true], [true, false], [false, true]] {
                 let gx = checks.image(device, shape, &vec![f32::NAN; x.len()])?;
                 let nothing = |shape: Shape| device.tensor(OP, shape, &vec![f32::NAN; shape.len()]);

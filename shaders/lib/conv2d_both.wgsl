@@ -1,9 +1,9 @@
 // Both gradients of a convolution in one launch, for each way to read x: backward_v2.
 //
-//   invocations:  | tiles of gx: 8 pixels x 8 channels | tiles of gw: 8 weights x 8 channels of a chunk |
-//                 0                                    gx_tiles, rounded up to whole workgroups
+//   workgroups:  | tiles of gx: 8 pixels x 8 channels | tiles of gw: 8 weights x 8 channels of a chunk |
+//                0                                    gemm_groups()
 //
-// The including file takes in lib/flat, lib/conv2d_tile and lib/conv2d_weight; params are those of the gather that makes gx.
+// The including file takes in lib/flat, lib/gemm, lib/conv2d_tile and the weights; params are those of the gather that makes gx.
 
 /// The sizes of the convolution whose weight gradient is wanted.
 fn weight_sizes() -> Params {
@@ -23,10 +23,13 @@ fn weight_sizes() -> Params {
     return p;
 }
 
-@compute @workgroup_size(WG)
-fn backward_v2(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
-    let at = flat_index(gid, groups);
-    let gx_tiles = (gemm_rows() + TILE_M - 1u) / TILE_M * (gemm_cols() / (4u * TILE_N));
-    let first = (gx_tiles + WG - 1u) / WG * WG; // of the weight's
-    if at < first { gemm_tile(at); } else { weight_tile(at - first, weight_sizes()); }
+@compute @workgroup_size(GROUP)
+fn backward_v2(
+    @builtin(workgroup_id) wid: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lid: u32,
+) {
+    let group = flat_group(wid, groups);
+    let first = gemm_groups(); // of the weight's
+    if group < first { gemm(group, lid); } else { weights(group - first, lid, weight_sizes()); }
 }

@@ -13,8 +13,8 @@ fn forward_v5(me: Invocation) {
 fn forward_statistics_v5(me: Invocation) {
     let block = flat_group(me.wid, me.groups);
     gemm_matrix(block, me);
-    // As in a block of lib/gemm_shared that has 8 tiles side by side and 8 below each other.
-    let blocks_side = (gemm_cols() + BLOCK - 1u) / BLOCK;
+    // As in a block that has 8 tiles side by side and 8 below each other.
+    let blocks_side = (gemm_cols() + PANE - 1u) / PANE;
     let row_tile = (block / blocks_side) * 8u + me.lid / 8u;
     leave_statistics(me.lid, 8u, vec2(row_tile, (block % blocks_side) * 8u + me.lid % 8u));
 }

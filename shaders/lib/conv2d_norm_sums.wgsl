@@ -12,33 +12,36 @@ var<workgroup> tile_products: array<vec4<f32>, TILE_N * WG>;
 
 /// Both gradients, and the sums of the workgroups that make that of x.
 fn both_gradients_with_sums(group: u32, lid: u32) {
-    let groups = tile_groups();
-    let place = tile_place(group, lid);
+    let groups = sums_groups();
     if group < groups {
-        gemm_tile(tile_number(place));
-        leave_norm_sums(place, lid);
+        gemm_for_sums(group, lid);
+        leave_norm_sums(tile_place(group, lid), lid);
     } else {
-        weight_tile((group - groups) * WG + lid, weight_sizes());
+        weights(group - groups, lid, weight_sizes());
     }
 }
 
 fn leave_norm_sums(place: vec2<u32>, lid: u32) {
     let quads = gemm_cols() / 4u;
-    let rows = tile_rows(place);
+    let rows = select(0u, tile_rows(place), lid < WG); // further invocations have no tile of their own
     for (var j = 0u; j < TILE_N; j++) {
-        let col4 = place.y * TILE_N + j;
+        let col4 = min(place.y * TILE_N + j, quads - 1u);
         let norm = norm4(col4, quads);
         var sum = vec4(0.0);
         var product = vec4(0.0);
-        for (var m = 0u; m < rows; m++) {
-            let at = (place.x * TILE_M + m) * quads + col4;
-            let off = raw_x(at) - norm.center;
-            let gv = gated4(norm, vec4<f32>(y4[at]), off); // as this invocation has just written it
-            sum += gv;
-            product += gv * off;
+        for (var m = 0u; m < TILE_M; m++) {
+            if m < rows {
+                let at = (place.x * TILE_M + m) * quads + col4;
+                let off = raw_x(at) - norm.center;
+                let gv = gated4(norm, vec4<f32>(y4[at]), off); // as this invocation has just written it
+                sum += gv;
+                product += gv * off;
+            }
         }
-        tile_gv[lid * TILE_N + j] = sum;
-        tile_products[lid * TILE_N + j] = product;
+        if lid < WG {
+            tile_gv[lid * TILE_N + j] = sum;
+            tile_products[lid * TILE_N + j] = product;
+        }
     }
     workgroupBarrier(); // the sums of every tile are in
     let side = group_side();
@@ -60,7 +63,7 @@ fn leave_norm_sums(place: vec2<u32>, lid: u32) {
     }
 }
 
-@compute @workgroup_size(WG)
+@compute @workgroup_size(GROUP)
 fn backward_sums_v2(
     @builtin(workgroup_id) wid: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,

@@ -9,9 +9,13 @@
 //   x_quad(pixel, quads, quad)      four of x's 4 * quads channels
 //   x_of(x_norm(quad, quads), v)    v itself, or normalised
 //   gy_of(gy_norm(quad, quads), v)  the same for gy
-// Neighbours that read the same x may share it.
+// Neighbours that read the same x may share it. `// @include conv2d_weights` stands for this file, or for lib/conv2d_weight_block,
+// which goes through workgroup memory: with BLOCK above 1 (lib/gemm_tile).
 // @include lanes
 // @include outer_product
+
+/// The tiles of a workgroup, of which there are as many as invocations.
+fn weights(group: u32, lid: u32, p: Params) { weight_tile(group * WG + lid, p); }
 
 /// The sums of eight channels over the rows of x that one row of gy meets: kernels stand side by side.
 fn row_sums(first: u32, p: Params, quad: u32) -> array<vec4<f32>, 2> {

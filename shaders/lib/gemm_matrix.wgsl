@@ -13,30 +13,36 @@
 //       +----+       +----+----+----+----+
 //
 // A subgroup's sums lie in no known order in its registers. So they go through workgroup memory once more, a quarter of each
-// panel at a time, and from there each invocation stores its tile of 8 x 8: the one that it would have in gemm_shared.
+// panel at a time, and from there each invocation stores its tile of 8 x 8: the one that it would have in a block of gemm_block.
 //
 // What multiplies is a piece of its own, with UNIT, MatrixA, MatrixB, MatrixC and a few functions: lib/matrix_units, or
 // lib/matrix_plain where there are no such units.
 
 // Rows, and columns, of a block: WG tiles of 8 x 8.
-const BLOCK: u32 = 64u;
+const PANE: u32 = 64u;
 // Numbers of k that are in workgroup memory at a time.
-const DEPTH: u32 = 16u;
+const DEPTH: u32 = 32u;
 // Rows of workgroup memory are a little longer than what is in them, so that what stands one below the other is in
 // different banks; and a multiple of 16 bytes, where matrices have to begin.
 const A_ROW: u32 = DEPTH + 8u;
-const B_ROW: u32 = BLOCK + 8u;
-const C_ROW: u32 = BLOCK / 2u + 4u;
+const B_ROW: u32 = PANE + 8u;
+const C_ROW: u32 = PANE / 2u + 4u;
+
+/// The same in vectors of four, and how many of each side of a slab an invocation reads.
+const DEPTH4: u32 = DEPTH / 4u;
+const PANE4: u32 = PANE / 4u;
+const WG_LANES: u32 = 64u;
+const READS: u32 = PANE * DEPTH4 / WG_LANES;
 
 const PANEL_ROWS: u32 = 2u * UNIT;
 const PANEL_COLS: u32 = 4u * UNIT;
-const PANELS_SIDE: u32 = BLOCK / PANEL_COLS;
-const PANELS: u32 = (BLOCK / PANEL_ROWS) * PANELS_SIDE;
+const PANELS_SIDE: u32 = PANE / PANEL_COLS;
+const PANELS: u32 = (PANE / PANEL_ROWS) * PANELS_SIDE;
 
-var<workgroup> matrix_at: array<u32, BLOCK>;
-var<workgroup> matrix_a: array<Element, BLOCK * A_ROW>;
+var<workgroup> matrix_at: array<u32, PANE>;
+var<workgroup> matrix_a: array<Element, PANE * A_ROW>;
 var<workgroup> matrix_b: array<Element, DEPTH * B_ROW>;
-var<workgroup> matrix_c: array<f32, (BLOCK / 2u) * C_ROW>;
+var<workgroup> matrix_c: array<f32, (PANE / 2u) * C_ROW>;
 
 /// Which row of the block is row `at` of matrix_a, with `width` UNIT; which column is column `at` of matrix_b, with 2 * UNIT.
 /// Of each 2 * width rows the first half goes through matrix_c before the second. They are mixed in such a way that each half
@@ -62,9 +68,9 @@ struct Quarter {
 
 fn gemm_matrix(block: u32, me: Invocation) {
     let lid = me.lid;
-    let blocks_side = (gemm_cols() + BLOCK - 1u) / BLOCK;
-    let first_row = (block / blocks_side) * BLOCK;
-    let first_col4 = (block % blocks_side) * (BLOCK / 4u);
+    let blocks_side = (gemm_cols() + PANE - 1u) / PANE;
+    let first_row = (block / blocks_side) * PANE;
+    let first_col4 = (block % blocks_side) * (PANE / 4u);
     let last_col4 = gemm_cols() / 4u - 1u;
     let taps = gemm_taps();
     let together = max(subgroups_of(me), 1u);
@@ -83,24 +89,32 @@ fn gemm_matrix(block: u32, me: Invocation) {
         var c13 = MatrixC();
         for (var tap = 0u; tap < taps; tap++) {
             // Rows and columns past the end are computed from the last ones, and not stored.
-            for (var r = lid; r < BLOCK; r += WG) {
+            for (var r = lid; r < PANE; r += WG) {
                 matrix_at[r] = locate(origin(min(first_row + spread(r, UNIT), gemm_rows() - 1u)), tap);
             }
             workgroupBarrier(); // matrix_at is whole
             let depth = gemm_depth(tap);
             for (var first = 0u; first < depth; first += DEPTH) {
-                for (var i = lid; i < BLOCK * DEPTH; i += WG) {
-                    // Past the end b is 0.
-                    let k = min(first + i % DEPTH, depth - 1u);
-                    matrix_a[(i / DEPTH) * A_ROW + i % DEPTH] = Element(load_a(matrix_at[i / DEPTH], k));
+                // All reads of the slab are under way together: the bounds of these loops are constant.
+                var a: array<vec4<f32>, READS>;
+                var b: array<vec4<f32>, READS>;
+                for (var i = 0u; i < READS; i++) {
+                    let k = first + 4u * (lid % DEPTH4);
+                    a[i] = load_a4(matrix_at[lid / DEPTH4 + i * (WG_LANES / DEPTH4)], min(k, depth - 4u)); // past the end b is 0
                 }
-                for (var i = lid; i < DEPTH * (BLOCK / 4u); i += WG) {
-                    let k = first + i / (BLOCK / 4u);
-                    let col = 4u * (i % (BLOCK / 4u));
-                    let col4 = min(first_col4 + spread(col, 2u * UNIT) / 4u, last_col4);
-                    let b = select(vec4(0.0), load_b(tap, min(k, depth - 1u), col4), vec4(k < depth));
-                    let to = (i / (BLOCK / 4u)) * B_ROW + col;
-                    for (var j = 0u; j < 4u; j++) { matrix_b[to + j] = Element(b[j]); }
+                for (var i = 0u; i < READS; i++) {
+                    let k = first + lid / PANE4 + i * (WG_LANES / PANE4);
+                    let col4 = min(first_col4 + spread(4u * (lid % PANE4), 2u * UNIT) / 4u, last_col4);
+                    b[i] = select(vec4(0.0), load_b(tap, min(k, depth - 1u), col4), vec4(k < depth));
+                }
+                workgroupBarrier(); // nobody reads the slab before any more
+                for (var i = 0u; i < READS; i++) {
+                    let to_a = (lid / DEPTH4 + i * (WG_LANES / DEPTH4)) * A_ROW + 4u * (lid % DEPTH4);
+                    let to_b = (lid / PANE4 + i * (WG_LANES / PANE4)) * B_ROW + 4u * (lid % PANE4);
+                    for (var j = 0u; j < 4u; j++) {
+                        matrix_a[to_a + j] = Element(a[i][j]);
+                        matrix_b[to_b + j] = Element(b[i][j]);
+                    }
                 }
                 workgroupBarrier(); // the slab is whole
                 for (var k = 0u; k < DEPTH; k += UNIT) {
@@ -121,7 +135,6 @@ fn gemm_matrix(block: u32, me: Invocation) {
                     c12 = multiply_add(a1, b2, c12);
                     c13 = multiply_add(a1, b3, c13);
                 }
-                workgroupBarrier(); // nobody reads the slab any more
             }
         }
         let at = panel_row * UNIT * C_ROW + panel_col * 2u * UNIT;

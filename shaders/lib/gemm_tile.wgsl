@@ -18,10 +18,18 @@
 //
 // Divisions stay in origin and locate, out of the loop over k. Neighbours that read the same a may share it (lib/lanes_apart,
 // lib/lanes_together).
+//
+// `// @include gemm` stands for this file, or for lib/gemm_block, which goes through workgroup memory: with BLOCK above 1.
 // @include lanes
+// @include tile_places
 
 const TILE_M: u32 = 8u; // @tune 4 8
 const TILE_N: u32 = 2u; // @tune 1 2
+const BLOCK: u32 = 1u; // @tune 1 2 4 8
+const SPLIT: u32 = 1u; // @tune 1 4
+
+/// Invocations of a workgroup.
+const GROUP: u32 = 64u;
 
 // Terms added up before they join the sum: one long chain would make training drift from f64 ten times faster.
 const SUM_TERMS: u32 = 64u;
@@ -76,4 +84,15 @@ fn gemm_tile(tile: u32) {
             for (var j = 0u; j < TILE_N; j++) { store(row + m, col4 + j, acc[m][j]); }
         }
     }
+}
+
+/// Workgroups that cover the picture: tiles one after the other, row by row.
+fn gemm_groups() -> u32 { return ((gemm_rows() + TILE_M - 1u) / TILE_M * tiles_across() + WG - 1u) / WG; }
+
+fn gemm(group: u32, lid: u32) { gemm_tile(group * WG + lid); }
+
+/// As gemm, for a kernel that then sums something up of the workgroup's tiles (lib/tile_places).
+fn gemm_for_sums(group: u32, lid: u32) {
+    let place = tile_place(group, lid);
+    gemm_tile(place.x * tiles_across() + place.y);
 }

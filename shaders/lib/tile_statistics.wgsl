@@ -10,22 +10,27 @@ var<workgroup> tile_squares: array<vec4<f32>, TILE_N * WG>;
 /// Of an invocation's tile and those of the workgroup, which has `side` of them side by side.
 fn leave_statistics(lid: u32, side: u32, place: vec2<u32>) {
     let quads = gemm_cols() / 4u;
-    let rows = tile_rows(place);
+    let rows = select(0u, tile_rows(place), lid < WG); // further invocations have no tile of their own
     for (var j = 0u; j < TILE_N; j++) {
         // y as this invocation has just written it. Around the first number: as exact as f32 can hold a mean far from 0.
         let start = place.x * TILE_M * quads + place.y * TILE_N + j;
-        var origin = vec4(0.0);
-        if rows > 0u { origin = vec4<f32>(y4[start]); }
+        var y: array<vec4<f32>, TILE_M>;
+        for (var m = 0u; m < TILE_M; m++) {
+            if m < rows { y[m] = vec4<f32>(y4[start + m * quads]); }
+        }
+        let origin = y[0];
         var sum = vec4(0.0);
-        for (var m = 0u; m < rows; m++) { sum += vec4<f32>(y4[start + m * quads]) - origin; }
+        for (var m = 0u; m < TILE_M; m++) { sum += select(vec4(0.0), y[m] - origin, vec4(m < rows)); }
         let mean = origin + sum / f32(max(rows, 1u));
         var squares = vec4(0.0);
-        for (var m = 0u; m < rows; m++) {
-            let off = vec4<f32>(y4[start + m * quads]) - mean;
+        for (var m = 0u; m < TILE_M; m++) {
+            let off = select(vec4(0.0), y[m] - mean, vec4(m < rows));
             squares += off * off;
         }
-        tile_means[lid * TILE_N + j] = mean;
-        tile_squares[lid * TILE_N + j] = squares;
+        if lid < WG {
+            tile_means[lid * TILE_N + j] = mean;
+            tile_squares[lid * TILE_N + j] = squares;
+        }
     }
     workgroupBarrier(); // the statistics of every tile are in
     if lid >= side || rows == 0u { return; }

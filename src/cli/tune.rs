@@ -57,7 +57,7 @@ pub(crate) struct TuneArgs {
     /// auto, or part of an adapter's name
     #[arg(long, default_value = "auto", env = "SHADEGRAD_DEVICE")]
     device: String,
-    /// Runs of each kernel at most
+    /// Runs of each kernel at most; with fewer than 5 no difference is beyond chance, and every answer is the usual kernel
     #[arg(long, value_name = "N", default_value_t = 12, value_parser = clap::value_parser!(u32).range(1..))]
     runs: u32,
     /// Seconds for each kernel at most
@@ -66,7 +66,7 @@ pub(crate) struct TuneArgs {
     /// Ask again what the cache has answered
     #[arg(long)]
     again: bool,
-    /// List what would be tried; needs no GPU
+    /// List what would be tried on any GPU; needs none. Subgroups and matrix units come on top where a device has them
     #[arg(long)]
     dry_run: bool,
     /// A JSON object for each question, then one with the counts

@@ -1,7 +1,10 @@
 //! The opened GPU: which adapter, with which limits, and everything that is shared by its tensors.
 
+use std::any::Any;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+
+use rustc_hash::FxHashMap;
 
 use super::launch::WORKGROUP;
 use super::pipeline::Pipelines;
@@ -63,6 +66,7 @@ pub struct Context {
     queue: wgpu::Queue,
     max_binding: u64,
     max_buffer: u64,
+    workgroup_bytes: u64,
     offset_alignment: u64,
     timestamps: bool,
     f16: bool,
@@ -81,6 +85,8 @@ pub struct Context {
     kernels: Mutex<Vec<String>>,
     /// Answers of `tune`.
     tuned: RwLock<Tuned>,
+    /// The kernels that they came to, each of its op's own type.
+    chosen: Mutex<FxHashMap<Question, Box<dyn Any + Send>>>,
     /// Lines of the debug ladder that are said once.
     said: Mutex<HashSet<String>>,
     /// Whether nothing really happens ([`plan`](super::plan)).
@@ -294,6 +300,7 @@ impl Context {
         Ok(Arc::new(Self {
             max_binding: options.max_binding_bytes.unwrap_or(u64::MAX).min(limits.max_storage_buffer_binding_size),
             max_buffer: limits.max_buffer_size,
+            workgroup_bytes: u64::from(limits.max_compute_workgroup_storage_size),
             offset_alignment: u64::from(limits.min_storage_buffer_offset_alignment),
             facts,
             device,
@@ -311,14 +318,15 @@ impl Context {
             status,
             kernels: Mutex::default(),
             tuned: RwLock::default(),
+            chosen: Mutex::default(),
             said: Mutex::default(),
             planning: false,
             switches,
         }))
     }
 
-    /// A GPU that only plans what its ops would do, with the limits of the adapter of that name, or of what WebGPU
-    /// promises everywhere. Its tensors hold no numbers.
+    /// A GPU that only plans what its ops would do, with the limits of the adapter of that name (less if `SHADEGRAD_LIMITS` asks
+    /// for less), or of what WebGPU promises everywhere. Its tensors hold no numbers.
     ///
     /// # Errors
     /// As [`open`](Self::open).
@@ -328,7 +336,10 @@ impl Context {
         let (facts, limits) = match adapter {
             Some(_) => {
                 let real = Self::choose(&enumerate(), &options)?;
-                (facts_of(&real), real.limits())
+                match Switches::asks_webgpu_only()? {
+                    true => (AdapterFacts { features: Vec::new(), ..facts_of(&real) }, wgpu::Limits::default()),
+                    false => (facts_of(&real), real.limits()),
+                }
             }
             None => {
                 let limits = wgpu::Limits::default();
@@ -342,6 +353,7 @@ impl Context {
             context.planning = true;
             context.max_binding = limits.max_storage_buffer_binding_size;
             context.max_buffer = limits.max_buffer_size;
+            context.workgroup_bytes = u64::from(limits.max_compute_workgroup_storage_size);
             context.offset_alignment = u64::from(limits.min_storage_buffer_offset_alignment);
             context.matrix = facts.matrix();
             context.subgroups = facts.features.contains(&"subgroup");
@@ -396,6 +408,11 @@ impl Context {
     /// Bytes that one binding can see.
     pub fn max_binding_bytes(&self) -> u64 {
         self.max_binding
+    }
+
+    /// Bytes of memory that a workgroup can have.
+    pub fn workgroup_bytes(&self) -> u64 {
+        self.workgroup_bytes
     }
 
     /// Bytes that the start of a bound range must be a multiple of.
@@ -488,6 +505,22 @@ impl Context {
     /// Lets ops take these kernels for the sizes that they are for.
     pub fn use_tuned(&self, tuned: Tuned) {
         *self.tuned.write().unwrap_or_else(PoisonError::into_inner) = tuned;
+        self.chosen().clear();
+    }
+
+    fn chosen(&self) -> MutexGuard<'_, FxHashMap<Question, Box<dyn Any + Send>>> {
+        self.chosen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What `find` made of a question when it was first asked: an op asks again in each step, and looking through all kernels
+    /// takes a tenth of a millisecond.
+    pub(crate) fn choice<K: Copy + Send + 'static>(&self, question: Question, find: impl FnOnce() -> K) -> K {
+        let known = self.chosen().get(&question).and_then(|kernel| kernel.downcast_ref::<K>().copied());
+        known.unwrap_or_else(|| {
+            let kernel = find();
+            self.chosen().insert(question, Box::new(kernel));
+            kernel
+        })
     }
 
     /// The answers of `tune` that are used.
@@ -512,6 +545,7 @@ impl Context {
     /// was there before, with its compiled pipelines.
     pub fn replace(&self, shader: &'static str, with: Option<Arc<Replacement>>) -> Option<Arc<Replacement>> {
         let before = self.pipelines.replace(shader, with);
+        self.chosen().clear();
         self.recorder().forget();
         before
     }

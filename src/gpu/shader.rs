@@ -6,7 +6,8 @@
 //! - `alias Element = f32; // @half f16` is what a kernel's images are made of: for one that is given 16-bit floats the
 //!   loader replaces the type and adds `enable f16;`.
 //! - `// @include conv2d_matrix @half` takes a piece in for those kernels only. `// @include matrix` is the piece that multiplies
-//!   matrices ([`Matrix`]); `// @include lanes` is the piece by which neighbours share what they read ([`TOGETHER`]).
+//!   matrices ([`Matrix`]); `// @include lanes` is the piece by which neighbours share what they read ([`TOGETHER`]); `// @include
+//!   gemm` is the tile engine, of which there are two ([`BLOCK`]).
 //! - `override WG: u32 = 64u;` is the workgroup size, the same in every shader ([`WORKGROUP`](super::WORKGROUP)). A kernel that
 //!   wants larger workgroups has a constant for that, and its op counts workgroups, not invocations.
 
@@ -60,6 +61,7 @@ const PIECES: &[(&str, &str)] = &[
     ("conv2d_statistics", include_str!("../../shaders/lib/conv2d_statistics.wgsl")),
     ("conv2d_tile", include_str!("../../shaders/lib/conv2d_tile.wgsl")),
     ("conv2d_weight", include_str!("../../shaders/lib/conv2d_weight.wgsl")),
+    ("conv2d_weight_block", include_str!("../../shaders/lib/conv2d_weight_block.wgsl")),
     ("conv2d_weight_rows", include_str!("../../shaders/lib/conv2d_weight_rows.wgsl")),
     ("conv2d_x_joined", include_str!("../../shaders/lib/conv2d_x_joined.wgsl")),
     ("conv2d_x_plain", include_str!("../../shaders/lib/conv2d_x_plain.wgsl")),
@@ -69,11 +71,14 @@ const PIECES: &[(&str, &str)] = &[
     ("finite", include_str!("../../shaders/lib/finite.wgsl")),
     ("flat", include_str!("../../shaders/lib/flat.wgsl")),
     ("gelu", include_str!("../../shaders/lib/gelu.wgsl")),
+    ("gemm_block", include_str!("../../shaders/lib/gemm_block.wgsl")),
     ("gemm_matrix", include_str!("../../shaders/lib/gemm_matrix.wgsl")),
-    ("gemm_shared", include_str!("../../shaders/lib/gemm_shared.wgsl")),
     ("gemm_tile", include_str!("../../shaders/lib/gemm_tile.wgsl")),
     ("lanes_apart", include_str!("../../shaders/lib/lanes_apart.wgsl")),
     ("lanes_together", include_str!("../../shaders/lib/lanes_together.wgsl")),
+    ("linear_blocks", include_str!("../../shaders/lib/linear_blocks.wgsl")),
+    ("linear_weight", include_str!("../../shaders/lib/linear_weight.wgsl")),
+    ("linear_weight_block", include_str!("../../shaders/lib/linear_weight_block.wgsl")),
     ("matrix_plain", include_str!("../../shaders/lib/matrix_plain.wgsl")),
     ("matrix_plain16", include_str!("../../shaders/lib/matrix_plain16.wgsl")),
     ("matrix_plain8", include_str!("../../shaders/lib/matrix_plain8.wgsl")),
@@ -84,14 +89,35 @@ const PIECES: &[(&str, &str)] = &[
     ("parts", include_str!("../../shaders/lib/parts.wgsl")),
     ("reduce", include_str!("../../shaders/lib/reduce.wgsl")),
     ("shifted", include_str!("../../shaders/lib/shifted.wgsl")),
+    ("shifted_quad", include_str!("../../shaders/lib/shifted_quad.wgsl")),
+    ("shifted_weight", include_str!("../../shaders/lib/shifted_weight.wgsl")),
+    ("shifted_weight_block", include_str!("../../shaders/lib/shifted_weight_block.wgsl")),
     ("tile_groups", include_str!("../../shaders/lib/tile_groups.wgsl")),
+    ("tile_places", include_str!("../../shaders/lib/tile_places.wgsl")),
     ("tile_statistics", include_str!("../../shaders/lib/tile_statistics.wgsl")),
+    ("weight_block", include_str!("../../shaders/lib/weight_block.wgsl")),
     ("winograd", include_str!("../../shaders/lib/winograd.wgsl")),
 ];
 
 /// The constant that says how many neighbours of a subgroup share what they read. With more than 1, `// @include lanes` stands
 /// for `lanes_together`, and only a device with subgroups takes the text; else for `lanes_apart`.
 pub const TOGETHER: &str = "TOGETHER";
+
+/// The constant that says how many tiles stand side by side in a block that reads through workgroup memory. With 1 each invocation
+/// reads for itself.
+pub const BLOCK: &str = "BLOCK";
+
+/// The constant that says how many invocations share the terms of a tile of a block.
+pub const SPLIT: &str = "SPLIT";
+
+/// Pieces with two forms: what a file includes, the piece where each invocation reads for itself, and the one with
+/// [`BLOCK`] above 1.
+const BY_BLOCKS: [[&str; 3]; 4] = [
+    ["gemm", "gemm_tile", "gemm_block"],
+    ["conv2d_weights", "conv2d_weight", "conv2d_weight_block"],
+    ["linear_weights", "linear_weight", "linear_weight_block"],
+    ["shifted_weights", "shifted_weight", "shifted_weight_block"],
+];
 
 /// What multiplies matrices of 16-bit floats in a kernel for matrix units: the piece that `// @include matrix` stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -175,7 +201,7 @@ pub struct Constants([Option<(&'static str, u32)>; Self::MOST]);
 
 impl Constants {
     /// A shader has at most so many.
-    pub const MOST: usize = 4;
+    pub const MOST: usize = 5;
 
     /// The number of a constant that is replaced.
     pub fn get(self, name: &str) -> Option<u32> {
@@ -187,13 +213,22 @@ impl Constants {
         self.get(name).map_or(usual, |number| number as usize)
     }
 
+    /// Whether a kernel has these constants.
+    fn makes_sense(self) -> bool {
+        let [rows, vectors] = [self.number("TILE_M", 8), self.number("TILE_N", 2)];
+        match self.number(BLOCK, 1) {
+            1 => self.number(SPLIT, 1) == 1,
+            _ => rows == 4 * vectors && self.number(TOGETHER, 1) == 1,
+        }
+    }
+
     /// Names and numbers.
     pub fn list(self) -> Vec<(&'static str, u32)> {
         self.0.into_iter().flatten().collect()
     }
 
     /// The same with one more.
-    fn with(mut self, name: &'static str, number: u32) -> Self {
+    pub(crate) fn with(mut self, name: &'static str, number: u32) -> Self {
         if let Some(free) = self.0.iter_mut().find(|place| place.is_none()) {
             *free = Some((name, number));
         }
@@ -245,7 +280,7 @@ impl Shader {
             next += 1;
             for line in text.lines() {
                 all.extend(tunable(line));
-                let piece = included(line, true, Matrix::default(), false);
+                let piece = included(line, Matrix::default(), Choices { half: true, ..Choices::default() });
                 let piece = piece.and_then(|name| PIECES.iter().find(|(known, _)| *known == name));
                 texts.extend(piece.map(|(_, text)| *text).filter(|text| !texts.contains(text)));
             }
@@ -253,8 +288,9 @@ impl Shader {
         all
     }
 
-    /// All combinations of the numbers of [`tunables`](Self::tunables), each without those that the file has anyway: the
-    /// first is empty and stands for the file as it is.
+    /// Combinations of the numbers of [`tunables`](Self::tunables), each without those that the file has anyway: the first is
+    /// empty and stands for the file as it is. All of them, but blocks are of square tiles, large or small, and only their terms
+    /// are shared out; within them neighbours share everything as it is.
     pub fn variants(&self) -> Vec<Constants> {
         let mut all = vec![Constants::default()];
         for Tunable { name, usual, values } in self.tunables() {
@@ -262,6 +298,7 @@ impl Shader {
                 |variant: &Constants, value: u32| if value == usual { *variant } else { variant.with(name, value) };
             all = all.iter().flat_map(|variant| values.iter().map(move |value| with(variant, *value))).collect();
         }
+        all.retain(|variant| variant.makes_sense());
         all.sort_by_key(|variant| *variant != Constants::default());
         all
     }
@@ -353,8 +390,9 @@ impl Assembly<'_> {
                 Form::F32 => (false, Matrix::default()),
                 Form::F16(matrix) => (true, matrix),
             };
-            let together = self.constants.iter().any(|(name, number)| *name == TOGETHER && *number > 1);
-            if let Some(name) = included(line, half, matrix, together) {
+            let above_1 = |wanted: &str| self.constants.iter().any(|(name, number)| *name == wanted && *number > 1);
+            let choices = Choices { half, together: above_1(TOGETHER), blocks: above_1(BLOCK) };
+            if let Some(name) = included(line, matrix, choices) {
                 pieces.push((index, name.to_owned()));
             }
             let line = if half { halved(line) } else { line.into() };
@@ -380,15 +418,28 @@ fn piece_file(name: &str) -> String {
     format!("lib/{name}.wgsl")
 }
 
-/// The piece that a line takes in. `half`: whether images are 16-bit floats, for which there are pieces of their own;
-/// `together`: whether neighbours share what they read.
-fn included(line: &str, half: bool, matrix: Matrix, together: bool) -> Option<&str> {
+/// What decides between pieces.
+#[derive(Debug, Clone, Copy, Default)]
+struct Choices {
+    /// Images are 16-bit floats, for which there are pieces of their own.
+    half: bool,
+    /// Neighbours share what they read.
+    together: bool,
+    /// Tiles read through workgroup memory.
+    blocks: bool,
+}
+
+/// The piece that a line takes in.
+fn included(line: &str, matrix: Matrix, Choices { half, together, blocks }: Choices) -> Option<&str> {
     let name = line.trim().strip_prefix("// @include ")?.trim();
     match name.strip_suffix(" @half") {
         Some(name) => half.then_some(name),
         None if name == "matrix" => Some(matrix.piece()),
         None if name == "lanes" => Some(if together { "lanes_together" } else { "lanes_apart" }),
-        None => Some(name),
+        None => match BY_BLOCKS.iter().find(|[wanted, ..]| *wanted == name) {
+            Some([_, apart, block]) => Some(if blocks { block } else { apart }),
+            None => Some(name),
+        },
     }
 }
 

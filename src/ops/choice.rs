@@ -3,11 +3,11 @@
 
 use std::fmt;
 
-use super::{Version, op_of, plan, shaders};
+use super::{Tile, Version, op_of, plan, shaders};
 use crate::Result;
 use crate::gpu::plan::PlanEvent;
-use crate::gpu::shader::TOGETHER;
-use crate::gpu::{Constants, Context, Part, Question, Shader, Sizes, Tuned};
+use crate::gpu::shader::{BLOCK, SPLIT, TOGETHER};
+use crate::gpu::{Constants, Context, Part, Question, Shader, Sizes, Tuned, WORKGROUP};
 use crate::tensor::Device;
 
 /// A kernel: its version, and the numbers of `// @tune` constants that are not those of the file.
@@ -42,9 +42,19 @@ impl Kernel {
         std::iter::once(Version::V1.into()).chain(v2.filter(can).filter(|kernel| takes(*kernel))).collect()
     }
 
-    /// The usual one of an op with tiles: `v2` where they fit, in software with neighbours that share; else `v1`.
-    pub(super) fn usual(device: &Device, fits: bool) -> Self {
-        if fits { Self { version: Version::V2, constants: usual_lanes(device) } } else { Version::V1.into() }
+    /// The usual one of an op with tiles: `v2` where they fit; on a GPU by blocks if it can, in software with neighbours that share.
+    /// Else `v1`.
+    pub(super) fn usual(device: &Device, product: Product, fits: bool) -> Self {
+        if !fits {
+            return Version::V1.into();
+        }
+        let constants = product.usual_block(device).unwrap_or_else(|| usual_lanes(device));
+        Self { version: Version::V2, constants }
+    }
+
+    /// Whether tiles read through workgroup memory.
+    pub(super) fn has_blocks(self) -> bool {
+        self.number(BLOCK, 1) > 1
     }
 
     /// Whether neighbours share what they read.
@@ -56,6 +66,119 @@ impl Kernel {
     pub(super) fn number(self, name: &str, usual: usize) -> usize {
         self.constants.number(name, usual)
     }
+}
+
+/// The tiles of a block: rows, and vectors of four columns.
+#[derive(Debug, Clone, Copy)]
+struct Block {
+    rows: u32,
+    vectors: u32,
+}
+
+/// Those that there are: `TILE_M` and `TILE_N` of `shaders/lib/gemm_block.wgsl`.
+const BLOCKS: [Block; 2] = [Block { rows: 4, vectors: 1 }, Block { rows: 8, vectors: 2 }];
+
+impl Block {
+    /// Numbers of the result.
+    fn numbers(self) -> usize {
+        (self.rows * 4 * self.vectors) as usize
+    }
+
+    /// Those that are not the file's.
+    fn constants(self) -> Constants {
+        let numbers = [("TILE_M", self.rows, 8), ("TILE_N", self.vectors, 2)];
+        let others = numbers.into_iter().filter(|(_, number, usual)| number != usual);
+        others.fold(Constants::default(), |all, (name, number, _)| all.with(name, number))
+    }
+}
+
+/// A product of two matrices, as the ops see it that have tiles.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Product {
+    /// Of the result.
+    pub(super) rows: usize,
+    /// Of the result.
+    pub(super) columns: usize,
+    /// That each number of the result is the sum of.
+    pub(super) terms: usize,
+    /// How many of them stand side by side in memory; what reads four at a time needs a multiple of 4.
+    pub(super) depth: usize,
+}
+
+impl Product {
+    /// Blocks that fill a large GPU.
+    const ENOUGH: usize = 256;
+    /// Terms that are worth sharing out.
+    const LONG: usize = 256;
+
+    /// That of a weight gradient, whose terms are cut into chunks that are summed side by side, as if there were as many rows more.
+    pub(super) fn of_weights(rows: usize, columns: usize, terms: usize, depth: usize) -> Self {
+        let chunks = terms.div_ceil(2 * Self::LONG);
+        Self { rows: rows * chunks, columns, terms: terms / chunks, depth }
+    }
+
+    /// Whether the tiles of a kernel fit the columns and, if they make blocks, the rest.
+    pub(super) fn takes(self, device: &Device, kernel: Kernel) -> bool {
+        let tile = Tile::of(kernel);
+        let block = || {
+            let Device::Gpu(context) = device else { return false };
+            // Software is for checks only, and takes many seconds to compile a block of large tiles.
+            let room =
+                tile.memory() <= context.workgroup_bytes() as usize && (tile.rows == 4 || !context.facts().software);
+            Some(tile.block) == self.side(tile) && self.depth.is_multiple_of(4) && room
+        };
+        self.columns.is_multiple_of(tile.columns) && (!kernel.has_blocks() || block())
+    }
+
+    /// The constants of all blocks that a device has for it.
+    pub(super) fn blocks(self, device: &Device) -> Vec<Constants> {
+        let all = BLOCKS.into_iter().flat_map(|tile| [1, 4].map(|split| self.block(device, tile, split)));
+        all.flatten().collect()
+    }
+
+    /// The constants of blocks of such tiles, if it takes them.
+    fn block(self, device: &Device, tile: Block, split: u32) -> Option<Constants> {
+        let of = |constants| Kernel { version: Version::V2, constants };
+        let side = self.side(Tile::of(of(tile.constants())))?;
+        let mut constants = tile.constants().with(BLOCK, side as u32);
+        if split > 1 {
+            constants = constants.with(SPLIT, split);
+        }
+        self.takes(device, of(constants)).then_some(constants)
+    }
+
+    /// How many tiles of a block stand side by side: as many as there are, 8 at most.
+    fn side(self, tile: Tile) -> Option<usize> {
+        match self.columns / tile.columns {
+            8.. => Some(8),
+            4.. => Some(4),
+            2.. => Some(2),
+            _ => None,
+        }
+    }
+
+    /// On a GPU, the constants of the blocks that it takes without an answer of `tune`: of large tiles if they make enough blocks,
+    /// else of small ones, whose terms four invocations share where there are many. (Measured on an H100; software has no workgroup
+    /// memory: [`worth_trying`].)
+    fn usual_block(self, device: &Device) -> Option<Constants> {
+        if !matches!(device, Device::Gpu(context) if !context.facts().software) {
+            return None;
+        }
+        let [small, large] = BLOCKS;
+        let usual = |tile: Block, split| self.block(device, tile, split);
+        let first = match self.rows * self.columns >= Self::ENOUGH * WORKGROUP * large.numbers() {
+            true => usual(large, 1),
+            false if self.terms >= Self::LONG => usual(small, 4),
+            false => None,
+        };
+        first.or_else(|| usual(small, 1)).or_else(|| usual(large, 1))
+    }
+}
+
+/// Those that `tune` tries: in software there is no workgroup memory, and what goes through it takes 2.5 times as long (measured).
+pub(super) fn worth_trying(device: &Device, kernels: Vec<Kernel>) -> Vec<Kernel> {
+    let software = matches!(device, Device::Gpu(context) if context.facts().software);
+    kernels.into_iter().filter(|kernel| !(software && kernel.has_blocks())).collect()
 }
 
 /// Lets ops take the kernels that `shadegrad tune` found fastest on a device's adapter, with its driver and our shaders'
@@ -86,7 +209,7 @@ pub fn text_hash(context: &Context, op: &str) -> Result<String> {
 
 /// The answer to an op's question, if there is one among `candidates`; else `usual`. On a device that only plans, the
 /// question is noted. `None`: sizes that no question can name.
-pub(super) fn choose<K: Copy + fmt::Display>(
+pub(super) fn choose<K: Copy + fmt::Display + Send + 'static>(
     device: &Device,
     question: impl FnOnce() -> Option<Question>,
     usual: K,
@@ -97,22 +220,25 @@ pub(super) fn choose<K: Copy + fmt::Display>(
         return usual;
     }
     let Some(question) = question() else { return usual };
-    let candidates = candidates();
-    if candidates.len() > 1 {
-        context.note(|| PlanEvent::Asked {
-            question,
-            usual: usual.to_string(),
-            candidates: candidates.iter().map(ToString::to_string).collect(),
+    let find = || {
+        let candidates = candidates();
+        if candidates.len() > 1 {
+            context.note(|| PlanEvent::Asked {
+                question,
+                usual: usual.to_string(),
+                candidates: candidates.iter().map(ToString::to_string).collect(),
+            });
+        }
+        let tuned =
+            context.tuned(&question).and_then(|name| candidates.into_iter().find(|kernel| kernel.to_string() == name));
+        let kernel = tuned.unwrap_or(usual);
+        context.say_once(3, || {
+            let reason = if tuned.is_some() { Some("tuned".to_owned()) } else { rule(&question, &kernel.to_string()) };
+            Some(format!("{question}: {kernel}, {}; first of its sizes", reason?))
         });
-    }
-    let tuned =
-        context.tuned(&question).and_then(|name| candidates.into_iter().find(|kernel| kernel.to_string() == name));
-    let kernel = tuned.unwrap_or(usual);
-    context.say_once(3, || {
-        let reason = if tuned.is_some() { Some("tuned".to_owned()) } else { rule(&question, &kernel.to_string()) };
-        Some(format!("{question}: {kernel}, {}; first of its sizes", reason?))
-    });
-    kernel
+        kernel
+    };
+    if context.is_planning() { find() } else { context.choice(question, find) }
 }
 
 /// The constants of kernels whose neighbours share what they read: `shaders/lib/lanes_together.wgsl`.

@@ -30,12 +30,12 @@
 //!
 //! Versions: `v1` one element per invocation, any shape; `v2` register tiles, result channels that divide by 8; weight
 //! gradient `v3`, input channels that divide by 8 too, `v4`, one to four of them. Forward and input gradient `v3`: 3x3 with stride 1 in Winograd's
-//! form, 16 products for 2x2 pixels instead of 36 ([`winograd`]); `v4`: the tiles of `v2` through workgroup memory, which `tune`
-//! may choose; `v5`: the same on [`matrix`] units, for images of 16-bit floats; `v6`: 3x3 with stride 1 of an x of one to four
-//! channels ([`conv2d_few`]); `v7`: Winograd's form in one kernel, through workgroup memory ([`winograd_fused`]), which `tune` may
-//! choose. With `TOGETHER=8`, tiles of `v2`, `v3` and of the weight gradient's `v3` that stand side by side read what they have in
+//! form, 16 products for 2x2 pixels instead of 36 ([`winograd`]); `v5`: tiles on [`matrix`] units, for images of 16-bit floats;
+//! `v6`: 3x3 with stride 1 of an x of one to four channels ([`conv2d_few`]); `v7`: Winograd's form in one kernel, through workgroup
+//! memory ([`winograd_fused`]), which `tune` may choose. With `BLOCK` above 1, tiles of `v2` and of the weight gradient's `v3` read
+//! through workgroup memory (`shaders/lib/gemm_block.wgsl`); usual on GPUs. With `TOGETHER=8`, tiles of `v2`, `v3` and of the weight gradient's `v3` that stand side by side read what they have in
 //! common once for all of them, and hand it around in their subgroup (`shaders/lib/lanes_together.wgsl`); usual in software.
-//! [`conv2d_with_statistics`] launches `v2`, `v4`, `v5`, `v6` or `v7` with an epilogue.
+//! [`conv2d_with_statistics`] launches `v2`, `v5`, `v6` or `v7` with an epilogue.
 //!
 //! An x that is the result of a [`batch_norm`](super::batch_norm()) or a [`concat`](super::concat()) and that nobody has
 //! asked for yet is made where it is read: `conv2d_normed` and `conv2d_joined` are the same kernels (and
@@ -88,7 +88,7 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::choice::{Kernel, all_lanes, choose, usual_lanes};
+use super::choice::{Kernel, Product, all_lanes, choose, usual_lanes};
 use super::plan::Plan;
 use super::{
     Chunks, Tile, Version, add, chunks_with_room, concat, conv2d_few, filling_invocations, matrix, winograd,
@@ -121,10 +121,8 @@ pub(super) const PLAN: Plan = Plan {
             "forward_v3",
             "a 3x3 kernel has stride 1, the device is software, 32 tiles of 2x2 pixels and 16 channels or more, or 256 tiles",
         ),
-        ("forward_v4", "`tune` found it faster"),
         ("forward_v5", "`tune --precision f16` found it faster, on matrix units"),
         ("forward_statistics_v5", "`tune --precision f16` found it faster, on matrix units, and a batch norm follows"),
-        ("forward_statistics_v4", "`tune` found it faster, and a batch norm follows"),
         (
             "forward_v6",
             "a 3x3 kernel has stride 1, x one to four channels, the result a multiple of 4, the device is software and rows are 16 pixels or longer",
@@ -251,8 +249,6 @@ pub enum GatherKernel {
     Direct(Kernel),
     /// `v3`: [`winograd`], for the shapes that it takes, with these constants.
     Winograd(Constants),
-    /// `v4`: the tiles of `v2` through workgroup memory, with these constants.
-    Shared(Constants),
     /// `v5`: [`matrix`] units, or what stands in for them.
     Matrix(Matrix),
     /// `v6`: [`conv2d_few`], for the shapes that it takes, with these constants.
@@ -279,7 +275,6 @@ impl fmt::Display for GatherKernel {
         match self {
             Self::Direct(kernel) => kernel.fmt(out),
             Self::Winograd(constants) => named(out, "v3", *constants),
-            Self::Shared(constants) => named(out, "v4", *constants),
             Self::Matrix(matrix) => write!(out, "v5 {matrix}"),
             Self::Few(constants) => named(out, "v6", *constants),
             Self::Fused(constants) => named(out, "v7", *constants),
@@ -302,12 +297,15 @@ pub(super) fn select(images: &Tensor, p: &Conv2dParams, part: Part) -> GatherKer
     } else if winograd::is_usual(device, &gather) {
         GatherKernel::Winograd(usual_lanes(device))
     } else {
-        Kernel::usual(device, gather.out_c.is_multiple_of(8)).into()
+        Kernel::usual(device, product(&gather), gather.out_c.is_multiple_of(8)).into()
     };
     // In software there is no workgroup memory: what goes through it takes 2.5 times as long (measured).
     let software = matches!(device, Device::Gpu(context) if context.facts().software);
-    let worth_trying =
-        |kernel: &GatherKernel| !(software && matches!(kernel, GatherKernel::Shared(_) | GatherKernel::Fused(_)));
+    let worth_trying = |kernel: &GatherKernel| match kernel {
+        GatherKernel::Fused(_) => !software,
+        GatherKernel::Direct(kernel) => !software || !kernel.has_blocks(),
+        _ => true,
+    };
     let matrix = matrix::offered(images, &gather);
     let candidates = || {
         let right = matrix.filter(|_| matrix::fault(device).is_none()).map(GatherKernel::Matrix);
@@ -318,22 +316,34 @@ pub(super) fn select(images: &Tensor, p: &Conv2dParams, part: Part) -> GatherKer
 
 /// All kernels that a device has for a gather of these sizes; [`matrix::kernels`] has those for 16-bit floats only.
 pub fn kernels(device: &Device, p: &Conv2dParams) -> Vec<GatherKernel> {
-    let direct = Kernel::all(device, &SHADER, |kernel| (p.out_c as usize).is_multiple_of(Tile::of(kernel).columns));
+    let direct = Kernel::all(device, &SHADER, |kernel| product(p).takes(device, kernel));
     let winograd = all_lanes(device).filter(|_| winograd::takes(p) && winograd::fits(device, p));
-    // A block is two tiles wide at least.
-    let tiled = |kernel: &&Kernel| {
-        kernel.version == Version::V2 && !kernel.shares() && p.out_c as usize >= 2 * Tile::of(**kernel).columns
-    };
-    let shared: Vec<_> = direct.iter().filter(tiled).map(|kernel| GatherKernel::Shared(kernel.constants)).collect();
     let winograd = winograd.map(GatherKernel::Winograd);
     let direct = direct.into_iter().map(Into::into);
     let fused = winograd_fused::kernels(device, p);
-    direct.chain(winograd).chain(shared).chain(conv2d_few::kernels(p)).chain(fused).collect()
+    direct.chain(winograd).chain(conv2d_few::kernels(p)).chain(fused).collect()
+}
+
+/// The weight gradient of a convolution of these sizes as a product of matrices.
+fn weight_product(p: &Conv2dParams) -> Product {
+    let pixels = (p.batch * p.out_h * p.out_w) as usize;
+    let rows = (p.kernel_h * p.kernel_w * p.in_c) as usize;
+    Product::of_weights(rows, p.out_c as usize, pixels, p.in_c as usize)
 }
 
 /// The kernel whose tiles these constants make.
 fn tiled(constants: Constants) -> Kernel {
     Kernel { version: Version::V2, constants }
+}
+
+/// The gather as a product of matrices.
+fn product(p: &Conv2dParams) -> Product {
+    Product {
+        rows: (p.batch * p.out_h * p.out_w) as usize,
+        columns: p.out_c as usize,
+        terms: (p.kernel_h * p.kernel_w * p.in_c) as usize,
+        depth: p.in_c as usize,
+    }
 }
 
 /// What `tune` is asked; it knows square kernels only. `half`: for kernels of which one takes only 16-bit floats.
@@ -426,7 +436,6 @@ fn statistics(source: Source<'_>, y: &Tensor, kernel: GatherKernel) -> Result<Op
     let pixels = match kernel {
         GatherKernel::Direct(kernel) if kernel.version == Version::V1 => return Ok(None),
         GatherKernel::Direct(kernel) => Tile::of(kernel).group_rows(channels),
-        GatherKernel::Shared(constants) => Tile::of(tiled(constants)).block_rows(channels),
         GatherKernel::Matrix(_) => matrix::CHUNK,
         GatherKernel::Few(_) if conv2d_few::leaves_statistics(y) => conv2d_few::RUN,
         GatherKernel::Fused(constants) => match winograd_fused::chunk(y, constants) {
@@ -555,7 +564,6 @@ impl<'a> Gather<'a> {
         let (tiles, entries) = match kernel {
             GatherKernel::Direct(kernel) if kernel.version == Version::V1 => (kernel, ["forward_v1"; 2]),
             GatherKernel::Direct(kernel) => (kernel, ["forward_v2", "forward_statistics_v2"]),
-            GatherKernel::Shared(constants) => (tiled(constants), ["forward_v4", "forward_statistics_v4"]),
             GatherKernel::Matrix(_) => (Version::V2.into(), ["forward_v5", "forward_statistics_v5"]),
             GatherKernel::Winograd(constants) => return winograd::gather(self, constants),
             GatherKernel::Few(constants) => return conv2d_few::gather(self, constants),
@@ -578,11 +586,10 @@ impl<'a> Gather<'a> {
             }
             let pixels = y.len() / channels;
             let groups = match kernel {
-                GatherKernel::Shared(_) => tile.blocks(pixels, channels),
                 GatherKernel::Matrix(_) => matrix::blocks(pixels, channels),
                 _ if tiles.version == Version::V1 => y.len().div_ceil(WORKGROUP),
-                _ if statistics.is_some() => tile.groups(pixels, channels),
-                _ => tile.tiles(pixels, channels).div_ceil(WORKGROUP),
+                _ if statistics.is_some() => tile.sums_groups(pixels, channels),
+                _ => tile.groups(pixels, channels),
             };
             shader
                 .entry(entries[usize::from(statistics.is_some())])
@@ -634,7 +641,9 @@ impl WeightKernel {
         let (in8, out8) = (p.in_c.is_multiple_of(8), p.out_c.is_multiple_of(8));
         let of_any = [(Self::V1, true), (Self::V2, out8), (Self::V4, conv2d_few::takes_weights(p))];
         let of_any = of_any.into_iter().filter_map(|(kernel, takes)| takes.then_some(kernel));
-        of_any.chain(all_lanes(device).filter(|_| in8 && out8).map(Self::V3)).collect()
+        let blocks = weight_product(p).blocks(device);
+        let tiles = all_lanes(device).chain(blocks).filter(|_| in8 && out8);
+        of_any.chain(tiles.map(Self::V3)).collect()
     }
 
     /// The kernel for the weight gradient of a convolution.
@@ -643,10 +652,14 @@ impl WeightKernel {
         let few = conv2d_few::is_usual_for_weights(device, p);
         let usual = match Self::usual(in_c, out_c) {
             _ if few => Self::V4,
-            Self::V3(_) => Self::V3(usual_lanes(device)),
+            Self::V3(_) => Self::V3(Kernel::usual(device, weight_product(p), true).constants),
             other => other,
         };
-        choose(device, || question(p, Part::BackwardWeight, false), usual, || Self::all(device, p))
+        // As for the gather, blocks are nothing for software.
+        let software = matches!(device, Device::Gpu(context) if context.facts().software);
+        let worth_trying = |kernel: &Self| !(software && tiled(kernel.constants()).has_blocks());
+        let candidates = || Self::all(device, p).into_iter().filter(worth_trying).collect();
+        choose(device, || question(p, Part::BackwardWeight, false), usual, candidates)
     }
 
     /// `v1`, `v2`, ..
@@ -814,7 +827,7 @@ fn partial_sums(
             .reads(gy.iter().map(|gy| gy.images(images)))
             .reads(table)
             .writes([&partial])
-            .over(chunks.count(images) * chunks.tiles)?;
+            .groups(chunks.groups(images))?;
     }
     Ok(partial)
 }
@@ -825,8 +838,8 @@ struct WeightChunks {
     ranges: Vec<Range<usize>>,
     /// Image rows of an image, and of a chunk.
     rows: [usize; 2],
-    /// Tiles of weights of a chunk.
-    tiles: usize,
+    /// Workgroups for so many chunks.
+    groups: Groups,
     /// Chunks, and partial sums of a chunk.
     table: [usize; 2],
 }
@@ -834,20 +847,23 @@ struct WeightChunks {
 impl WeightChunks {
     fn new(context: &Context, p: &Conv2dParams, x: Source<'_>, gy: &Tensor, kernel: WeightKernel) -> Result<Self> {
         let weight_rows = (p.kernel_h * p.kernel_w * p.in_c) as usize;
-        let (row_tiles, in_col_tile) = match kernel {
-            WeightKernel::V1 => (weight_rows + 1, 1),
-            WeightKernel::V2 | WeightKernel::V3(_) => (weight_rows / 8 + 1, 8),
-            WeightKernel::V4 => (1, 8),
+        let columns = p.out_c as usize;
+        let groups = match kernel {
+            WeightKernel::V1 => Groups::Invocations((weight_rows + 1) * columns),
+            WeightKernel::V3(constants) if tiled(constants).has_blocks() => {
+                Groups::Blocks(Tile::of(tiled(constants)).weight_groups(weight_rows, columns))
+            }
+            WeightKernel::V2 | WeightKernel::V3(_) => Groups::Invocations((weight_rows / 8 + 1) * (columns / 8)),
+            WeightKernel::V4 => Groups::Invocations(columns / 8),
         };
-        let tiles = row_tiles * (p.out_c as usize / in_col_tile);
         let ranges = x.ranges(&[gy])?;
         let image_rows = ranges.iter().map(|range| range.len() * p.out_h as usize).max().unwrap_or(1);
         // Enough chunks to fill the device, as long as their partial sums stay small.
         let width = (weight_rows + 1) * p.out_c as usize;
         let most = chunks_with_room(context, width, ranges.len());
-        let enough = (filling_invocations(context) / tiles.max(1)).clamp(1, most).min(image_rows);
+        let enough = groups.filling(context).clamp(1, most).min(image_rows);
         let mut chunks =
-            Self { ranges, rows: [p.out_h as usize, image_rows.div_ceil(enough)], tiles, table: [0, width] };
+            Self { ranges, rows: [p.out_h as usize, image_rows.div_ceil(enough)], groups, table: [0, width] };
         chunks.table[0] = chunks.ranges.iter().map(|images| chunks.count(images)).sum();
         Ok(chunks)
     }
@@ -855,6 +871,11 @@ impl WeightChunks {
     /// Chunks of these images.
     fn count(&self, images: &Range<usize>) -> usize {
         (images.len() * self.rows[0]).div_ceil(self.rows[1])
+    }
+
+    /// Workgroups for these images.
+    fn groups(&self, images: &Range<usize>) -> usize {
+        self.groups.of(self.count(images))
     }
 
     /// The images of each launch, and the chunks before it.
@@ -874,6 +895,36 @@ impl WeightChunks {
             block_rows: (BLOCK_PIXELS / p.out_w as usize).max(1) as u32,
             first_chunk: first as u32,
             ..of(p, images)
+        }
+    }
+}
+
+/// What a chunk of the weight gradient takes.
+#[derive(Debug, Clone, Copy)]
+enum Groups {
+    /// So many invocations, one after the other.
+    Invocations(usize),
+    /// So many workgroups of its own.
+    Blocks(usize),
+}
+
+impl Groups {
+    /// Workgroups of blocks that keep a large GPU busy: a few for each of its multiprocessors.
+    const BUSY: usize = 1024;
+
+    /// Workgroups for so many chunks.
+    fn of(self, chunks: usize) -> usize {
+        match self {
+            Self::Invocations(each) => (chunks * each).div_ceil(WORKGROUP),
+            Self::Blocks(each) => chunks * each,
+        }
+    }
+
+    /// Chunks that fill a device.
+    fn filling(self, context: &Context) -> usize {
+        match self {
+            Self::Invocations(each) => filling_invocations(context) / each.max(1),
+            Self::Blocks(each) => Self::BUSY / each,
         }
     }
 }
@@ -961,11 +1012,10 @@ impl BothGradients<'_> {
             let gx_groups = match &sums {
                 Some(sums) => {
                     (params.sums_first, params.sums_chunks) = sums.of_images(images);
-                    tile.groups(pixels, channels)
+                    tile.sums_groups(pixels, channels)
                 }
-                None => tile.tiles(pixels, channels).div_ceil(WORKGROUP),
+                None => tile.groups(pixels, channels),
             };
-            let weight_tiles = chunks.count(images) * chunks.tiles;
             shader
                 .entry(entry)
                 .constants(kernel.constants)
@@ -978,7 +1028,7 @@ impl BothGradients<'_> {
                 .writes(gx.iter().map(|gx| gx.images(images)))
                 .writes([&partial])
                 .writes(sums.as_ref().map(|sums| &sums.sums))
-                .groups(gx_groups + weight_tiles.div_ceil(WORKGROUP))?;
+                .groups(gx_groups + chunks.groups(images))?;
         }
         wanted.sum_chunks(&partial, gradients)?;
         let gradient =

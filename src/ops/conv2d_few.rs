@@ -51,19 +51,15 @@ fn columns(constants: Constants) -> usize {
     Tile::of(Kernel { version: Version::V2, constants }).columns
 }
 
-/// The kernel that is usually faster than the others, if one is. On software Vulkan it is, where the pixels of a row pay for
-/// reading the weights (measured). On a GPU nobody has measured it: `tune` may find out.
+/// The kernel that is usually faster than the others, if one is: where the pixels of a row pay for reading the weights (measured
+/// on software Vulkan and on an H100).
 pub(super) fn usual(device: &Device, p: &Conv2dParams) -> Option<GatherKernel> {
-    kernels(p).next().filter(|_| pays(device, p))
+    kernels(p).next().filter(|_| p.out_w >= 16 && matches!(device, Device::Gpu(_)))
 }
 
-/// The same for the weight gradient.
+/// The same for the weight gradient, which on an H100 takes as long as `v2`.
 pub(super) fn is_usual_for_weights(device: &Device, p: &Conv2dParams) -> bool {
-    takes_weights(p) && pays(device, p)
-}
-
-fn pays(device: &Device, p: &Conv2dParams) -> bool {
-    p.out_w >= 16 && matches!(device, Device::Gpu(context) if context.facts().software)
+    takes_weights(p) && p.out_w >= 16 && matches!(device, Device::Gpu(context) if context.facts().software)
 }
 
 /// The shader's constants for these sizes.

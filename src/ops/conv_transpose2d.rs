@@ -48,7 +48,7 @@
 //! An x that is the result of a [`batch_norm`](super::batch_norm()) and that nobody has asked for yet is made where it is
 //! read (`conv_transpose2d_normed.wgsl`, `conv_transpose2d_normed_backward.wgsl`), as [`conv2d`](super::conv2d()) does.
 
-use super::choice::{Kernel, choose};
+use super::choice::{Kernel, Product, choose, worth_trying};
 use super::conv2d::{BothGradients, Source};
 use super::plan::Plan;
 use super::{Tile, Version, add, conv2d};
@@ -57,7 +57,7 @@ use crate::cpu::conv_transpose2d::{self as plain, ConvTranspose2dParams};
 use crate::cpu::conv2d::Conv2dParams;
 use crate::debug::observed;
 use crate::gpu::shader::shader;
-use crate::gpu::{Part, Question, Shader, Sizes};
+use crate::gpu::{Part, Question, Shader, Sizes, WORKGROUP};
 use crate::tensor::{Device, Shape, Tensor};
 use crate::{Error, Result};
 
@@ -110,14 +110,14 @@ pub fn conv_transpose2d(
 }
 
 fn select(device: &Device, p: &ConvTranspose2dParams) -> Kernel {
-    let usual = Kernel::usual(device, takes(p, Version::V2.into()));
+    let usual = Kernel::usual(device, product(p), takes(p, Version::V2.into()));
     let shape = Shape::from([p.batch, p.in_h, p.in_w, p.in_c].map(|extent| extent as usize));
     let question = || {
         let (kernel, stride, padding) = (p.kernel_h as usize, p.stride as usize, p.padding as usize);
         let sizes = Sizes { out: p.out_c as usize, kernel, stride, padding, ..Sizes::of(shape) };
         (p.kernel_h == p.kernel_w).then_some(Question { op: OP, part: Part::Forward, sizes })
     };
-    choose(device, question, usual, || kernels(device, p))
+    choose(device, question, usual, || worth_trying(device, kernels(device, p)))
 }
 
 /// The matrix product fits where kernels do not overlap and its columns divide.
@@ -128,7 +128,13 @@ fn takes(p: &ConvTranspose2dParams, kernel: Kernel) -> bool {
 
 /// All kernels that a device has for these sizes.
 pub fn kernels(device: &Device, p: &ConvTranspose2dParams) -> Vec<Kernel> {
-    Kernel::all(device, &SHADER, |kernel| takes(p, kernel))
+    Kernel::all(device, &SHADER, |kernel| takes(p, kernel) && product(p).takes(device, kernel))
+}
+
+/// Pixels of x times a kernel's worth of pixels of y.
+fn product(p: &ConvTranspose2dParams) -> Product {
+    let [rows, columns] = [p.batch * p.in_h * p.in_w, p.kernel_h * p.kernel_w * p.out_c].map(|extent| extent as usize);
+    Product { rows, columns, terms: p.in_c as usize, depth: p.in_c as usize }
 }
 
 /// [`conv_transpose2d`] with a chosen kernel.
@@ -249,11 +255,11 @@ fn gather(
     for images in x.device().image_ranges(OP, &[x, y])? {
         let (x, y) = (x.images(&images), y.images(&images));
         let params = ConvTranspose2dParams { batch: images.len() as u32, floor, ..*p };
-        let (entry, invocations) = match kernel.version {
-            Version::V1 => ("forward_v1", y.len()),
+        let (entry, groups) = match kernel.version {
+            Version::V1 => ("forward_v1", y.len().div_ceil(WORKGROUP)),
             Version::V2 => {
                 let columns = (p.kernel_h * p.kernel_w * p.out_c) as usize;
-                ("forward_v2", Tile::of(kernel).tiles(x.len() / p.in_c as usize, columns))
+                ("forward_v2", Tile::of(kernel).groups(x.len() / p.in_c as usize, columns))
             }
         };
         shader
@@ -264,7 +270,7 @@ fn gather(
             .reads(table)
             .reads([bias])
             .writes([&y])
-            .over(invocations)?;
+            .groups(groups)?;
     }
     Ok(())
 }

@@ -43,14 +43,14 @@
 //! ```
 //! </details>
 
-use super::choice::{Kernel, all_lanes, choose};
+use super::choice::{Kernel, Product, all_lanes, choose, worth_trying};
 use super::plan::Plan;
 use super::{RowChunks, Tile, Version};
 use crate::autograd::{Backward, Wanted, record};
 use crate::cpu::linear::{self as plain, LinearParams};
 use crate::debug::observed;
 use crate::gpu::shader::shader;
-use crate::gpu::{Part, Question, Shader, Sizes};
+use crate::gpu::{Part, Question, Shader, Sizes, WORKGROUP};
 use crate::tensor::{Device, Shape, Tensor};
 use crate::{Error, Result};
 
@@ -89,22 +89,33 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tens
 
 /// The kernel of the product for the result of a layer or for its input gradient.
 fn select(x: &Tensor, outputs: usize, part: Part) -> Kernel {
-    let channels = if part == Part::BackwardInput { x.shape().last() } else { outputs };
-    let device = x.device();
-    let usual = Kernel::usual(device, channels.is_multiple_of(8));
-    choose(device, || Some(question(x, outputs, part)), usual, || kernels(device, channels))
+    let inputs = x.shape().last();
+    let [from, to] = if part == Part::BackwardInput { [outputs, inputs] } else { [inputs, outputs] };
+    let (device, rows) = (x.device(), x.len() / inputs);
+    let usual = Kernel::usual(device, product(rows, from, to), to.is_multiple_of(8));
+    choose(device, || Some(question(x, outputs, part)), usual, || worth_trying(device, kernels(device, rows, from, to)))
 }
 
-/// All kernels of the product that a device has for a result of so many channels.
-pub fn kernels(device: &Device, channels: usize) -> Vec<Kernel> {
-    Kernel::all(device, &SHADER, |kernel| channels.is_multiple_of(Tile::of(kernel).columns))
+/// All kernels of the product that a device has for so many rows with these channels before and after it.
+pub fn kernels(device: &Device, rows: usize, inputs: usize, outputs: usize) -> Vec<Kernel> {
+    let product = product(rows, inputs, outputs);
+    Kernel::all(device, &SHADER, |kernel| product.takes(device, kernel))
+}
+
+fn product(rows: usize, inputs: usize, outputs: usize) -> Product {
+    Product { rows, columns: outputs, terms: inputs, depth: inputs }
 }
 
 /// All kernels of the weight gradient that a device has for such a layer.
-pub fn weight_kernels(device: &Device, inputs: usize, outputs: usize) -> Vec<Kernel> {
-    let lanes = all_lanes(device).filter(|_| weight_tiles(inputs, outputs));
-    let tiles = lanes.map(|constants| Kernel { version: Version::V2, constants });
+pub fn weight_kernels(device: &Device, rows: usize, inputs: usize, outputs: usize) -> Vec<Kernel> {
+    let blocks = weight_product(rows, inputs, outputs).blocks(device);
+    let tiles = all_lanes(device).chain(blocks).filter(|_| weight_tiles(inputs, outputs));
+    let tiles = tiles.map(|constants| Kernel { version: Version::V2, constants });
     std::iter::once(Version::V1.into()).chain(tiles).collect()
+}
+
+fn weight_product(rows: usize, inputs: usize, outputs: usize) -> Product {
+    Product::of_weights(inputs, outputs, rows, inputs)
 }
 
 /// Whether tiles of the weight gradient fit these channels.
@@ -176,9 +187,9 @@ fn multiply(
         let (x, y) = (x.images(&images), y.images(&images));
         let rows = y.len() / outputs;
         let params = LinearParams { rows: rows as u32, ..*p };
-        let (entry, invocations) = match kernel.version {
-            Version::V1 => ("forward_v1", y.len()),
-            Version::V2 => ("forward_v2", tile.tiles(rows, outputs)),
+        let (entry, groups) = match kernel.version {
+            Version::V1 => ("forward_v1", y.len().div_ceil(WORKGROUP)),
+            Version::V2 => ("forward_v2", tile.groups(rows, outputs)),
         };
         SHADER
             .entry(entry)
@@ -186,7 +197,7 @@ fn multiply(
             .params(&params)
             .reads([x, weight.detach(), bias.clone()])
             .writes([y])
-            .over(invocations)?;
+            .groups(groups)?;
     }
     Ok(())
 }
@@ -281,9 +292,9 @@ fn partial_sums(
         let (rows, chunks) = (cut.rows_of(images) as u32, cut.of(images));
         let params = LinearParams { rows, chunk_rows: cut.rows as u32, first_chunk, ..*p };
         first_chunk += chunks as u32;
-        let (entry, invocations) = match kernel.version {
-            Version::V1 => ("backward_weight_v1", chunks * width),
-            Version::V2 => ("backward_weight_v2", chunks * (inputs / 8 + 1) * (outputs / 8)),
+        let (entry, groups) = match kernel.version {
+            Version::V1 => ("backward_weight_v1", (chunks * width).div_ceil(WORKGROUP)),
+            Version::V2 => ("backward_weight_v2", Tile::of(kernel).linear_weight_groups(inputs, outputs, chunks)),
         };
         SHADER
             .entry(entry)
@@ -291,7 +302,7 @@ fn partial_sums(
             .params(&params)
             .reads([x.images(images), gy.images(images)])
             .writes([&partial])
-            .over(invocations)?;
+            .groups(groups)?;
     }
     Ok(Some(partial))
 }
@@ -330,8 +341,10 @@ impl Backward for LinearBackward {
         let question = || Some(question(&self.x, p.outputs as usize, Part::BackwardWeight));
         let device = gy.device();
         let (inputs, outputs) = (p.inputs as usize, p.outputs as usize);
-        let usual = Kernel::usual(device, weight_tiles(inputs, outputs));
-        let kernel = choose(device, question, usual, || weight_kernels(device, inputs, outputs));
+        let rows = p.rows as usize;
+        let usual = Kernel::usual(device, weight_product(rows, inputs, outputs), weight_tiles(inputs, outputs));
+        let kernel =
+            choose(device, question, usual, || worth_trying(device, weight_kernels(device, rows, inputs, outputs)));
         weight_gradient(p, [&self.x, gy], &gw, gb.as_ref(), kernel, wanted)?;
         Ok(vec![gx, Some(gw), gb])
     }

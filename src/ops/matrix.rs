@@ -78,13 +78,16 @@ pub(super) fn blocks(pixels: usize, channels: usize) -> usize {
 /// All forms of `v5` that a device has for a gather of these sizes: emulated ones, and that of its matrix units.
 pub fn kernels(device: &Device, p: &Conv2dParams) -> Vec<GatherKernel> {
     let forms = [Some(Matrix::Plain16), Some(Matrix::Plain8), units(device)];
-    let takes = device.has_f16() && p.out_c.is_multiple_of(8);
+    let takes = device.has_f16() && p.out_c.is_multiple_of(8) && p.in_c.is_multiple_of(4);
     forms.into_iter().flatten().filter(|_| takes).map(GatherKernel::Matrix).collect()
 }
 
 /// The matrix units that `tune` may try for a gather over these images, if they have no [`fault`].
 pub(super) fn offered(images: &Tensor, p: &Conv2dParams) -> Option<Matrix> {
-    let takes = images.dtype() == DType::F16 && p.out_c.is_multiple_of(8) && p.out_c >= LEAST_CHANNELS;
+    let takes = images.dtype() == DType::F16
+        && p.out_c.is_multiple_of(8)
+        && p.in_c.is_multiple_of(4)
+        && p.out_c >= LEAST_CHANNELS;
     units(images.device()).filter(|_| takes)
 }
 

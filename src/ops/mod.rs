@@ -85,6 +85,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::Result;
+use crate::gpu::shader::{BLOCK, SPLIT};
 use crate::gpu::{Context, Shader, WORKGROUP};
 use crate::tensor::{Device, Summed, Tensor};
 
@@ -291,28 +292,53 @@ pub const UNIFORMS: &[(&str, &str, Fields)] = &[
     ("winograd_fused", "Params", winograd::WinogradParams::FIELDS),
 ];
 
-/// What one invocation of the tile engine (`shaders/lib/gemm_tile.wgsl`) computes.
+/// What one invocation of the tile engine computes (`shaders/lib/gemm_tile.wgsl`, `gemm_block.wgsl`), and how the tiles of a
+/// workgroup lie.
 #[derive(Debug, Clone, Copy)]
 struct Tile {
     rows: usize,
     columns: usize,
+    /// Tiles side by side in a block that reads through workgroup memory; 1 where each invocation reads for itself.
+    block: usize,
+    /// Invocations that share the terms of a tile of a block.
+    split: usize,
 }
 
 impl Tile {
     /// `TILE_M` rows and `TILE_N` vectors of four columns.
     fn of(kernel: Kernel) -> Self {
-        Self { rows: kernel.number("TILE_M", 8), columns: 4 * kernel.number("TILE_N", 2) }
+        let number = |name, usual| kernel.number(name, usual);
+        let (rows, columns) = (number("TILE_M", 8), 4 * number("TILE_N", 2));
+        Self { rows, columns, block: number(BLOCK, 1), split: number(SPLIT, 1) }
     }
 
-    /// Tiles that cover a matrix.
-    fn tiles(self, rows: usize, columns: usize) -> usize {
-        rows.div_ceil(self.rows) * (columns / self.columns)
+    /// Workgroups that cover a matrix.
+    fn groups(self, rows: usize, columns: usize) -> usize {
+        match self.block {
+            1 => (rows.div_ceil(self.rows) * (columns / self.columns)).div_ceil(WORKGROUP),
+            _ => self.sums_groups(rows, columns),
+        }
     }
 
-    /// Tiles side by side in a workgroup of `shaders/lib/tile_groups.wgsl`.
+    /// Blocks that cover the weights of a layer for one chunk, and its bias.
+    fn weight_groups(self, rows: usize, columns: usize) -> usize {
+        (rows.div_ceil(self.group_rows(columns)) + 1) * self.groups_across(columns)
+    }
+
+    /// Workgroups that sum up the weights of a linear layer, and its bias, in so many chunks of its rows.
+    fn linear_weight_groups(self, inputs: usize, outputs: usize, chunks: usize) -> usize {
+        match self.block {
+            1 => (chunks * (inputs / 8 + 1) * (outputs / 8)).div_ceil(WORKGROUP),
+            _ => chunks * self.weight_groups(inputs, outputs),
+        }
+    }
+
+    /// Tiles side by side in a workgroup that sums something up (`shaders/lib/tile_groups.wgsl`), and in a block.
     fn group_side(self, columns: usize) -> usize {
-        let tiles = columns / self.columns;
-        (1 << tiles.trailing_zeros()).min(WORKGROUP)
+        match self.block {
+            1 => (1 << (columns / self.columns).trailing_zeros()).min(WORKGROUP),
+            block => block,
+        }
     }
 
     /// Rows of such a workgroup.
@@ -320,28 +346,21 @@ impl Tile {
         self.rows * (WORKGROUP / self.group_side(columns))
     }
 
+    /// Such workgroups side by side.
+    fn groups_across(self, columns: usize) -> usize {
+        (columns / self.columns).div_ceil(self.group_side(columns))
+    }
+
     /// Such workgroups that cover a matrix.
-    fn groups(self, rows: usize, columns: usize) -> usize {
-        rows.div_ceil(self.group_rows(columns)) * (columns / self.columns / self.group_side(columns))
+    fn sums_groups(self, rows: usize, columns: usize) -> usize {
+        rows.div_ceil(self.group_rows(columns)) * self.groups_across(columns)
     }
 
-    /// Tiles side by side in a block of `shaders/lib/gemm_shared.wgsl`, which has [`WORKGROUP`] tiles.
-    fn block_side(self, columns: usize) -> usize {
-        match columns / self.columns {
-            8.. => 8,
-            4.. => 4,
-            _ => 2,
-        }
-    }
-
-    /// Rows of a block.
-    fn block_rows(self, columns: usize) -> usize {
-        self.rows * (WORKGROUP / self.block_side(columns))
-    }
-
-    /// Blocks that cover a matrix.
-    fn blocks(self, rows: usize, columns: usize) -> usize {
-        rows.div_ceil(self.block_rows(columns)) * (columns / self.columns).div_ceil(self.block_side(columns))
+    /// Bytes of workgroup memory of a block: its slabs, and what it sums up at the end.
+    fn memory(self) -> usize {
+        let (slab, rows4, columns4) =
+            (2 * self.block, WORKGROUP / self.block * self.rows / 4, self.block * self.columns / 4);
+        16 * (self.split * slab * (rows4 + columns4) + 2 * WORKGROUP * self.columns / 4)
     }
 
     /// # Errors

@@ -53,7 +53,7 @@
 //! ```
 //! </details>
 
-use super::choice::{Kernel, choose};
+use super::choice::{Kernel, Product, choose, worth_trying};
 use super::plan::Plan;
 use super::{Axis, RowChunks, Tile, Version};
 use crate::autograd::{Backward, Setting, Wanted, record};
@@ -115,26 +115,35 @@ pub fn shifted_linear(
 fn select(x: &Tensor, outputs: usize, part: Part) -> Kernel {
     let (inputs, forward) = (x.shape().last(), part == Part::Forward);
     let tiled = outputs.is_multiple_of(8) && (forward || inputs.is_multiple_of(8));
-    let device = x.device();
+    let (device, rows) = (x.device(), x.len() / inputs);
+    let [from, to] = if forward { [inputs, outputs] } else { [outputs, inputs] };
     choose(
         device,
         || Some(question(x, outputs, part)),
-        Kernel::usual(device, tiled),
-        || match forward {
-            true => kernels(device, outputs),
-            false => gradient_kernels(device, inputs, outputs),
+        Kernel::usual(device, product(rows, from, to), tiled),
+        || {
+            let all = if forward { kernels } else { gradient_kernels };
+            worth_trying(device, all(device, rows, inputs, outputs))
         },
     )
 }
 
-/// All kernels that a device has for a result of so many channels.
-pub fn kernels(device: &Device, outputs: usize) -> Vec<Kernel> {
-    Kernel::all(device, &SHADER, |kernel| outputs.is_multiple_of(8) && outputs.is_multiple_of(Tile::of(kernel).columns))
+/// All kernels that a device has for a layer of so many rows with these channels.
+pub fn kernels(device: &Device, rows: usize, inputs: usize, outputs: usize) -> Vec<Kernel> {
+    let product = product(rows, inputs, outputs);
+    Kernel::all(device, &SHADER, |kernel| outputs.is_multiple_of(8) && product.takes(device, kernel))
 }
 
-/// All kernels that a device has for the gradients of a layer with these channels.
-pub fn gradient_kernels(device: &Device, inputs: usize, outputs: usize) -> Vec<Kernel> {
-    if outputs.is_multiple_of(8) { kernels(device, inputs) } else { vec![Version::V1.into()] }
+/// All kernels that a device has for the gradients of such a layer.
+pub fn gradient_kernels(device: &Device, rows: usize, inputs: usize, outputs: usize) -> Vec<Kernel> {
+    match outputs.is_multiple_of(8) {
+        true => kernels(device, rows, outputs, inputs),
+        false => vec![Version::V1.into()],
+    }
+}
+
+fn product(rows: usize, inputs: usize, outputs: usize) -> Product {
+    Product { rows, columns: outputs, terms: inputs, depth: inputs }
 }
 
 fn question(x: &Tensor, outputs: usize, part: Part) -> Question {
@@ -216,9 +225,9 @@ fn multiply(
         let (x, residual, y) = (x.images(&images), residual.images(&images), y.images(&images));
         let rows = y.len() / outputs;
         let params = ShiftedLinearParams { rows: rows as u32, ..*p };
-        let (entry, invocations) = match kernel.version {
-            Version::V1 => ("forward_v1", y.len()),
-            Version::V2 => ("forward_v2", tile.tiles(rows, outputs)),
+        let (entry, groups) = match kernel.version {
+            Version::V1 => ("forward_v1", y.len().div_ceil(WORKGROUP)),
+            Version::V2 => ("forward_v2", tile.groups(rows, outputs)),
         };
         SHADER
             .entry(entry)
@@ -226,7 +235,7 @@ fn multiply(
             .params(&params)
             .reads([x, weight.detach(), bias.clone(), residual])
             .writes([y])
-            .over(invocations)?;
+            .groups(groups)?;
     }
     Ok(())
 }
@@ -306,9 +315,7 @@ fn make(
                 }
             }
             Version::V2 => {
-                let input_tiles = if gx.is_some() { tile.tiles(rows, inputs) } else { 0 };
-                let input_groups = input_tiles.div_ceil(WORKGROUP);
-                let weight_tiles = chunks * (inputs / 8 + 1) * (outputs / 8);
+                let input_groups = if gx.is_some() { tile.groups(rows, inputs) } else { 0 };
                 let params = ShiftedLinearParams { input_groups: input_groups as u32, ..params };
                 BACKWARD
                     .entry("backward_v2")
@@ -317,7 +324,7 @@ fn make(
                     .reads([&gy, &x, &gy, &turned])
                     .writes(gx.as_ref().or(unwritten.as_ref()))
                     .writes(table.as_ref().or(unwritten.as_ref()))
-                    .groups(input_groups + weight_tiles.div_ceil(WORKGROUP))?;
+                    .groups(input_groups + tile.linear_weight_groups(inputs, outputs, chunks))?;
             }
         }
     }

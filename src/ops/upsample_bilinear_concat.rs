@@ -141,7 +141,7 @@ pub fn forward(x: &Tensor, skip: &Tensor, align_corners: bool, before_norm: bool
                 };
                 let groups = match version {
                     Version::V1 => y.len().div_ceil(WORKGROUP),
-                    Version::V2 => tile.groups(y.len() / (c + s), c + s),
+                    Version::V2 => tile.sums_groups(y.len() / (c + s), c + s),
                 };
                 let statistics = statistics.as_ref().map(|statistics| &statistics.sums);
                 SHADER.entry(entry).params(&p).reads([x, skip]).writes([y]).writes(statistics).groups(groups)?;
