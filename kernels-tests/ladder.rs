@@ -222,7 +222,7 @@ fn an_edited_text_that_does_not_compile_is_named_by_its_op() {
     for _ in 0..2 {
         let sum = ops::add(&x, &x).unwrap();
         let error = ops::relu(&x).unwrap_err();
-        assert!(matches!(&error, Error::Shader { file, line: 17, .. } if file == "relu.wgsl"), "{error}");
+        assert!(matches!(&error, Error::Shader { file, line: 24, .. } if file == "relu.wgsl"), "{error}");
         assert_eq!(sum.to_vec().unwrap(), [-2.0, 1.0, 4.0]);
     }
 }

@@ -149,11 +149,15 @@ impl BenchCase {
         Self { op: layer.op, entry, version: version.to_string(), case, cost, prepare: Box::new(prepare) }
     }
 
-    /// Whether a device has the kernel: neighbours share what they read only where there are subgroups, and blocks whose terms are
-    /// shared out want more workgroup memory than WebGPU promises.
+    /// Whether a device has the kernel: neighbours share what they read only where there are subgroups, blocks are nothing for
+    /// software, and those whose terms are shared out want more workgroup memory than WebGPU promises.
     pub fn runs_on(&self, device: &Device) -> bool {
-        let room = matches!(device, Device::Gpu(context) if context.workgroup_bytes() >= 32 << 10);
-        (device.has_subgroups() || !self.version.contains(TOGETHER)) && (room || !self.version.contains(SPLIT))
+        let Device::Gpu(context) = device else {
+            return !self.version.contains(TOGETHER) && !self.version.contains(BLOCK);
+        };
+        let (room, software) = (context.workgroup_bytes() >= 32 << 10, context.facts().software);
+        let asks = |constant| self.version.contains(constant);
+        (device.has_subgroups() || !asks(TOGETHER)) && !(software && asks(BLOCK)) && (room || !asks(SPLIT))
     }
 }
 

@@ -142,8 +142,9 @@ impl<'a> Launch<'a> {
             let bytes = self.bindings.iter().map(|binding| binding.tensor().bytes()).sum();
             let bindings = self.bindings.iter().map(|binding| binding.tensor().shape()).collect();
             let types = self.bindings.iter().map(|binding| binding.tensor().dtype()).collect();
-            let Entry { shader, entry, .. } = self.entry;
-            context.note(|| PlanEvent::Launched(PlannedLaunch { shader, entry, groups, bindings, types, bytes }));
+            let Entry { shader, entry, constants, .. } = self.entry;
+            let launch = PlannedLaunch { shader, entry, constants, groups, bindings, types, bytes };
+            context.note(|| PlanEvent::Launched(launch));
             return Ok(());
         }
         let form = if half { Form::F16(self.matrix) } else { Form::F32 };

@@ -3,6 +3,7 @@
 //!
 //! So `show plan` and `show memory` need no second description of any op, and no GPU.
 
+use super::shader::Constants;
 use super::tuned::Question;
 use crate::tensor::{DType, Shape};
 
@@ -52,6 +53,8 @@ pub struct PlannedLaunch {
     pub shader: &'static str,
     /// The entry point.
     pub entry: &'static str,
+    /// Its numbers that are not the file's.
+    pub constants: Constants,
     /// Workgroups along each axis.
     pub groups: [u32; 3],
     /// Shapes of the bound tensors, in the order of the bindings.

@@ -125,7 +125,7 @@ pub(super) const PLAN: Plan = Plan {
         ("forward_statistics_v5", "`tune --precision f16` found it faster, on matrix units, and a batch norm follows"),
         (
             "forward_v6",
-            "a 3x3 kernel has stride 1, x one to four channels, the result a multiple of 4, the device is software and rows are 16 pixels or longer",
+            "a 3x3 kernel has stride 1, x one to four channels, the result a multiple of 4, and rows are 16 pixels or longer",
         ),
         ("forward_v7", "`tune` found it faster"),
         (
@@ -136,7 +136,7 @@ pub(super) const PLAN: Plan = Plan {
         ("forward_statistics_v2", "as forward_v2, and a batch norm follows"),
         ("backward_weight_v3", "the channels of x and of the result divide by 8"),
         ("backward_weight_v2", "the channels of the result divide by 8, those of x do not"),
-        ("backward_weight_v4", "as forward_v6, and the channels of the result divide by 8"),
+        ("backward_weight_v4", "as forward_v6, the channels of the result divide by 8, and the device is software"),
         ("backward_v2", "both gradients are wanted, by v2 and v3; in software of small convolutions only"),
         ("backward_sums_v2", "so it is, and x is a batch norm's"),
     ],

@@ -129,10 +129,12 @@ mod tests {
     }
 
     #[test]
-    fn it_is_not_usual_on_a_gpu() -> Result<()> {
+    fn on_a_gpu_it_is_usual_for_long_rows_but_not_for_weights() -> Result<()> {
         let p = params(3, 1, [3, 16]);
         let device = Device::plan(None)?;
-        assert!(takes_weights(&p) && usual(&device, &p).is_none() && !is_usual_for_weights(&device, &p));
+        assert!(takes_weights(&p) && !is_usual_for_weights(&device, &p));
+        let [long, short] = [16, 15].map(|out_w| usual(&device, &Conv2dParams { out_w, ..p }));
+        assert!(matches!(long, Some(GatherKernel::Few(_))) && short.is_none());
         Ok(())
     }
 }

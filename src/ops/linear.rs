@@ -26,8 +26,9 @@
 //!
 //! Shapes: x `[.., in]`, weight `[in, out]`, bias `[out]` -> y `[.., out]`.
 //!
-//! Versions: `v1` one element per invocation; `v2` register tiles, channels that divide by 8; with `TOGETHER=8` neighbours of a
-//! subgroup share what they read (`shaders/lib/lanes_together.wgsl`).
+//! Versions: `v1` one element per invocation; `v2` register tiles, channels that divide by 8. With `BLOCK` above 1 a workgroup's tiles
+//! read through workgroup memory (`shaders/lib/gemm_block.wgsl`): usual on GPUs. With `TOGETHER=8` neighbours of a subgroup share what
+//! they read (`shaders/lib/lanes_together.wgsl`): usual in software.
 //!
 //! # Files
 //! - [`shaders/linear.wgsl`](../../../../../shaders/linear.wgsl), below

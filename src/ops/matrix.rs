@@ -30,7 +30,7 @@
 //!
 //! The few lines that multiply are `shaders/lib/matrix_units.wgsl`. `lib/matrix_plain.wgsl` says the same in plain WGSL:
 //! so `check` runs all the rest of the kernel on every device that has 16-bit floats ("emulated"). The lines themselves have
-//! run on Mesa's software Vulkan from version 26 on, which has units of 8x8; on no hardware yet.
+//! run on Mesa's software Vulkan from version 26 on, which has units of 8x8, and on an NVIDIA H100, of 16x16: right on both.
 //!
 //! <details><summary>shaders/lib/gemm_matrix.wgsl</summary>
 //!

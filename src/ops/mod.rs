@@ -445,7 +445,9 @@ mod tests {
         for shader in [conv2d::SHADER, linear::SHADER, shifted_linear::SHADER, conv_transpose2d::SHADER] {
             let usual: Vec<_> = shader.tunables().iter().map(|tunable| (tunable.name, tunable.usual)).collect();
             let tile = Tile::of(Version::V2.into());
-            let of_tile = [("TILE_M", tile.rows as u32), ("TILE_N", tile.columns as u32 / 4), (TOGETHER, 1)];
+            let [rows, vectors] = [tile.rows, tile.columns / 4].map(|number| number as u32);
+            let [block, split] = [tile.block, tile.split].map(|number| number as u32);
+            let of_tile = [("TILE_M", rows), ("TILE_N", vectors), (BLOCK, block), (SPLIT, split), (TOGETHER, 1)];
             assert_eq!(usual, of_tile, "{}", shader.name);
         }
     }

@@ -143,8 +143,9 @@ pub(super) fn fits(device: &Device, p: &Conv2dParams) -> bool {
 }
 
 /// Whether it is usually faster than register tiles. On software Vulkan it is, 1.5 to 3 times where the images have
-/// enough tiles to share the transformed weights, and the gain is worth two more launches (measured). On a GPU, where it
-/// moves many bytes, nobody has measured it, nor [`winograd_fused`](super::winograd_fused), which does not: `tune` may find out.
+/// enough tiles to share the transformed weights, and the gain is worth two more launches (measured). On a GPU it moves many
+/// bytes: on an H100 it is half as fast as tiles in blocks, and [`winograd_fused`](super::winograd_fused), which does not, three
+/// quarters. Where blocks are few it may win: `tune` finds out.
 pub(super) fn is_usual(device: &Device, p: &Conv2dParams) -> bool {
     let software = matches!(device, Device::Gpu(context) if context.facts().software);
     software && takes(p) && fits(device, p) && pays(p)

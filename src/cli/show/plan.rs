@@ -103,10 +103,10 @@ fn bytes(planned: &Planned) -> u64 {
 }
 
 fn row(pass: &str, launch: &PlannedLaunch) -> Value {
-    let PlannedLaunch { shader, entry, groups, bindings, bytes, .. } = launch;
+    let PlannedLaunch { shader, entry, constants, groups, bindings, bytes, .. } = launch;
     let bindings: Vec<&[usize]> = bindings.iter().map(|shape| shape.dims()).collect();
     json!({
-        "pass": pass, "shader": shader, "entry": entry, "why": plan::rule(shader, entry),
+        "pass": pass, "shader": shader, "entry": entry, "constants": constants.to_string(), "why": plan::rule(shader, entry),
         "groups": groups, "bindings": bindings, "bytes": bytes,
     })
 }
@@ -119,12 +119,11 @@ fn text(args: &PlanArgs, planned: &Planned) -> String {
             text += &format!("{pass}\n");
             last = pass;
         }
-        let PlannedLaunch { shader, entry, groups: [columns, rows, _], bindings, bytes, .. } = launch;
-        let name = format!("{shader}.{entry}");
+        let PlannedLaunch { shader, entry, constants, groups: [columns, rows, _], bindings, bytes, .. } = launch;
+        let name = format!("{shader}.{entry} {constants}");
         let groups = if *rows == 1 { columns.to_string() } else { format!("{columns} x {rows}") };
         let shapes: Vec<String> = bindings.iter().map(ToString::to_string).collect();
-        text +=
-            &format!("  {name:<38} {groups:>12} groups of 64  {:>9.2} MiB bound  {}\n", mebi(*bytes), shapes.join(" "));
+        text += &format!("  {name:<38} {groups:>12} groups  {:>9.2} MiB bound  {}\n", mebi(*bytes), shapes.join(" "));
         if let Some(why) = plan::rule(shader, entry) {
             text += &format!("    taken where {why}\n");
         }
@@ -159,6 +158,8 @@ mod tests {
         let text = text(&args, &planned);
         assert!(text.contains("conv2d.forward_v2") && text.contains("conv2d_backward.backward_v2"), "{text}");
         assert!(text.contains("taken where the channels of the result divide by 8"), "{text}");
+        // A GPU reads through workgroup memory.
+        assert!(text.contains("conv2d.forward_v2 BLOCK=8"), "{text}");
         // 2 * 128 * 128 pixels, 9 * 64 * 64 products each.
         assert_eq!(planned.macs, 2 * 128 * 128 * 9 * 64 * 64);
         assert!(text.contains("2.416 GFLOP forward"), "{text}");
