@@ -284,7 +284,7 @@ mod tests {
 
     #[test]
     fn a_gpu_takes_blocks_as_large_as_fill_it() -> Result<()> {
-        // A device that promises no more workgroup memory than WebGPU, where terms cannot be shared out.
+        // A device that promises no more workgroup memory than WebGPU: wide blocks cannot share out their terms.
         let device = Device::plan(None)?;
         let usual = |rows, columns| {
             let product = Product { rows, columns, terms: 576, depth: 64 };
@@ -293,7 +293,7 @@ mod tests {
         assert_eq!(usual(1 << 14, 64), "v2 BLOCK=8");
         assert_eq!(usual(1 << 12, 64), "v2 TILE_M=4 TILE_N=1 BLOCK=8");
         assert_eq!(usual(1 << 16, 16), "v2 BLOCK=2");
-        assert_eq!(usual(1 << 16, 8), "v2 TILE_M=4 TILE_N=1 BLOCK=2");
+        assert_eq!(usual(1 << 16, 8), "v2 TILE_M=4 TILE_N=1 BLOCK=2 SPLIT=4");
         // Neither one tile nor an x that cannot be read by fours makes blocks.
         let odd = Product { rows: 1 << 16, columns: 64, terms: 27, depth: 3 };
         assert_eq!(Kernel::usual(&device, odd, true).to_string(), "v2");
