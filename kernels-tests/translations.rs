@@ -96,14 +96,15 @@ fn every_tunable_number_is_understood() {
         }
         assert!(tunables.len() <= Constants::MOST, "{}", shader.name);
         let variants = shader.variants();
-        // All combinations, but blocks have tiles of two sizes only, and what is for blocks is for them alone.
+        // All combinations, but blocks have tiles of two sizes only, the terms of small ones may be shared out, and what is for
+        // blocks is for them alone.
         let values = |name: &str| tunables.iter().find(|t| t.name == name).map_or(1, |tunable| tunable.values.len());
         let others = |names: &[&str]| -> usize {
             let mut others: Vec<_> = tunables.iter().filter(|tunable| !names.contains(&tunable.name)).collect();
             others.drain(..).map(|tunable| tunable.values.len()).product()
         };
         let apart = others(&[BLOCK, SPLIT]);
-        let blocks = 2 * (values(BLOCK) - 1) * values(SPLIT) * others(&[BLOCK, SPLIT, TOGETHER, "TILE_M", "TILE_N"]);
+        let blocks = (1 + values(SPLIT)) * (values(BLOCK) - 1) * others(&[BLOCK, SPLIT, TOGETHER, "TILE_M", "TILE_N"]);
         assert_eq!(variants.len(), apart + blocks, "{}", shader.name);
         assert_eq!(variants.iter().collect::<HashSet<_>>().len(), variants.len(), "{}", shader.name);
         assert!(variants[0].list().is_empty() && variants[1..].iter().all(|variant| !variant.list().is_empty()));
@@ -140,7 +141,7 @@ fn every_kernel_is_plain_webgpu() {
             let bytes: u32 = shared.map(|(_, variable)| layouter[variable.ty].size).sum();
             // Matrix units, and blocks whose terms are shared out, are only for devices that have more.
             let more = entry.name.ends_with("_v5") || name.contains(SPLIT);
-            let most = if more { 3 * MOST_WORKGROUP_BYTES } else { MOST_WORKGROUP_BYTES };
+            let most = if more { 2 * MOST_WORKGROUP_BYTES } else { MOST_WORKGROUP_BYTES }; // 2: what DirectX has
             assert!(bytes <= most, "{name}.{}: {bytes} bytes of workgroup memory", entry.name);
         }
     }

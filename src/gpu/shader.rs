@@ -218,7 +218,8 @@ impl Constants {
         let [rows, vectors] = [self.number("TILE_M", 8), self.number("TILE_N", 2)];
         match self.number(BLOCK, 1) {
             1 => self.number(SPLIT, 1) == 1,
-            _ => rows == 4 * vectors && self.number(TOGETHER, 1) == 1,
+            // Four slabs of large tiles are more workgroup memory than DirectX has.
+            _ => rows == 4 * vectors && self.number(TOGETHER, 1) == 1 && (rows == 4 || self.number(SPLIT, 1) == 1),
         }
     }
 
@@ -289,8 +290,8 @@ impl Shader {
     }
 
     /// Combinations of the numbers of [`tunables`](Self::tunables), each without those that the file has anyway: the first is
-    /// empty and stands for the file as it is. All of them, but blocks are of square tiles, large or small, and only their terms
-    /// are shared out; within them neighbours share everything as it is.
+    /// empty and stands for the file as it is. All of them, but blocks are of square tiles, large or small, and only the terms of
+    /// small ones are shared out; within them neighbours share everything as it is.
     pub fn variants(&self) -> Vec<Constants> {
         let mut all = vec![Constants::default()];
         for Tunable { name, usual, values } in self.tunables() {

@@ -132,8 +132,11 @@ impl Product {
 
     /// The constants of all blocks that a device has for it.
     pub(super) fn blocks(self, device: &Device) -> Vec<Constants> {
-        let all = BLOCKS.into_iter().flat_map(|tile| [1, 4].map(|split| self.block(device, tile, split)));
-        all.flatten().collect()
+        let [small, large] = BLOCKS;
+        [(small, 1), (small, 4), (large, 1)]
+            .into_iter()
+            .filter_map(|(tile, split)| self.block(device, tile, split))
+            .collect()
     }
 
     /// The constants of blocks of such tiles, if it takes them.
