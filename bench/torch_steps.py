@@ -16,8 +16,13 @@ import pathlib
 import sys
 import time
 
-import torch
-import torch.nn.functional as F
+if not sys.argv[1:]:
+    sys.exit(__doc__)
+try:
+    import torch
+    import torch.nn.functional as F
+except ImportError:
+    sys.exit("torch_steps.py needs PyTorch 2 in this Python; see pytorch.org")
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "kernels-tests" / "golden"))
 import networks  # noqa: E402
@@ -76,8 +81,6 @@ def run(name, mode):
 
 
 if __name__ == "__main__":
-    if not sys.argv[1:]:
-        sys.exit(__doc__)
     for word in sys.argv[1:]:
         network, _, modes = word.partition(":")
         run(network, modes.split(",") if modes else ["f32"])

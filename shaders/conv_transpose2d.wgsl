@@ -15,6 +15,7 @@
 // @include flat
 // @include element
 // @include gemm
+// @include gemm_forward
 // @include conv_transpose2d_tile
 
 override WG: u32 = 64u;
@@ -81,12 +82,3 @@ fn transpose_weight(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_
 
 fn load_a(at: u32, ci: u32) -> f32 { return f32(x[at + ci]); }
 fn load_a4(at: u32, ci: u32) -> vec4<f32> { return vec4<f32>(x4[(at + ci) / 4u]); }
-
-@compute @workgroup_size(GROUP)
-fn forward_v2(
-    @builtin(workgroup_id) wid: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lid: u32,
-) {
-    gemm(flat_group(wid, groups), lid);
-}

@@ -4,6 +4,7 @@
 // @include flat
 // @include element
 // @include gemm
+// @include gemm_forward
 // @include conv_transpose2d_tile
 // @include batch_norm_table
 // @include batch_norm_table4
@@ -23,13 +24,4 @@ override WG: u32 = 64u;
 fn load_a(at: u32, ci: u32) -> f32 { return normalised(f32(x[at + ci]), ci); }
 fn load_a4(at: u32, ci: u32) -> vec4<f32> {
     return normalised4(norm4(ci / 4u, params.in_c / 4u), vec4<f32>(x4[(at + ci) / 4u]));
-}
-
-@compute @workgroup_size(GROUP)
-fn forward_v2(
-    @builtin(workgroup_id) wid: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lid: u32,
-) {
-    gemm(flat_group(wid, groups), lid);
 }

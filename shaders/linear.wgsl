@@ -11,6 +11,7 @@
 // @include flat
 // @include element
 // @include gemm
+// @include gemm_forward
 // @include linear_weights
 
 override WG: u32 = 64u;
@@ -60,15 +61,6 @@ fn load_b(tap: u32, i: u32, col4: u32) -> vec4<f32> { return weight4[i * (params
 fn store(row: u32, col4: u32, value: vec4<f32>) {
     let with_bias = select(value, value + bias4[col4], params.has_bias == 1u);
     y4[row * (params.outputs / 4u) + col4] = Element4(with_bias);
-}
-
-@compute @workgroup_size(GROUP)
-fn forward_v2(
-    @builtin(workgroup_id) wid: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lid: u32,
-) {
-    gemm(flat_group(wid, groups), lid);
 }
 
 // Row `inputs` of the gradient is the bias, whose "x" is 1. `partial` is [chunk, inputs + 1, outputs].

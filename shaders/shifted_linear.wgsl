@@ -13,6 +13,7 @@
 // @include flat
 // @include element
 // @include gemm
+// @include gemm_forward
 // @include shifted
 // @include shifted_quad
 
@@ -76,13 +77,4 @@ fn store(row: u32, col4: u32, value: vec4<f32>) {
     if params.has_bias == 1u { result += bias4[col4]; }
     if params.has_residual == 1u { result += vec4<f32>(residual4[at]); }
     y4[at] = Element4(result);
-}
-
-@compute @workgroup_size(GROUP)
-fn forward_v2(
-    @builtin(workgroup_id) wid: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lid: u32,
-) {
-    gemm(flat_group(wid, groups), lid);
 }

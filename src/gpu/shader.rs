@@ -72,6 +72,7 @@ const PIECES: &[(&str, &str)] = &[
     ("flat", include_str!("../../shaders/lib/flat.wgsl")),
     ("gelu", include_str!("../../shaders/lib/gelu.wgsl")),
     ("gemm_block", include_str!("../../shaders/lib/gemm_block.wgsl")),
+    ("gemm_forward", include_str!("../../shaders/lib/gemm_forward.wgsl")),
     ("gemm_matrix", include_str!("../../shaders/lib/gemm_matrix.wgsl")),
     ("gemm_tile", include_str!("../../shaders/lib/gemm_tile.wgsl")),
     ("lanes_apart", include_str!("../../shaders/lib/lanes_apart.wgsl")),

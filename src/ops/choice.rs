@@ -53,7 +53,7 @@ impl Kernel {
     }
 
     /// Whether tiles read through workgroup memory.
-    pub(super) fn has_blocks(self) -> bool {
+    pub(super) fn has_blocks(&self) -> bool {
         self.number(BLOCK, 1) > 1
     }
 
@@ -110,6 +110,11 @@ impl Product {
     const ENOUGH: usize = 256;
     /// Terms that are worth sharing out.
     const LONG: usize = 256;
+
+    /// That of a linear layer.
+    pub(super) fn of_layer(rows: usize, inputs: usize, outputs: usize) -> Self {
+        Self { rows, columns: outputs, terms: inputs, depth: inputs }
+    }
 
     /// That of a weight gradient, whose terms are cut into chunks that are summed side by side, as if there were as many rows more.
     pub(super) fn of_weights(rows: usize, columns: usize, terms: usize, depth: usize) -> Self {
@@ -179,9 +184,9 @@ impl Product {
 }
 
 /// Those that `tune` tries: in software there is no workgroup memory, and what goes through it takes 2.5 times as long (measured).
-pub(super) fn worth_trying(device: &Device, kernels: Vec<Kernel>) -> Vec<Kernel> {
+pub(super) fn worth_trying<K>(device: &Device, kernels: Vec<K>, through_memory: impl Fn(&K) -> bool) -> Vec<K> {
     let software = matches!(device, Device::Gpu(context) if context.facts().software);
-    kernels.into_iter().filter(|kernel| !(software && kernel.has_blocks())).collect()
+    kernels.into_iter().filter(|kernel| !(software && through_memory(kernel))).collect()
 }
 
 /// Lets ops take the kernels that `shadegrad tune` found fastest on a device's adapter, with its driver and our shaders'

@@ -88,7 +88,7 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::choice::{Kernel, Product, all_lanes, choose, usual_lanes};
+use super::choice::{Kernel, Product, all_lanes, choose, usual_lanes, worth_trying};
 use super::plan::Plan;
 use super::{
     Chunks, Tile, Version, add, chunks_with_room, concat, conv2d_few, filling_invocations, matrix, winograd,
@@ -299,17 +299,15 @@ pub(super) fn select(images: &Tensor, p: &Conv2dParams, part: Part) -> GatherKer
     } else {
         Kernel::usual(device, product(&gather), gather.out_c.is_multiple_of(8)).into()
     };
-    // In software there is no workgroup memory: what goes through it takes 2.5 times as long (measured).
-    let software = matches!(device, Device::Gpu(context) if context.facts().software);
-    let worth_trying = |kernel: &GatherKernel| match kernel {
-        GatherKernel::Fused(_) => !software,
-        GatherKernel::Direct(kernel) => !software || !kernel.has_blocks(),
-        _ => true,
+    let through_memory = |kernel: &GatherKernel| match kernel {
+        GatherKernel::Fused(_) => true,
+        GatherKernel::Direct(kernel) => kernel.has_blocks(),
+        _ => false,
     };
     let matrix = matrix::offered(images, &gather);
     let candidates = || {
         let right = matrix.filter(|_| matrix::fault(device).is_none()).map(GatherKernel::Matrix);
-        kernels(device, &gather).into_iter().filter(worth_trying).chain(right).collect()
+        worth_trying(device, kernels(device, &gather), through_memory).into_iter().chain(right).collect()
     };
     choose(device, || question(p, part, matrix.is_some()), usual, candidates)
 }
@@ -655,10 +653,8 @@ impl WeightKernel {
             Self::V3(_) => Self::V3(Kernel::usual(device, weight_product(p), true).constants),
             other => other,
         };
-        // As for the gather, blocks are nothing for software.
-        let software = matches!(device, Device::Gpu(context) if context.facts().software);
-        let worth_trying = |kernel: &Self| !(software && tiled(kernel.constants()).has_blocks());
-        let candidates = || Self::all(device, p).into_iter().filter(worth_trying).collect();
+        let through_memory = |kernel: &Self| tiled(kernel.constants()).has_blocks();
+        let candidates = || worth_trying(device, Self::all(device, p), through_memory);
         choose(device, || question(p, Part::BackwardWeight, false), usual, candidates)
     }
 

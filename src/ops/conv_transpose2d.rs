@@ -117,7 +117,7 @@ fn select(device: &Device, p: &ConvTranspose2dParams) -> Kernel {
         let sizes = Sizes { out: p.out_c as usize, kernel, stride, padding, ..Sizes::of(shape) };
         (p.kernel_h == p.kernel_w).then_some(Question { op: OP, part: Part::Forward, sizes })
     };
-    choose(device, question, usual, || worth_trying(device, kernels(device, p)))
+    choose(device, question, usual, || worth_trying(device, kernels(device, p), Kernel::has_blocks))
 }
 
 /// The matrix product fits where kernels do not overlap and its columns divide.

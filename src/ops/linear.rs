@@ -93,18 +93,19 @@ fn select(x: &Tensor, outputs: usize, part: Part) -> Kernel {
     let inputs = x.shape().last();
     let [from, to] = if part == Part::BackwardInput { [outputs, inputs] } else { [inputs, outputs] };
     let (device, rows) = (x.device(), x.len() / inputs);
-    let usual = Kernel::usual(device, product(rows, from, to), to.is_multiple_of(8));
-    choose(device, || Some(question(x, outputs, part)), usual, || worth_trying(device, kernels(device, rows, from, to)))
+    let usual = Kernel::usual(device, Product::of_layer(rows, from, to), to.is_multiple_of(8));
+    choose(
+        device,
+        || Some(question(x, outputs, part)),
+        usual,
+        || worth_trying(device, kernels(device, rows, from, to), Kernel::has_blocks),
+    )
 }
 
 /// All kernels of the product that a device has for so many rows with these channels before and after it.
 pub fn kernels(device: &Device, rows: usize, inputs: usize, outputs: usize) -> Vec<Kernel> {
-    let product = product(rows, inputs, outputs);
+    let product = Product::of_layer(rows, inputs, outputs);
     Kernel::all(device, &SHADER, |kernel| product.takes(device, kernel))
-}
-
-fn product(rows: usize, inputs: usize, outputs: usize) -> Product {
-    Product { rows, columns: outputs, terms: inputs, depth: inputs }
 }
 
 /// All kernels of the weight gradient that a device has for such a layer.
@@ -344,8 +345,9 @@ impl Backward for LinearBackward {
         let (inputs, outputs) = (p.inputs as usize, p.outputs as usize);
         let rows = p.rows as usize;
         let usual = Kernel::usual(device, weight_product(rows, inputs, outputs), weight_tiles(inputs, outputs));
-        let kernel =
-            choose(device, question, usual, || worth_trying(device, weight_kernels(device, rows, inputs, outputs)));
+        let kernel = choose(device, question, usual, || {
+            worth_trying(device, weight_kernels(device, rows, inputs, outputs), Kernel::has_blocks)
+        });
         weight_gradient(p, [&self.x, gy], &gw, gb.as_ref(), kernel, wanted)?;
         Ok(vec![gx, Some(gw), gb])
     }

@@ -78,17 +78,22 @@ pub(super) fn blocks(pixels: usize, channels: usize) -> usize {
 /// All forms of `v5` that a device has for a gather of these sizes: emulated ones, and that of its matrix units.
 pub fn kernels(device: &Device, p: &Conv2dParams) -> Vec<GatherKernel> {
     let forms = [Some(Matrix::Plain16), Some(Matrix::Plain8), units(device)];
-    let takes = device.has_f16() && p.out_c.is_multiple_of(8) && p.in_c.is_multiple_of(4);
+    let takes = device.has_f16() && takes(device, p);
     forms.into_iter().flatten().filter(|_| takes).map(GatherKernel::Matrix).collect()
 }
 
 /// The matrix units that `tune` may try for a gather over these images, if they have no [`fault`].
 pub(super) fn offered(images: &Tensor, p: &Conv2dParams) -> Option<Matrix> {
-    let takes = images.dtype() == DType::F16
-        && p.out_c.is_multiple_of(8)
-        && p.in_c.is_multiple_of(4)
-        && p.out_c >= LEAST_CHANNELS;
-    units(images.device()).filter(|_| takes)
+    let device = images.device();
+    let takes = images.dtype() == DType::F16 && takes(device, p) && p.out_c >= LEAST_CHANNELS;
+    units(device).filter(|_| takes)
+}
+
+/// Whether a device has the workgroup memory, and the channels divide.
+fn takes(device: &Device, p: &Conv2dParams) -> bool {
+    const BYTES: u64 = 18688; // the largest entry point of shaders/lib/gemm_matrix.wgsl
+    let room = matches!(device, Device::Gpu(context) if context.workgroup_bytes() >= BYTES);
+    room && p.out_c.is_multiple_of(8) && p.in_c.is_multiple_of(4)
 }
 
 /// The matrix units of a device.

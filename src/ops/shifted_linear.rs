@@ -120,17 +120,17 @@ fn select(x: &Tensor, outputs: usize, part: Part) -> Kernel {
     choose(
         device,
         || Some(question(x, outputs, part)),
-        Kernel::usual(device, product(rows, from, to), tiled),
+        Kernel::usual(device, Product::of_layer(rows, from, to), tiled),
         || {
             let all = if forward { kernels } else { gradient_kernels };
-            worth_trying(device, all(device, rows, inputs, outputs))
+            worth_trying(device, all(device, rows, inputs, outputs), Kernel::has_blocks)
         },
     )
 }
 
 /// All kernels that a device has for a layer of so many rows with these channels.
 pub fn kernels(device: &Device, rows: usize, inputs: usize, outputs: usize) -> Vec<Kernel> {
-    let product = product(rows, inputs, outputs);
+    let product = Product::of_layer(rows, inputs, outputs);
     Kernel::all(device, &SHADER, |kernel| outputs.is_multiple_of(8) && product.takes(device, kernel))
 }
 
@@ -140,10 +140,6 @@ pub fn gradient_kernels(device: &Device, rows: usize, inputs: usize, outputs: us
         true => kernels(device, rows, outputs, inputs),
         false => vec![Version::V1.into()],
     }
-}
-
-fn product(rows: usize, inputs: usize, outputs: usize) -> Product {
-    Product { rows, columns: outputs, terms: inputs, depth: inputs }
 }
 
 fn question(x: &Tensor, outputs: usize, part: Part) -> Question {
