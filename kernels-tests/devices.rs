@@ -14,6 +14,7 @@ pub(crate) fn gpu() -> Option<&'static Device> {
         match name.map(|name| Device::open(&name)) {
             Some(Ok(device)) => {
                 eprintln!("tests use the adapter {device}, {}", device.driver());
+                device.spoil_memory();
                 Some(device)
             }
             Some(Err(error)) => panic!("{error}"),

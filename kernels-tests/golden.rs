@@ -21,7 +21,7 @@ use shadegrad::gpu::Constants;
 use shadegrad::ops::batch_norm::BatchNormSettings;
 use shadegrad::ops::conv2d::{GatherKernel, WeightKernel};
 use shadegrad::ops::{self, Adam, Axis, BceDice, Mode, Pooling, RunningStats, Sgd, UpsampleSettings, Version};
-use shadegrad::ops::{winograd, winograd_fused};
+use shadegrad::ops::{winograd, winograd_fused, winograd_weight};
 use shadegrad::tensor::random::Stream;
 use shadegrad::train::{Plateau, Schedule, TrainConfig};
 use shadegrad::{Device, Error, Gradients, Result, Shape, Tape, Tensor};
@@ -496,6 +496,7 @@ fn other_kernels(case: &Case<'_>) -> Result<Vec<(String, Results)>> {
             Some(WeightKernel::V1),
             out8.then_some(WeightKernel::V2),
             (in8 && out8).then_some(WeightKernel::V3(Constants::default())),
+            winograd_weight::takes(&p).then_some(WeightKernel::V5(Constants::default())),
         ] {
             let Some(kernel) = kernel else { continue };
             let (gw, gb) = (empty(w.shape())?, bias()?);

@@ -132,6 +132,31 @@ fn slabs_change_no_bit() {
     }
 }
 
+/// The weight gradient in Winograd's form adds up its slabs.
+#[test]
+fn slabs_of_the_weight_gradient_add_up() {
+    let Some(gpu) = devices::gpu() else { return };
+    let run = |kernel, max_binding_bytes| {
+        let options = GpuOptions { name: Some(gpu.to_string()), max_binding_bytes, ..Default::default() };
+        let device = Device::Gpu(Context::open(&options).unwrap());
+        let numbers = |count: usize| (0..count).map(|at| (at * at % 23) as f32 / 7.0 - 1.0).collect::<Vec<_>>();
+        let tensor = |shape: Shape| device.tensor("x", shape, &numbers(shape.len())).unwrap();
+        let p = Conv2dParams::forward([3, 30, 31, 16], [3, 3, 16, 8], 1, 1, true);
+        let (x, gy) = (tensor([3, 30, 31, 16].into()), tensor([3, 30, 31, 8].into()));
+        let (gw, gb) = (device.empty("gw", [3, 3, 16, 8]).unwrap(), device.empty("gb", [8]).unwrap());
+        conv2d::backward_weight(&p, &x, &gy, &gw, Some(&gb), kernel).unwrap();
+        (device.dispatches(), [gw.to_vec().unwrap(), gb.to_vec().unwrap()].concat())
+    };
+    let want = run(WeightKernel::V1, None).1;
+    let largest = want.iter().fold(0.0f32, |most, value| most.max(value.abs()));
+    for (max_binding_bytes, launches) in [(None, 3), (Some(128 * 1024), 13)] {
+        let (dispatches, got) = run(WeightKernel::V5(Constants::default()), max_binding_bytes);
+        assert_eq!(dispatches, launches, "{max_binding_bytes:?}");
+        let off = want.iter().zip(&got).fold(0.0f32, |most, (a, b)| most.max((a - b).abs()));
+        assert!(off < 1e-6 * largest, "{max_binding_bytes:?}: {off} of {largest}");
+    }
+}
+
 /// Neighbours that share what they read compute what each computes alone: groups of eight lanes or as many as a subgroup has, of
 /// four, two and one, where 8, 4, 2 and 5 tiles stand side by side; and sums whose length is no multiple of them.
 #[test]
@@ -156,6 +181,9 @@ fn sharing_changes_no_bit() {
             let (gw, gb) = (device.empty("gw", weight).unwrap(), device.empty("gb", b.shape()).unwrap());
             conv2d::backward_weight(&p, &x, &y, &gw, Some(&gb), WeightKernel::V3(constants)).unwrap();
             all.extend([y.detach(), gx.detach(), gw, gb]);
+            let (gw, gb) = (device.empty("gw", weight).unwrap(), device.empty("gb", b.shape()).unwrap());
+            conv2d::backward_weight(&p, &x, &y, &gw, Some(&gb), WeightKernel::V5(constants)).unwrap();
+            all.extend([gw, gb]);
             let (gw, gb) = (device.empty("gw", weight).unwrap(), device.empty("gb", b.shape()).unwrap());
             conv2d::backward(&p, [&x, &y, &w], &gx, &gw, Some(&gb), tiles).unwrap();
             all.extend([gx, gw, gb]);

@@ -23,6 +23,8 @@ struct Params {
     has_bias: u32,
     chunk_rows: u32, // backward_weight: rows of a chunk
     first_chunk: u32, // backward_weight: chunks before this launch's
+    bias_from: u32, // backward_weight_v2: of this launch's chunks, the first whose gy is summed up, too, for the bias
+    bias_to: u32, // and the first after them
 }
 
 @group(0) @binding(0) var<uniform> params: Params;

@@ -16,6 +16,7 @@
 // @include element
 // @include epilogue
 // @include winograd
+// @include winograd_forward
 // @include lanes
 // @include outer_product
 

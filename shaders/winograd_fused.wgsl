@@ -29,6 +29,7 @@
 // @include element
 // @include epilogue
 // @include winograd
+// @include winograd_forward
 
 override WG: u32 = 64u;
 

@@ -6,7 +6,7 @@ use shadegrad::ops::Version;
 use shadegrad::ops::conv2d::{
     GatherKernel, WeightKernel, backward, backward_input, backward_weight, forward, forward_with_statistics,
 };
-use shadegrad::ops::{conv2d_few, together, winograd, winograd_fused};
+use shadegrad::ops::{conv2d_few, together, winograd, winograd_fused, winograd_weight};
 use shadegrad::{Device, Error, Result};
 
 use super::{BenchCase, Cost, Layer, Work};
@@ -51,6 +51,9 @@ pub fn cases(layer: &Layer) -> Result<Vec<BenchCase>> {
     let both = weights.contains(&WeightKernel::V3(Constants::default()));
     let tiles = super::tiles(both, x[3], out);
     weights.extend(tiles.iter().skip(2).map(|kernel| WeightKernel::V3(kernel.constants)));
+    if winograd_weight::takes(&p) {
+        weights.extend(tiles.iter().skip(1).map(|kernel| WeightKernel::V5(kernel.constants)));
+    }
     for kernel in weights {
         cases.push(BenchCase::new(layer, FORM, "backward_weight", kernel, cost, move |device| {
             let (x, gy) = (device.zeros("bench", x)?, device.zeros("bench", y)?);

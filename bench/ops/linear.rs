@@ -16,8 +16,7 @@ pub fn cases(layer: &Layer) -> Result<Vec<BenchCase>> {
         inputs: c as u32,
         outputs: out as u32,
         has_bias: 1,
-        chunk_rows: 0,
-        first_chunk: 0,
+        ..bytemuck::Zeroable::zeroed()
     };
     // Each of the three reads two of x, weight and y, and writes the third.
     let cost = Cost::of(2.0 * (rows * c * out) as f64, (rows * (c + out) + c * out) as f64);

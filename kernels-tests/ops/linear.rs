@@ -39,8 +39,7 @@ fn params(rows: usize, inputs: usize, outputs: usize, bias: bool) -> LinearParam
         inputs: inputs as u32,
         outputs: outputs as u32,
         has_bias: u32::from(bias),
-        chunk_rows: 0,
-        first_chunk: 0,
+        ..bytemuck::Zeroable::zeroed()
     }
 }
 

@@ -1,6 +1,7 @@
 // The blocks of weights of a linear layer, for each way to read x: lib/weight_block with k as the number of a row.
 //
-// The including file says row_source and row_quad, has gy4, and inputs, outputs, rows, chunk_rows and first_chunk in its Params.
+// The including file says row_source and row_quad, has gy4, and inputs, outputs, rows, chunk_rows, first_chunk,
+// bias_from and bias_to in its Params.
 // @include weight_block
 
 fn column_source(p: Params, col4: u32) -> u32 { return col4; }
@@ -21,7 +22,7 @@ fn weights(group: u32, lid: u32) {
     if first >= end { return; }
     if down_at + 1u < down {
         weight_block(params, lid, down_at * 4u * ROWS4, first_col4, first, end, to);
-    } else {
+    } else if chunk >= params.bias_from && chunk < params.bias_to {
         bias_block(params, lid, first_col4, first, end, to);
     }
 }

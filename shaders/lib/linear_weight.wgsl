@@ -17,8 +17,9 @@ fn weights(group: u32, lid: u32) {
     let chunk = tile / (col_tiles * row_tiles);
     let first = chunk * params.chunk_rows;
     let lanes = lanes_of(tile / col_tiles, col_tiles);
-    if first >= params.rows { return; } // with all that share
     let is_bias = row_tile == row_tiles - 1u;
+    let wanted = !is_bias || (chunk >= params.bias_from && chunk < params.bias_to);
+    if first >= params.rows || !wanted { return; } // with all that share
     let i4 = select(row_tile * 2u, 0u, is_bias);
     var acc: array<array<vec4<f32>, 2>, TILE_I>;
     let end = min(first + params.chunk_rows, params.rows);

@@ -167,6 +167,7 @@ pub(crate) fn judge(
 /// not an error.
 pub(crate) fn run(args: CheckArgs) -> Result<bool> {
     let device = Device::open(&args.device)?;
+    device.spoil_memory();
     let said = |line: String| {
         if !args.json {
             println!("{line}");

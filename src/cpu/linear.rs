@@ -21,6 +21,10 @@ uniform! {
         chunk_rows: u32,
         /// Weight gradient: chunks before this launch's.
         first_chunk: u32,
+        /// Weight gradient: of this launch's chunks, the first whose gy is summed up, too, for the bias.
+        bias_from: u32,
+        /// And the first after them.
+        bias_to: u32,
     }
 }
 

@@ -62,7 +62,7 @@ impl ShiftedLinearParams {
 
     fn linear(&self) -> LinearParams {
         let Self { rows, inputs, outputs, has_bias, .. } = *self;
-        LinearParams { rows, inputs, outputs, has_bias, chunk_rows: 0, first_chunk: 0 }
+        LinearParams { rows, inputs, outputs, has_bias, ..bytemuck::Zeroable::zeroed() }
     }
 
     fn shifted<T: Real>(&self, x: &[T]) -> Vec<T> {

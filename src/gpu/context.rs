@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use rustc_hash::FxHashMap;
@@ -74,6 +75,8 @@ pub struct Context {
     matrix: Option<Matrix>,
     /// What is wrong with the matrix units, once they have been tried.
     matrix_fault: OnceLock<Option<String>>,
+    /// Whether memory is filled with NaN before it is handed out.
+    pub(crate) spoils_memory: AtomicBool,
     pool: Pool,
     pipelines: Pipelines,
     recorder: Mutex<Recorder>,
@@ -310,6 +313,7 @@ impl Context {
             subgroups: used.contains(wgpu::Features::SUBGROUP),
             matrix,
             matrix_fault: OnceLock::new(),
+            spoils_memory: AtomicBool::new(false),
             pool: Pool::default(),
             pipelines: Pipelines::default(),
             recorder: Mutex::new(recorder),
@@ -580,7 +584,11 @@ impl Context {
     }
 
     pub(crate) fn allocate(&self, op: &'static str, bytes: u64) -> Result<Arc<Buffer>> {
-        self.pool.take(&self.device, self.max_buffer, op, bytes)
+        let buffer = self.pool.take(&self.device, self.max_buffer, op, bytes)?;
+        if self.spoils_memory.load(Ordering::Relaxed) {
+            self.write(&buffer, 0, &vec![0xff; bytes as usize])?; // NaN, as f32 and as f16
+        }
+        Ok(buffer)
     }
 
     /// A buffer that holds the number 1 and is never written again: a step that made its own would have to be submitted in

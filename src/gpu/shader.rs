@@ -98,6 +98,7 @@ const PIECES: &[(&str, &str)] = &[
     ("tile_statistics", include_str!("../../shaders/lib/tile_statistics.wgsl")),
     ("weight_block", include_str!("../../shaders/lib/weight_block.wgsl")),
     ("winograd", include_str!("../../shaders/lib/winograd.wgsl")),
+    ("winograd_forward", include_str!("../../shaders/lib/winograd_forward.wgsl")),
 ];
 
 /// The constant that says how many neighbours of a subgroup share what they read. With more than 1, `// @include lanes` stands

@@ -92,7 +92,7 @@ use super::choice::{Kernel, Product, all_lanes, choose, usual_lanes, worth_tryin
 use super::plan::Plan;
 use super::{
     Chunks, Tile, Version, add, chunks_with_room, concat, conv2d_few, filling_invocations, matrix, winograd,
-    winograd_fused,
+    winograd_fused, winograd_weight,
 };
 use crate::autograd::{Backward, Kept, OnReading, Setting, Wanted, record};
 use crate::cpu::conv2d::{self as plain, Conv2dParams};
@@ -137,6 +137,10 @@ pub(super) const PLAN: Plan = Plan {
         ("backward_weight_v3", "the channels of x and of the result divide by 8"),
         ("backward_weight_v2", "the channels of the result divide by 8, those of x do not"),
         ("backward_weight_v4", "as forward_v6, the channels of the result divide by 8, and the device is software"),
+        (
+            "backward_weight_v5",
+            "a 3x3 kernel has stride 1, the device is software, 32 tiles of 2x2 pixels and 16 channels or more",
+        ),
         ("backward_v2", "both gradients are wanted, by v2 and v3; in software of small convolutions only"),
         ("backward_sums_v2", "so it is, and x is a batch norm's"),
     ],
@@ -622,6 +626,8 @@ pub enum WeightKernel {
     V3(Constants),
     /// All weights of eight channels: [`conv2d_few`], for the shapes that it takes.
     V4,
+    /// [`winograd_weight`], for the shapes that it takes, with these constants of `linear`.
+    V5(Constants),
 }
 
 impl WeightKernel {
@@ -641,7 +647,7 @@ impl WeightKernel {
         let of_any = of_any.into_iter().filter_map(|(kernel, takes)| takes.then_some(kernel));
         let blocks = weight_product(p).blocks(device);
         let tiles = all_lanes(device).chain(blocks).filter(|_| in8 && out8);
-        of_any.chain(tiles.map(Self::V3)).collect()
+        of_any.chain(tiles.map(Self::V3)).chain(winograd_weight::kernels(device, p)).collect()
     }
 
     /// The kernel for the weight gradient of a convolution.
@@ -650,6 +656,7 @@ impl WeightKernel {
         let few = conv2d_few::is_usual_for_weights(device, p);
         let usual = match Self::usual(in_c, out_c) {
             _ if few => Self::V4,
+            _ if winograd_weight::is_usual(device, p) => Self::V5(usual_lanes(device)),
             Self::V3(_) => Self::V3(Kernel::usual(device, weight_product(p), true).constants),
             other => other,
         };
@@ -665,11 +672,12 @@ impl WeightKernel {
             Self::V2 => "v2",
             Self::V3(_) => "v3",
             Self::V4 => "v4",
+            Self::V5(_) => "v5",
         }
     }
 
     fn constants(self) -> Constants {
-        if let Self::V3(constants) = self { constants } else { Constants::default() }
+        if let Self::V3(constants) | Self::V5(constants) = self { constants } else { Constants::default() }
     }
 }
 
@@ -791,15 +799,16 @@ fn partial_sums(
     kernel: WeightKernel,
     wanted: &Wanted<'_>,
 ) -> Result<Tensor> {
-    let left = gy.on_reading();
-    let chunks = WeightChunks::new(context, p, source, gy, kernel)?;
-    let partial = wanted.chunk_table(OP, chunks.table, gradients)?;
     let entry = match kernel {
         WeightKernel::V1 => "backward_weight_v1",
         WeightKernel::V2 => "backward_weight_v2",
         WeightKernel::V3(_) => "backward_weight_v3",
         WeightKernel::V4 => "backward_weight_v4",
+        WeightKernel::V5(_) => return winograd_weight::table(context, p, source, gy, gradients, kernel.constants(), wanted),
     };
+    let left = gy.on_reading();
+    let chunks = WeightChunks::new(context, p, source, gy, kernel)?;
+    let partial = wanted.chunk_table(OP, chunks.table, gradients)?;
     let [usual, _] = source.shaders();
     // The kernel's text, what it reads as gy, the table of a batch norm before or behind, and the sizes.
     let (shader, gy, table, p) = match (&left, source, kernel) {
@@ -851,6 +860,7 @@ impl WeightChunks {
             }
             WeightKernel::V2 | WeightKernel::V3(_) => Groups::Invocations((weight_rows / 8 + 1) * (columns / 8)),
             WeightKernel::V4 => Groups::Invocations(columns / 8),
+            WeightKernel::V5(_) => return Err(Error::shape(OP, "v5 cuts tiles into chunks, not rows".to_owned())),
         };
         let ranges = x.ranges(&[gy])?;
         let image_rows = ranges.iter().map(|range| range.len() * p.out_h as usize).max().unwrap_or(1);
@@ -1088,7 +1098,7 @@ impl Conv2dBackward {
         let source = match (self.x.numbers(), kernel) {
             (Some(x), _) => Some(Source::Plain(x)),
             (None, WeightKernel::V2 | WeightKernel::V4) => None,
-            (None, _) => Source::of(read.as_ref(), matches!(kernel, WeightKernel::V3(_))),
+            (None, _) => Source::of(read.as_ref(), matches!(kernel, WeightKernel::V3(_) | WeightKernel::V5(_))),
         };
         let mut p = Conv2dParams { split: 0, floor: f32::MIN, ..*p };
         if let Some(source) = source {

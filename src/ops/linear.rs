@@ -116,7 +116,7 @@ pub fn weight_kernels(device: &Device, rows: usize, inputs: usize, outputs: usiz
     std::iter::once(Version::V1.into()).chain(tiles).collect()
 }
 
-fn weight_product(rows: usize, inputs: usize, outputs: usize) -> Product {
+pub(super) fn weight_product(rows: usize, inputs: usize, outputs: usize) -> Product {
     Product::of_weights(inputs, outputs, rows, inputs)
 }
 
@@ -156,8 +156,7 @@ pub fn forward(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, kernel: impl 
         inputs: inputs as u32,
         outputs: outputs as u32,
         has_bias: u32::from(bias.is_some()),
-        chunk_rows: 0,
-        first_chunk: 0,
+        ..bytemuck::Zeroable::zeroed()
     };
     let mut dims = x.shape().dims().to_vec();
     dims[x.shape().rank() - 1] = outputs;
@@ -292,21 +291,29 @@ fn partial_sums(
     let mut first_chunk = 0;
     for images in &cut.ranges {
         let (rows, chunks) = (cut.rows_of(images) as u32, cut.of(images));
-        let params = LinearParams { rows, chunk_rows: cut.rows as u32, first_chunk, ..*p };
+        let bias_to = if p.has_bias == 1 { chunks as u32 } else { 0 };
+        let params = LinearParams { rows, chunk_rows: cut.rows as u32, first_chunk, bias_from: 0, bias_to, ..*p };
         first_chunk += chunks as u32;
-        let (entry, groups) = match kernel.version {
-            Version::V1 => ("backward_weight_v1", (chunks * width).div_ceil(WORKGROUP)),
-            Version::V2 => ("backward_weight_v2", Tile::of(kernel).linear_weight_groups(inputs, outputs, chunks)),
-        };
-        SHADER
-            .entry(entry)
-            .constants(kernel.constants)
-            .params(&params)
-            .reads([x.images(images), gy.images(images)])
-            .writes([&partial])
-            .groups(groups)?;
+        sum_weights(&params, [&x.images(images), &gy.images(images)], &partial, kernel)?;
     }
     Ok(Some(partial))
+}
+
+/// Launches the sums of a weight gradient over chunks of rows, as `p` cuts them: `[chunk, inputs and the bias, outputs]`.
+pub(super) fn sum_weights(p: &LinearParams, [x, gy]: [&Tensor; 2], partial: &Tensor, kernel: Kernel) -> Result<()> {
+    let (inputs, outputs) = (p.inputs as usize, p.outputs as usize);
+    let chunks = p.rows.div_ceil(p.chunk_rows) as usize;
+    let (entry, groups) = match kernel.version {
+        Version::V1 => ("backward_weight_v1", (chunks * (inputs + 1) * outputs).div_ceil(WORKGROUP)),
+        Version::V2 => ("backward_weight_v2", Tile::of(kernel).linear_weight_groups(inputs, outputs, chunks)),
+    };
+    SHADER
+        .entry(entry)
+        .constants(kernel.constants)
+        .params(p)
+        .reads([x, gy])
+        .writes([partial])
+        .groups(groups)
 }
 
 /// What the gradient needs: x for the weight's, the weight for x's.

@@ -49,6 +49,7 @@ pub mod upsample_bilinear;
 pub mod upsample_bilinear_concat;
 pub mod winograd;
 pub mod winograd_fused;
+pub mod winograd_weight;
 
 pub use adam::{Adam, adam};
 pub use add::{add, add_assign};
@@ -192,6 +193,7 @@ pub const MORE_SHADERS: &[(&str, Shader)] = &[
     ("conv2d", conv2d::NORMED_BACKWARD),
     ("conv2d", winograd::SHADER),
     ("conv2d", winograd_fused::SHADER),
+    ("conv2d", winograd_weight::SHADER),
     ("conv_transpose2d", conv_transpose2d::NORMED),
     ("conv_transpose2d", conv_transpose2d::NORMED_BACKWARD),
     ("max_pool2d", max_pool2d::NORMED),
@@ -290,6 +292,7 @@ pub const UNIFORMS: &[(&str, &str, Fields)] = &[
     ("upsample_bilinear_concat", "Params", crate::cpu::upsample_bilinear_concat::UpsampleBilinearConcatParams::FIELDS),
     ("winograd", "Params", winograd::WinogradParams::FIELDS),
     ("winograd_fused", "Params", winograd::WinogradParams::FIELDS),
+    ("winograd_weight", "Params", winograd_weight::WinogradWeightParams::FIELDS),
 ];
 
 /// What one invocation of the tile engine computes (`shaders/lib/gemm_tile.wgsl`, `gemm_block.wgsl`), and how the tiles of a

@@ -20,6 +20,12 @@
 #![doc = include_str!("../../shaders/lib/winograd.wgsl")]
 //! ```
 //! </details>
+//! <details><summary>shaders/lib/winograd_forward.wgsl</summary>
+//!
+//! ```wgsl
+#![doc = include_str!("../../shaders/lib/winograd_forward.wgsl")]
+//! ```
+//! </details>
 
 use super::conv2d::{Gather, Source};
 use crate::cpu::conv2d::Conv2dParams;

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::ops::Range;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::storage::{CpuBuffer, Numbers};
@@ -139,6 +140,14 @@ impl Device {
     /// Whether neighbours in a kernel may share what they read: on a GPU with subgroups.
     pub fn has_subgroups(&self) -> bool {
         matches!(self, Self::Gpu(context) if context.has_subgroups())
+    }
+
+    /// From now on new tensors of a GPU begin as NaN, until something is written: what a kernel forgets shows, where memory that is
+    /// used again would still hold the same kernel's last result. For checks; it takes time.
+    pub fn spoil_memory(&self) {
+        if let Self::Gpu(context) = self {
+            context.spoils_memory.store(true, Ordering::Relaxed);
+        }
     }
 
     /// The driver and its version; empty on the CPU.

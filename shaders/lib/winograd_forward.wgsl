@@ -1,0 +1,118 @@
+// The transforms of Winograd's F(2x2, 3x3) for forward and the input gradient (lib/winograd): V of x, U of the weights, and y.
+//
+// The including file takes in lib/winograd and lib/epilogue, and has x, joined, table, weight and u_out.
+
+struct Params {
+    in_h: u32,
+    in_w: u32,
+    in_c: u32,
+    out_h: u32,
+    out_w: u32,
+    out_c: u32,
+    pad_h: i32,
+    pad_w: i32,
+    has_bias: u32,
+    accumulate: u32, // 1 if the result is added to what stands in y
+    tiles_y: u32,    // rows of tiles of an image: out_h / 2, rounded up
+    quads_x: u32,    // quads of a row of tiles: out_w / 8, rounded up
+    first_quad: u32, // v3: quads before the slab
+    quads: u32,      // quads of the launch
+    groups: u32,     // v3: groups of the slab: quads / 2, rounded up
+    kernels: u32,    // pairs (ci, co) whose weights are transformed; 0 where U is there already
+    normed: u32,     // 1 if x is normalised where it is read, as in conv2d_normed.wgsl
+    split: u32,      // channels of x where a second part follows, as in conv2d_joined.wgsl; else all
+    floor: f32,      // with a batch norm, normalised numbers below this are 0
+    sums_first: u32,  // v7, of the statistics that a workgroup leaves of its pixels: chunks before this launch's
+    sums_chunks: u32, // and those of all launches
+}
+
+/// Channels added up before they join the sum, as in lib/gemm_tile.
+const SUM_TERMS: u32 = 64u;
+
+/// Where a quad stands: image, first row and column in y.
+fn place(quad: u32) -> vec3<u32> {
+    let row = quad / params.quads_x; // (n, ty)
+    return vec3<u32>(row / params.tiles_y, 2u * (row % params.tiles_y), 8u * (quad % params.quads_x));
+}
+
+// ---- V ----------------------------------------------------------------------------------------------------------
+
+fn channel(pixel: u32, ci: u32) -> f32 {
+    if ci < params.split { return f32(x[pixel * params.split + ci]); }
+    return f32(joined[pixel * (params.in_c - params.split) + ci - params.split]);
+}
+
+/// What a batch norm makes of a channel: v = (x - center) * scale + shift, and 0 below params.floor.
+struct Norm {
+    center: f32,
+    scale: f32,
+    shift: f32,
+}
+
+fn norm_of(ci: u32) -> Norm {
+    if params.normed == 0u { return Norm(0.0, 1.0, 0.0); }
+    return Norm(table[ci], table[params.in_c + ci], table[2u * params.in_c + ci]);
+}
+
+/// A quad lies under 4 rows of 10 pixels: channel ci of those of row r. Around the image lie zeros.
+fn row_of_pixels(corner: vec3<u32>, r: u32, ci: u32, norm: Norm) -> array<f32, 10> {
+    let iy = i32(corner.y + r) - params.pad_h;
+    let row_at = (corner.x * params.in_h + u32(iy)) * params.in_w;
+    let row_inside = iy >= 0 && iy < i32(params.in_h);
+    var pixels: array<f32, 10>;
+    for (var c = 0u; c < 10u; c++) {
+        let ix = i32(corner.z + c) - params.pad_w;
+        let inside = row_inside && ix >= 0 && ix < i32(params.in_w);
+        let v = (channel(row_at + u32(ix), ci) - norm.center) * norm.scale + norm.shift;
+        pixels[c] = select(0.0, v, inside && !(params.normed == 1u && v < params.floor));
+    }
+    return pixels;
+}
+
+/// The same for a row of pixels.
+fn of_row(pixels: array<f32, 10>) -> array<vec4<f32>, 4> {
+    var d: array<vec4<f32>, 4>; // pixel c of each tile
+    for (var c = 0u; c < 4u; c++) { d[c] = vec4<f32>(pixels[c], pixels[c + 2u], pixels[c + 4u], pixels[c + 6u]); }
+    return of_pixels(d[0], d[1], d[2], d[3]);
+}
+
+// ---- U ----------------------------------------------------------------------------------------------------------
+
+/// G times three weights.
+fn of_weights(a: f32, b: f32, c: f32) -> vec4<f32> {
+    return vec4<f32>(a, 0.5 * (a + b + c), 0.5 * (a - b + c), c);
+}
+
+/// U of a pair (ci, co).
+fn transform_kernel(at: u32) {
+    let pairs = params.in_c * params.out_c;
+    var columns: array<vec4<f32>, 3>;
+    for (var kx = 0u; kx < 3u; kx++) {
+        let first = kx * pairs + at;
+        columns[kx] = of_weights(weight[first], weight[first + 3u * pairs], weight[first + 6u * pairs]);
+    }
+    for (var fy = 0u; fy < 4u; fy++) {
+        let row = of_weights(columns[0][fy], columns[1][fy], columns[2][fy]);
+        for (var fx = 0u; fx < 4u; fx++) { u_out[(4u * fy + fx) * pairs + at] = row[fx]; }
+    }
+}
+
+// ---- y ----------------------------------------------------------------------------------------------------------
+
+/// A^T times four numbers, of four channels.
+fn of_products(a: vec4<f32>, b: vec4<f32>, c: vec4<f32>, d: vec4<f32>) -> array<vec4<f32>, 2> {
+    return array<vec4<f32>, 2>(a + b + c, b - c - d);
+}
+
+/// Stores the 2x2 pixels of a tile, of four channels; `corner` is the first of them.
+fn store_tile(corner: vec3<u32>, co4: u32, pixels: array<array<vec4<f32>, 2>, 2>) {
+    let out_c4 = params.out_c / 4u;
+    for (var r = 0u; r < 2u; r++) {
+        let oy = corner.y + r;
+        if oy < params.out_h {
+            let y_at = ((corner.x * params.out_h + oy) * params.out_w + corner.z) * out_c4 + co4;
+            if corner.z < params.out_w { store_at(y_at, co4, pixels[r][0]); }
+            if corner.z + 1u < params.out_w { store_at(y_at + out_c4, co4, pixels[r][1]); }
+        }
+    }
+}
