@@ -191,7 +191,13 @@ fn backward_weight_v4(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(nu
             }
         }
         for (var j = 0u; j < TILE_N; j++) {
-            for (var k = 0u; k < 9u * IN_C; k++) { add_block(at_sum + k * out_c4 + j, acc[k][j], block == first); }
+            // Two short loops: a driver that does not unroll one of 36 turns keeps the sums in memory (seen with AMD's).
+            for (var tap = 0u; tap < 9u; tap++) {
+                for (var ci = 0u; ci < IN_C; ci++) {
+                    let k = tap * IN_C + ci;
+                    add_block(at_sum + k * out_c4 + j, acc[k][j], block == first);
+                }
+            }
             add_block(at_sum + 9u * IN_C * out_c4 + j, bias[j], block == first);
         }
     }

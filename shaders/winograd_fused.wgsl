@@ -81,11 +81,10 @@ fn place_in_tile(f: u32, ci: u32, quad: u32) -> u32 {
 
 /// One invocation: row fy of B^T d B for a channel of the slab that begins at `slab`, and a quad. Neighbouring invocations
 /// take neighbouring channels. Channels past the last are 0.
-fn transform_row(first_quad: u32, slab: u32, lid: u32) {
+fn transform_row(corner: vec3<u32>, slab: u32, lid: u32) {
     let ci = lid % SLAB;
     let quad = lid / SLAB % QUADS;
     let fy = lid / (SLAB * QUADS);
-    let corner = place(first_quad + quad);
     let source_ci = min(slab + ci, params.in_c - 1u);
     let norm = norm_of(source_ci);
     // A row of B^T has two numbers that are not 0.
@@ -143,12 +142,13 @@ fn convolve(block: vec2<u32>, lid: u32) {
     let quad = lid % AT_ONE / (VECTORS / 2u);
     let co4 = min(block.y + lid % (VECTORS / 2u) + vec2<u32>(0u, VECTORS / 2u), vec2(out_c4 - 1u));
 
+    let corner = place(block.x + lid / SLAB % QUADS); // of the quad whose numbers of V this invocation makes
     var y: array<array<vec4<f32>, 2>, 2>; // 2x2 pixels
     for (var first = 0u; first < params.in_c; first += SUM_TERMS) {
         var sums: array<array<vec4<f32>, 4>, 4>; // [quarter][tile of the quad]
         for (var slab = first; slab < min(first + SUM_TERMS, params.in_c); slab += SLAB) {
             workgroupBarrier(); // nobody reads the slab or the sums any more
-            transform_row(block.x, slab, lid);
+            transform_row(corner, slab, lid);
             workgroupBarrier(); // V of the slab is whole
             for (var k = 0u; k < SLAB; k++) {
                 // Past the last channel V is 0.

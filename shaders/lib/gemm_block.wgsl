@@ -39,10 +39,27 @@ const SLAB4: u32 = SLAB / 4u;
 /// Vectors of b that an invocation reads of a slab, the last of them not all.
 const B_READS: u32 = (SLAB * COLS4 + TILES - 1u) / TILES;
 
-var<workgroup> slab_a: array<vec4<f32>, SPLIT * SLAB * ROWS4>; // [part][k][rows]
-var<workgroup> slab_b: array<vec4<f32>, SPLIT * SLAB * COLS4>; // [part][k][vector of a tile][tile]
+/// One vector of four rows or columns in workgroup memory: its numbers of the slab, four k at a time. One vector more than there
+/// are, so that what neighbours read and write at a time lies in different banks.
+struct Strip {
+    k: array<array<vec4<f32>, 4>, SLAB4>,
+    unused: vec4<f32>,
+}
+var<workgroup> slab_a: array<array<Strip, ROWS4>, SPLIT>; // [part][four rows]
+var<workgroup> slab_b: array<array<Strip, COLS4>, SPLIT>; // [part][vector of a tile, tile]
 
-alias Sums = array<array<vec4<f32>, TILE_N>, TILE_M>;
+/// The sums of a tile: matrices, of which m[i] is row i of four columns. By name: what nobody can index, no compiler moves to
+/// memory. A tile of 4 x 4 has the first only.
+struct Sums {
+    upper_left: mat4x4<f32>,
+    upper_right: mat4x4<f32>,
+    lower_left: mat4x4<f32>,
+    lower_right: mat4x4<f32>,
+}
+const LARGE: bool = TILE_M > 4u;
+
+/// What one k adds to four rows of four columns.
+fn outer(a: vec4<f32>, b: vec4<f32>) -> mat4x4<f32> { return mat4x4<f32>(a.x * b, a.y * b, a.z * b, a.w * b); }
 
 /// Tiles side by side in the whole picture.
 fn tiles_across() -> u32 { return gemm_cols() / (4u * TILE_N); }
@@ -64,13 +81,19 @@ fn tile_place(group: u32, lid: u32) -> vec2<u32> {
 
 /// Adds the products of a slab.
 fn multiply_slab(part: u32, tile: u32, sums: ptr<function, Sums>) {
-    for (var k = 0u; k < SLAB; k++) {
-        var b: array<vec4<f32>, TILE_N>;
-        for (var j = 0u; j < TILE_N; j++) { b[j] = slab_b[(part * SLAB + k) * COLS4 + j * BLOCK + tile % BLOCK]; }
-        for (var m = 0u; m < TILE_M; m += 4u) {
-            let a = slab_a[(part * SLAB + k) * ROWS4 + (tile / BLOCK) * (TILE_M / 4u) + m / 4u];
-            for (var i = 0u; i < 4u; i++) {
-                for (var j = 0u; j < TILE_N; j++) { (*sums)[m + i][j] += a[i] * b[j]; }
+    let row4 = (tile / BLOCK) * (TILE_M / 4u);
+    let col4 = tile % BLOCK;
+    for (var k4 = 0u; k4 < SLAB4; k4++) {
+        for (var i = 0u; i < 4u; i++) {
+            let a = slab_a[part][row4].k[k4][i];
+            let b = slab_b[part][col4].k[k4][i];
+            (*sums).upper_left += outer(a, b);
+            if LARGE {
+                let below = slab_a[part][row4 + 1u].k[k4][i];
+                let right = slab_b[part][BLOCK + col4].k[k4][i];
+                (*sums).upper_right += outer(a, right);
+                (*sums).lower_left += outer(below, b);
+                (*sums).lower_right += outer(below, right);
             }
         }
     }
@@ -80,90 +103,128 @@ fn multiply_slab(part: u32, tile: u32, sums: ptr<function, Sums>) {
 /// that neighbours read neighbours.
 fn place_of_b(c: u32) -> u32 { return (c % TILE_N) * BLOCK + c / TILE_N; }
 
+/// Adds the terms to the sums, and begins new ones.
 fn join(sums: ptr<function, Sums>, terms: ptr<function, Sums>) {
-    for (var m = 0u; m < TILE_M; m++) {
-        for (var j = 0u; j < TILE_N; j++) {
-            (*sums)[m][j] += (*terms)[m][j];
-            (*terms)[m][j] = vec4(0.0);
-        }
+    (*sums).upper_left += (*terms).upper_left;
+    if LARGE {
+        (*sums).upper_right += (*terms).upper_right;
+        (*sums).lower_left += (*terms).lower_left;
+        (*sums).lower_right += (*terms).lower_right;
+    }
+    *terms = Sums();
+}
+
+/// Adds the sums of the other parts to those of the first, one after the other through workgroup memory. Tiles of 4 x 4: their four
+/// vectors stand where a strip has four k.
+fn join_parts(part: u32, tile: u32, sums: ptr<function, Sums>) {
+    let strip = tile / SLAB4;
+    let to = &slab_a[strip / ROWS4][strip % ROWS4].k[tile % SLAB4];
+    for (var other = 1u; other < SPLIT; other++) {
+        workgroupBarrier(); // nobody reads workgroup memory any more
+        let own = (*sums).upper_left;
+        if part == other { *to = array<vec4<f32>, 4>(own[0], own[1], own[2], own[3]); }
+        workgroupBarrier(); // the sums of this part are in
+        if part == 0u { (*sums).upper_left += mat4x4<f32>((*to)[0], (*to)[1], (*to)[2], (*to)[3]); }
     }
 }
 
-/// Adds the sums of the other parts to those of the first, one after the other through workgroup memory.
-fn join_parts(part: u32, tile: u32, sums: ptr<function, Sums>) {
-    for (var other = 1u; other < SPLIT; other++) {
-        workgroupBarrier(); // nobody reads workgroup memory any more
-        for (var m = 0u; m < TILE_M; m++) {
-            for (var j = 0u; j < TILE_N; j++) {
-                if part == other { slab_a[(m * TILE_N + j) * TILES + tile] = (*sums)[m][j]; }
-            }
-        }
-        workgroupBarrier(); // the sums of this part are in
-        for (var m = 0u; m < TILE_M; m++) {
-            for (var j = 0u; j < TILE_N; j++) {
-                if part == 0u { (*sums)[m][j] += slab_a[(m * TILE_N + j) * TILES + tile]; }
-            }
-        }
-    }
+/// The places of four rows at a tap.
+fn locate4(origins: array<vec3<i32>, 4>, tap: u32) -> vec4<u32> {
+    return vec4(locate(origins[0], tap), locate(origins[1], tap), locate(origins[2], tap), locate(origins[3], tap));
 }
 
 fn gemm(group: u32, lid: u32) {
     let part = lid / TILES;
     let tile = lid % TILES;
-    let cols4 = gemm_cols() / 4u;
+    // What this invocation reads of a slab: four k of four rows, and every TILES / COLS4-th k of a vector of columns. Rows past the
+    // end are computed from the last one, and not stored.
     let first_row = (group / blocks_across()) * (4u * ROWS4);
-    let first_col4 = (group % blocks_across()) * COLS4;
-    // The four rows, and the four k of a slab, that this invocation reads. Rows past the end are computed from the last one, and
-    // not stored.
     let row4 = min(tile / SLAB4, ROWS4 - 1u);
     let k4 = tile % SLAB4;
-    var origins: array<vec3<i32>, 4>;
-    for (var i = 0u; i < 4u; i++) { origins[i] = origin(min(first_row + 4u * row4 + i, gemm_rows() - 1u)); }
+    let last_row = gemm_rows() - 1u;
+    let row = first_row + 4u * row4;
+    let origins = array<vec3<i32>, 4>(
+        origin(min(row, last_row)), origin(min(row + 1u, last_row)),
+        origin(min(row + 2u, last_row)), origin(min(row + 3u, last_row)),
+    );
+    let col4 = min((group % blocks_across()) * COLS4 + tile % COLS4, gemm_cols() / 4u - 1u);
+    let b_row = tile / COLS4;
 
+    let taps = gemm_taps();
     let slabs = (gemm_depth(0u) + SLAB - 1u) / SLAB; // of a tap
-    let steps = gemm_taps() * slabs;
-    let turns = (steps + SPLIT - 1u) / SPLIT;
+    let turns = (taps * slabs + SPLIT - 1u) / SPLIT;
+    var tap = part / slabs;
+    var slab = part % slabs;
+    var places: vec4<u32>; // of the rows, at this tap
+    var located = OUTSIDE;
     var sums: Sums;
     var terms: Sums;
     for (var turn = 0u; turn < turns; turn++) {
-        let step = turn * SPLIT + part;
-        let tap = min(step / slabs, gemm_taps() - 1u);
-        let first = (step % slabs) * SLAB;
-        let last = gemm_depth(tap);
-        let depth = select(0u, last, step < steps); // past the end b is 0
-        var rows: array<vec4<f32>, 4>;
-        for (var i = 0u; i < 4u; i++) { rows[i] = load_a4(locate(origins[i], tap), min(first + 4u * k4, last - 4u)); }
+        let here = min(tap, taps - 1u);
+        if located != here {
+            located = here;
+            places = locate4(origins, here);
+        }
+        let first = slab * SLAB;
+        let last = gemm_depth(here);
+        let depth = select(0u, last, tap < taps); // past the end b is 0
+        let k = min(first + 4u * k4, last - 4u);
+        let columns = transpose(
+            mat4x4<f32>(load_a4(places.x, k), load_a4(places.y, k), load_a4(places.z, k), load_a4(places.w, k))
+        );
         var b: array<vec4<f32>, B_READS>;
         for (var i = 0u; i < B_READS; i++) {
-            let k = first + (tile + i * TILES) / COLS4;
-            let col4 = min(first_col4 + (tile + i * TILES) % COLS4, cols4 - 1u);
-            b[i] = select(vec4(0.0), load_b(tap, min(k, last - 1u), col4), vec4(k < depth));
+            let b_k = first + b_row + i * (TILES / COLS4);
+            b[i] = select(vec4(0.0), load_b(here, min(b_k, last - 1u), col4), vec4(b_k < depth));
         }
         workgroupBarrier(); // nobody reads the slab before any more
         if tile / SLAB4 < ROWS4 {
-            for (var i = 0u; i < 4u; i++) {
-                let column = vec4(rows[0][i], rows[1][i], rows[2][i], rows[3][i]);
-                slab_a[(part * SLAB + 4u * k4 + i) * ROWS4 + row4] = column;
-            }
+            slab_a[part][row4].k[k4] = array<vec4<f32>, 4>(columns[0], columns[1], columns[2], columns[3]);
         }
-        for (var i = 0u; i < B_READS; i++) {
-            let at = tile + i * TILES;
-            if at < SLAB * COLS4 { slab_b[(part * SLAB + at / COLS4) * COLS4 + place_of_b(at % COLS4)] = b[i]; }
-        }
+        leave_b(part, tile, b);
         workgroupBarrier(); // the slab is whole
         multiply_slab(part, tile, &terms);
         if (turn + 1u) % (SUM_TERMS / SLAB) == 0u { join(&sums, &terms); }
+        for (var i = 0u; i < SPLIT; i++) { // past the slabs of the other parts, without a division
+            slab++;
+            if slab == slabs {
+                slab = 0u;
+                tap++;
+            }
+        }
     }
     join(&sums, &terms);
     join_parts(part, tile, &sums);
     let place = tile_place(group, lid);
     if part > 0u || place.y >= tiles_across() { return; }
-    for (var m = 0u; m < TILE_M; m++) {
-        let row = place.x * TILE_M + m;
-        if row < gemm_rows() {
-            for (var j = 0u; j < TILE_N; j++) { store(row, place.y * TILE_N + j, sums[m][j]); }
-        }
+    let y_row = place.x * TILE_M;
+    let y_col4 = place.y * TILE_N;
+    store_rows(y_row, y_col4, sums.upper_left);
+    if LARGE {
+        store_rows(y_row, y_col4 + 1u, sums.upper_right);
+        store_rows(y_row + 4u, y_col4, sums.lower_left);
+        store_rows(y_row + 4u, y_col4 + 1u, sums.lower_right);
     }
+}
+
+/// Leaves what an invocation has read of b in workgroup memory.
+fn leave_b(part: u32, tile: u32, b: array<vec4<f32>, B_READS>) {
+    let strip = place_of_b(tile % COLS4);
+    for (var i = 0u; i < B_READS; i++) {
+        let k = tile / COLS4 + i * (TILES / COLS4);
+        if k < SLAB { slab_b[part][strip].k[k / 4u][k % 4u] = b[i]; }
+    }
+}
+
+fn store_rows(row: u32, col4: u32, m: mat4x4<f32>) {
+    store_row(row, col4, m[0]);
+    store_row(row + 1u, col4, m[1]);
+    store_row(row + 2u, col4, m[2]);
+    store_row(row + 3u, col4, m[3]);
+}
+
+fn store_row(row: u32, col4: u32, value: vec4<f32>) {
+    if row < gemm_rows() { store(row, col4, value); }
 }
 
 /// As gemm, for a kernel that then sums something up of the workgroup's tiles.

@@ -1,8 +1,12 @@
 // The blocks of weights of a linear layer, for each way to read x: lib/weight_block with k as the number of a row.
 //
-// The including file says row_source and row_quad, has gy4, and inputs, outputs, rows, chunk_rows, first_chunk,
-// bias_from and bias_to in its Params.
+// The including file says row_source, row_quad and sums_bias(chunk), whether gy is summed up, too; it has gy4, and inputs, outputs,
+// rows, chunk_rows and first_chunk in its Params.
 // @include weight_block
+
+alias Place = u32; // a row
+fn place_of(p: Params, row: u32) -> u32 { return row; }
+fn further(p: Params, row: u32, by: u32) -> u32 { return row + by; }
 
 fn column_source(p: Params, col4: u32) -> u32 { return col4; }
 fn column_quad(p: Params, col4: u32, row: u32) -> vec4<f32> { return vec4<f32>(gy4[row * (p.outputs / 4u) + col4]); }
@@ -22,7 +26,7 @@ fn weights(group: u32, lid: u32) {
     if first >= end { return; }
     if down_at + 1u < down {
         weight_block(params, lid, down_at * 4u * ROWS4, first_col4, first, end, to);
-    } else if chunk >= params.bias_from && chunk < params.bias_to {
+    } else if sums_bias(chunk) {
         bias_block(params, lid, first_col4, first, end, to);
     }
 }

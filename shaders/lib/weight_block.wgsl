@@ -6,8 +6,9 @@
 // linear layer. Both sides are read as vectors of four neighbours, and lie in workgroup memory as they are.
 //
 // The including file takes in lib/gemm_block, has partial4, and says
+//   place_of(p, k) -> Place, further(p, place, by) -> Place        what a k of the rows stands for, and the same `by` k later
 //   row_source(p, r) -> RowSource      whatever of rows r..r+3 does not depend on k
-//   row_quad(p, source, k) -> vec4     those rows
+//   row_quad(p, source, place) -> vec4     those rows
 //   column_source(p, col4), column_quad(p, source, k) -> vec4      the same for four columns
 //   bias_quad(p, col4, k) -> vec4      what the bias is the sum of
 
@@ -29,26 +30,31 @@ fn weight_block(p: Params, lid: u32, first_row: u32, first_col4: u32, first: u32
     let row = row_source(p, min(first_row + 4u * (tile % ROWS4), to.rows - 4u));
     let col = column_source(p, min(first_col4 + tile % COLS4, to.cols4 - 1u));
     let turns = (end - first + SLAB * SPLIT - 1u) / (SLAB * SPLIT);
+    let a_row = tile / ROWS4;
+    let b_row = tile / COLS4;
+    var place = place_of(p, first + part * SLAB + a_row); // of the first k that this invocation reads of a slab
     var sums: Sums;
     var terms: Sums;
     for (var turn = 0u; turn < turns; turn++) {
         let slab = first + (turn * SPLIT + part) * SLAB;
-        var a: array<vec4<f32>, A_READS>;
-        for (var i = 0u; i < A_READS; i++) { a[i] = row_quad(p, row, min(slab + (tile + i * TILES) / ROWS4, end - 1u)); }
+        var a: array<vec4<f32>, A_READS>; // past the end 0
+        var here = place;
+        for (var i = 0u; i < A_READS; i++) {
+            if slab + a_row + i * (TILES / ROWS4) < end { a[i] = row_quad(p, row, here); }
+            here = further(p, here, TILES / ROWS4);
+        }
+        place = further(p, place, SLAB * SPLIT);
         var b: array<vec4<f32>, B_READS>;
         for (var i = 0u; i < B_READS; i++) {
-            let k = slab + (tile + i * TILES) / COLS4;
+            let k = slab + b_row + i * (TILES / COLS4);
             b[i] = select(vec4(0.0), column_quad(p, col, min(k, end - 1u)), vec4(k < end)); // past the end 0
         }
         workgroupBarrier(); // nobody reads the slab before any more
         for (var i = 0u; i < A_READS; i++) {
-            let at = tile + i * TILES;
-            if at < SLAB * ROWS4 { slab_a[part * SLAB * ROWS4 + at] = a[i]; }
+            let k = a_row + i * (TILES / ROWS4);
+            if k < SLAB { slab_a[part][tile % ROWS4].k[k / 4u][k % 4u] = a[i]; }
         }
-        for (var i = 0u; i < B_READS; i++) {
-            let at = tile + i * TILES;
-            if at < SLAB * COLS4 { slab_b[(part * SLAB + at / COLS4) * COLS4 + place_of_b(at % COLS4)] = b[i]; }
-        }
+        leave_b(part, tile, b);
         workgroupBarrier(); // the slab is whole
         multiply_slab(part, tile, &terms);
         if (turn + 1u) % (SUM_TERMS / SLAB) == 0u { join(&sums, &terms); }
@@ -56,14 +62,29 @@ fn weight_block(p: Params, lid: u32, first_row: u32, first_col4: u32, first: u32
     join(&sums, &terms);
     join_parts(part, tile, &sums);
     if part > 0u { return; }
-    for (var m = 0u; m < TILE_M; m++) {
-        let r = first_row + (tile / BLOCK) * TILE_M + m;
-        for (var j = 0u; j < TILE_N; j++) {
-            let col4 = first_col4 + (tile % BLOCK) * TILE_N + j;
-            if r < to.rows && col4 < to.cols4 { partial4[(to.row + r) * to.cols4 + col4] = sums[m][j]; }
-        }
+    let r = first_row + (tile / BLOCK) * TILE_M;
+    let col4 = first_col4 + (tile % BLOCK) * TILE_N;
+    store_weights(to, r, col4, sums.upper_left);
+    if LARGE {
+        store_weights(to, r, col4 + 1u, sums.upper_right);
+        store_weights(to, r + 4u, col4, sums.lower_left);
+        store_weights(to, r + 4u, col4 + 1u, sums.lower_right);
     }
 }
+
+/// Four rows of weights: all of them are there, or none.
+fn store_weights(to: Destination, r: u32, col4: u32, m: mat4x4<f32>) {
+    if r >= to.rows || col4 >= to.cols4 { return; }
+    let at = (to.row + r) * to.cols4 + col4;
+    partial4[at] = m[0];
+    partial4[at + to.cols4] = m[1];
+    partial4[at + 2u * to.cols4] = m[2];
+    partial4[at + 3u * to.cols4] = m[3];
+}
+
+/// Workgroup memory of the rows, for one vector of each invocation.
+fn leave_sum(lid: u32, sum: vec4<f32>) { slab_a[0][lid % ROWS4].k[lid / ROWS4 / 4u][lid / ROWS4 % 4u] = sum; }
+fn sum_left(lid: u32) -> vec4<f32> { return slab_a[0][lid % ROWS4].k[lid / ROWS4 / 4u][lid / ROWS4 % 4u]; }
 
 /// The gradient of the bias, the row of partial sums behind those of the weights: COLS4 vectors of it.
 fn bias_block(p: Params, lid: u32, first_col4: u32, first: u32, end: u32, to: Destination) {
@@ -80,10 +101,10 @@ fn bias_block(p: Params, lid: u32, first_col4: u32, first: u32, end: u32, to: De
         }
     }
     workgroupBarrier(); // nobody reads workgroup memory any more
-    if lid < TILES { slab_a[lid] = sum; }
+    if lid < TILES { leave_sum(lid, sum); }
     workgroupBarrier(); // the sums of all are in
     if lid >= COLS4 || col4 >= to.cols4 { return; }
     var whole = vec4(0.0);
-    for (var i = 0u; i < side; i++) { whole += slab_a[i * COLS4 + lid]; }
+    for (var i = 0u; i < side; i++) { whole += sum_left(i * COLS4 + lid); }
     partial4[(to.row + to.rows) * to.cols4 + col4] = whole;
 }

@@ -37,11 +37,6 @@ fn place(quad: u32) -> vec3<u32> {
 
 // ---- V ----------------------------------------------------------------------------------------------------------
 
-fn channel(pixel: u32, ci: u32) -> f32 {
-    if ci < params.split { return f32(x[pixel * params.split + ci]); }
-    return f32(joined[pixel * (params.in_c - params.split) + ci - params.split]);
-}
-
 /// What a batch norm makes of a channel: v = (x - center) * scale + shift, and 0 below params.floor.
 struct Norm {
     center: f32,
@@ -54,17 +49,27 @@ fn norm_of(ci: u32) -> Norm {
     return Norm(table[ci], table[params.in_c + ci], table[2u * params.in_c + ci]);
 }
 
-/// A quad lies under 4 rows of 10 pixels: channel ci of those of row r. Around the image lie zeros.
+/// A quad lies under 4 rows of 10 pixels: channel ci of those of row r. Around the image lie zeros. Which part of x has the channel
+/// is asked once: ten reads behind one branch are under way together.
 fn row_of_pixels(corner: vec3<u32>, r: u32, ci: u32, norm: Norm) -> array<f32, 10> {
     let iy = i32(corner.y + r) - params.pad_h;
-    let row_at = (corner.x * params.in_h + u32(iy)) * params.in_w;
-    let row_inside = iy >= 0 && iy < i32(params.in_h);
+    let left = i32(corner.z) - params.pad_w;
+    let row_inside = (iy >= 0) & (iy < i32(params.in_h));
+    let pixel = u32((i32(corner.x * params.in_h) + iy) * i32(params.in_w) + left);
+    var read: array<f32, 10>;
+    if ci < params.split {
+        for (var c = 0u; c < 10u; c++) { read[c] = f32(x[(pixel + c) * params.split + ci]); }
+    } else {
+        let others = params.in_c - params.split;
+        for (var c = 0u; c < 10u; c++) { read[c] = f32(joined[(pixel + c) * others + ci - params.split]); }
+    }
+    let normed = params.normed == 1u;
     var pixels: array<f32, 10>;
     for (var c = 0u; c < 10u; c++) {
-        let ix = i32(corner.z + c) - params.pad_w;
-        let inside = row_inside && ix >= 0 && ix < i32(params.in_w);
-        let v = (channel(row_at + u32(ix), ci) - norm.center) * norm.scale + norm.shift;
-        pixels[c] = select(0.0, v, inside && !(params.normed == 1u && v < params.floor));
+        let ix = left + i32(c);
+        let inside = row_inside & (ix >= 0) & (ix < i32(params.in_w));
+        let v = (read[c] - norm.center) * norm.scale + norm.shift;
+        pixels[c] = select(0.0, v, inside & !(normed & (v < params.floor)));
     }
     return pixels;
 }

@@ -103,6 +103,8 @@ use crate::tensor::{Device, Shape, Summed, Tensor};
 use crate::{Error, Result};
 
 const OP: &str = "conv2d";
+/// Pixels of a side up to which kernels find their places (`source` in `shaders/lib/conv2d_sizes.wgsl`).
+const LONGEST_SIDE: usize = 1 << 20;
 pub(super) const SHADER: Shader = shader!("conv2d");
 pub(super) const BACKWARD: Shader = shader!("conv2d_backward");
 /// The same kernels of an x that is two tensors side by side.
@@ -457,6 +459,9 @@ fn sizes(x: Shape, weight: Shape, bias: Option<Shape>, stride: usize, padding: u
     if kernel[2] != image[3] {
         let message = format!("x {x} has {} channels but the weight {weight} takes {}", image[3], kernel[2]);
         return Err(Error::shape(OP, message));
+    }
+    if image[1].max(image[2]) + 2 * padding > LONGEST_SIDE {
+        return Err(Error::shape(OP, format!("x {x} with padding {padding} has a side of more than {LONGEST_SIDE} pixels")));
     }
     if stride == 0 || image[1] + 2 * padding < kernel[0] || image[2] + 2 * padding < kernel[1] {
         let message = format!("stride {stride} and padding {padding} leave no result for x {x} and weight {weight}");

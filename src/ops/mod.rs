@@ -363,7 +363,7 @@ impl Tile {
     fn memory(self) -> usize {
         let (slab, rows4, columns4) =
             (2 * self.block, WORKGROUP / self.block * self.rows / 4, self.block * self.columns / 4);
-        16 * (self.split * slab * (rows4 + columns4) + 2 * WORKGROUP * self.columns / 4)
+        16 * (self.split * (slab + 1) * (rows4 + columns4) + 2 * WORKGROUP * self.columns / 4)
     }
 
     /// # Errors
