@@ -16,31 +16,31 @@ fn row_source(p: Params, r: u32) -> RowSource {
 }
 
 /// A pixel of y.
-struct Place {
+struct Term {
     n: u32,
     oy: u32,
     ox: u32,
 }
 
-fn place_of(p: Params, pixel: u32) -> Place {
+fn term_of(p: Params, pixel: u32) -> Term {
     let row = pixel / p.out_w;
-    return Place(row / p.out_h, row % p.out_h, pixel % p.out_w);
+    return Term(row / p.out_h, row % p.out_h, pixel % p.out_w);
 }
 
 /// Without a division, unless rows are so short that there may be more than one new row.
-fn further(p: Params, here: Place, by: u32) -> Place {
+fn later(p: Params, here: Term, by: u32) -> Term {
     let ox = here.ox + by;
     if p.out_w < by {
         let row = here.oy + ox / p.out_w;
-        return Place(here.n + row / p.out_h, row % p.out_h, ox % p.out_w);
+        return Term(here.n + row / p.out_h, row % p.out_h, ox % p.out_w);
     }
     let new_row = ox >= p.out_w;
     let oy = here.oy + u32(new_row);
     let new_image = oy == p.out_h;
-    return Place(here.n + u32(new_image), select(oy, 0u, new_image), select(ox, ox - p.out_w, new_row));
+    return Term(here.n + u32(new_image), select(oy, 0u, new_image), select(ox, ox - p.out_w, new_row));
 }
 
-fn row_quad(p: Params, source: RowSource, here: Place) -> vec4<f32> {
+fn row_quad(p: Params, source: RowSource, here: Term) -> vec4<f32> {
     let iy = i32(here.oy * p.multiply + source.ky) - p.pad_h;
     let ix = i32(here.ox * p.multiply + source.kx) - p.pad_w;
     let inside = iy >= 0 && iy < i32(p.in_h) && ix >= 0 && ix < i32(p.in_w);

@@ -4,9 +4,9 @@
 // rows, chunk_rows and first_chunk in its Params.
 // @include weight_block
 
-alias Place = u32; // a row
-fn place_of(p: Params, row: u32) -> u32 { return row; }
-fn further(p: Params, row: u32, by: u32) -> u32 { return row + by; }
+alias Term = u32; // a row
+fn term_of(p: Params, row: u32) -> u32 { return row; }
+fn later(p: Params, row: u32, by: u32) -> u32 { return row + by; }
 
 fn column_source(p: Params, col4: u32) -> u32 { return col4; }
 fn column_quad(p: Params, col4: u32, row: u32) -> vec4<f32> { return vec4<f32>(gy4[row * (p.outputs / 4u) + col4]); }

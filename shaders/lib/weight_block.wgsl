@@ -6,9 +6,9 @@
 // linear layer. Both sides are read as vectors of four neighbours, and lie in workgroup memory as they are.
 //
 // The including file takes in lib/gemm_block, has partial4, and says
-//   place_of(p, k) -> Place, further(p, place, by) -> Place        what a k of the rows stands for, and the same `by` k later
+//   term_of(p, k) -> Term, later(p, term, by) -> Term      what a k of the rows stands for, and the same `by` k later
 //   row_source(p, r) -> RowSource      whatever of rows r..r+3 does not depend on k
-//   row_quad(p, source, place) -> vec4     those rows
+//   row_quad(p, source, term) -> vec4   those rows
 //   column_source(p, col4), column_quad(p, source, k) -> vec4      the same for four columns
 //   bias_quad(p, col4, k) -> vec4      what the bias is the sum of
 
@@ -32,18 +32,18 @@ fn weight_block(p: Params, lid: u32, first_row: u32, first_col4: u32, first: u32
     let turns = (end - first + SLAB * SPLIT - 1u) / (SLAB * SPLIT);
     let a_row = tile / ROWS4;
     let b_row = tile / COLS4;
-    var place = place_of(p, first + part * SLAB + a_row); // of the first k that this invocation reads of a slab
+    var term = term_of(p, first + part * SLAB + a_row); // of the first k that this invocation reads of a slab
     var sums: Sums;
     var terms: Sums;
     for (var turn = 0u; turn < turns; turn++) {
         let slab = first + (turn * SPLIT + part) * SLAB;
         var a: array<vec4<f32>, A_READS>; // past the end 0
-        var here = place;
+        var here = term;
         for (var i = 0u; i < A_READS; i++) {
             if slab + a_row + i * (TILES / ROWS4) < end { a[i] = row_quad(p, row, here); }
-            here = further(p, here, TILES / ROWS4);
+            here = later(p, here, TILES / ROWS4);
         }
-        place = further(p, place, SLAB * SPLIT);
+        term = later(p, term, SLAB * SPLIT);
         var b: array<vec4<f32>, B_READS>;
         for (var i = 0u; i < B_READS; i++) {
             let k = slab + b_row + i * (TILES / COLS4);

@@ -29,7 +29,8 @@
 //! Shapes: x `[N, H, W, in]`, weight `[kh, kw, in, out]`, bias `[out]` -> y `[N, (H+2p-kh)/s+1, (W+2p-kw)/s+1, out]`.
 //!
 //! Versions: `v1` one element per invocation, any shape; `v2` register tiles, result channels that divide by 8; weight
-//! gradient `v3`, input channels that divide by 8 too, `v4`, one to four of them. Forward and input gradient `v3`: 3x3 with stride 1 in Winograd's
+//! gradient `v3`, input channels that divide by 8 too, `v4`, one to four of them, `v5`, 3x3 with stride 1 in Winograd's form
+//! ([`winograd_weight`]). Forward and input gradient `v3`: 3x3 with stride 1 in Winograd's
 //! form, 16 products for 2x2 pixels instead of 36 ([`winograd`]); `v5`: tiles on [`matrix`] units, for images of 16-bit floats;
 //! `v6`: 3x3 with stride 1 of an x of one to four channels ([`conv2d_few`]); `v7`: Winograd's form in one kernel, through workgroup
 //! memory ([`winograd_fused`]), which `tune` may choose. With `BLOCK` above 1, tiles of `v2` and of the weight gradient's `v3` read
@@ -43,8 +44,9 @@
 //! less that is kept. A joined x needs tiles and parts whose channels divide by 8; else it is written. The other way round, the
 //! weight gradient of a network's first layer makes its gy of the gradient of the batch norm behind it (`conv2d_before_norm`).
 //!
-//! Launches: 1 forward, 1 for both gradients where their kernels are `v2` and `v3` (else 2, 3 more in Winograd's form), and
-//! a share in those of [`transpose_weights`](mod@super::transpose_weights) and [`sum_chunks`](mod@super::sum_chunks).
+//! Launches: 1 forward, 1 for both gradients where their kernels are `v2` and `v3` (else 2; in Winograd's form 3 or 2 for some tiles at
+//! a time, and 1 more), and a share in those of [`transpose_weights`](mod@super::transpose_weights) and
+//! [`sum_chunks`](mod@super::sum_chunks).
 //!
 //! # Files
 //! - [`shaders/conv2d.wgsl`](../../../../../shaders/conv2d.wgsl), below, and its pieces `shaders/lib/conv2d_*.wgsl`
@@ -461,7 +463,10 @@ fn sizes(x: Shape, weight: Shape, bias: Option<Shape>, stride: usize, padding: u
         return Err(Error::shape(OP, message));
     }
     if image[1].max(image[2]) + 2 * padding > LONGEST_SIDE {
-        return Err(Error::shape(OP, format!("x {x} with padding {padding} has a side of more than {LONGEST_SIDE} pixels")));
+        return Err(Error::shape(
+            OP,
+            format!("x {x} with padding {padding} has a side of more than {LONGEST_SIDE} pixels"),
+        ));
     }
     if stride == 0 || image[1] + 2 * padding < kernel[0] || image[2] + 2 * padding < kernel[1] {
         let message = format!("stride {stride} and padding {padding} leave no result for x {x} and weight {weight}");
@@ -809,7 +814,9 @@ fn partial_sums(
         WeightKernel::V2 => "backward_weight_v2",
         WeightKernel::V3(_) => "backward_weight_v3",
         WeightKernel::V4 => "backward_weight_v4",
-        WeightKernel::V5(_) => return winograd_weight::table(context, p, source, gy, gradients, kernel.constants(), wanted),
+        WeightKernel::V5(_) => {
+            return winograd_weight::table(context, p, source, gy, gradients, kernel.constants(), wanted);
+        }
     };
     let left = gy.on_reading();
     let chunks = WeightChunks::new(context, p, source, gy, kernel)?;

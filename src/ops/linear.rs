@@ -307,13 +307,7 @@ pub(super) fn sum_weights(p: &LinearParams, [x, gy]: [&Tensor; 2], partial: &Ten
         Version::V1 => ("backward_weight_v1", (chunks * (inputs + 1) * outputs).div_ceil(WORKGROUP)),
         Version::V2 => ("backward_weight_v2", Tile::of(kernel).linear_weight_groups(inputs, outputs, chunks)),
     };
-    SHADER
-        .entry(entry)
-        .constants(kernel.constants)
-        .params(p)
-        .reads([x, gy])
-        .writes([partial])
-        .groups(groups)
+    SHADER.entry(entry).constants(kernel.constants).params(p).reads([x, gy]).writes([partial]).groups(groups)
 }
 
 /// What the gradient needs: x for the weight's, the weight for x's.

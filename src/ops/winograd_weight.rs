@@ -220,11 +220,8 @@ pub(super) fn table(
         let table = source.table().unwrap_or(&gy); // not read without a norm
         let tiles = images.len() * cut.image;
         for first in (0..tiles).step_by(cut.slab) {
-            let params = WinogradWeightParams {
-                first_tile: first as u32,
-                tiles: (tiles - first).min(cut.slab) as u32,
-                ..sizes
-            };
+            let params =
+                WinogradWeightParams { first_tile: first as u32, tiles: (tiles - first).min(cut.slab) as u32, ..sizes };
             SHADER
                 .entry("transform_both")
                 .params(&params)
