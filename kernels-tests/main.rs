@@ -20,6 +20,7 @@ mod interchange;
 mod kernels;
 mod ladder;
 mod models;
+mod registers;
 mod report;
 mod shaders;
 mod training;

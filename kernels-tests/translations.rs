@@ -21,17 +21,17 @@ use shadegrad::gpu::{Assembled, Constants, Form, Matrix, Shader};
 use crate::bench::harness::peaks::PEAKS;
 
 /// A shader's text with one choice of its tunable numbers.
-struct Variant {
+pub(crate) struct Variant {
     /// `conv2d.TILE_M=4.TILE_N=1`, `relu` or `relu.f16`; numbers that the file has anyway are left out.
-    name: String,
-    text: Assembled,
+    pub(crate) name: String,
+    pub(crate) text: Assembled,
     /// Whether its images are 16-bit floats, and what multiplies matrices then.
-    form: Form,
+    pub(crate) form: Form,
 }
 
 impl Variant {
     /// Whether it is one for matrix units, and what multiplies.
-    fn matrix(&self) -> Option<Matrix> {
+    pub(crate) fn matrix(&self) -> Option<Matrix> {
         match self.form {
             Form::F16(matrix) if matrix != Matrix::default() => Some(matrix),
             _ => None,
@@ -39,7 +39,7 @@ impl Variant {
     }
 
     /// The entry points that differ from those of another variant.
-    fn entries<'a>(&self, translator: &'a Translator) -> Vec<&'a str> {
+    pub(crate) fn entries<'a>(&self, translator: &'a Translator) -> Vec<&'a str> {
         let mut entries = translator.entries();
         entries.retain(|entry| self.matrix().is_none() || entry.ends_with("_v5"));
         entries
@@ -52,7 +52,7 @@ fn shaders() -> impl Iterator<Item = &'static Shader> {
 }
 
 /// All shaders with all combinations of their tunable numbers; first of each shader the file as it stands.
-fn variants() -> Vec<Variant> {
+pub(crate) fn variants() -> Vec<Variant> {
     let mut all = Vec::new();
     for shader in shaders() {
         for constants in shader.variants() {
@@ -277,12 +277,12 @@ fn every_variant_is_hlsl_for_dxc() {
     assert!(compile(&[damaged]).0 == Some(1), "{} takes a damaged file", library.display());
 }
 
-fn text(bytes: &[u8]) -> String {
+pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
 /// The file that a variable names (then it must exist), or the one that `./kernels-tests/portability` has fetched.
-fn tool(variable: &str, fetched: &str) -> Option<PathBuf> {
+pub(crate) fn tool(variable: &str, fetched: &str) -> Option<PathBuf> {
     if let Some(named) = std::env::var_os(variable) {
         let path = PathBuf::from(named);
         assert!(path.exists(), "{variable}={}: there is no such file", path.display());
@@ -297,6 +297,6 @@ fn on_path(name: &str) -> Option<PathBuf> {
 }
 
 /// A line that the test harness does not swallow: what was left out must be seen.
-fn not_checked(what: &str) {
+pub(crate) fn not_checked(what: &str) {
     let _ = writeln!(std::io::stderr(), "NOT CHECKED: {what}");
 }

@@ -22,6 +22,8 @@ pub struct Translator {
     info: ModuleInfo,
     /// Whether each loop gets a hidden counter, as the shaders of users do.
     bound_loops: bool,
+    /// How SPIR-V keeps accesses inside of buffers.
+    buffers: BoundsCheckPolicy,
 }
 
 /// One entry point with its constants settled and everything removed that it does not use.
@@ -45,7 +47,13 @@ impl Translator {
     pub fn new(text: &Assembled, trusted: bool) -> Result<Self> {
         let (module, info) = text.validated()?;
         let name = text.origin.first().map_or_else(String::new, |(file, _)| file.clone());
-        Ok(Self { name, text: text.text.clone(), module, info, bound_loops: !trusted })
+        Ok(Self { name, text: text.text.clone(), module, info, bound_loops: !trusted, buffers: CHECKS.buffer })
+    }
+
+    /// SPIR-V as for a driver that keeps accesses inside of buffers itself (robustBufferAccess2): wgpu leaves them to it then.
+    #[must_use]
+    pub fn robust_driver(self) -> Self {
+        Self { buffers: BoundsCheckPolicy::Unchecked, ..self }
     }
 
     /// What naga understood.
@@ -93,7 +101,7 @@ impl Translator {
             flags: spv::WriterFlags::DEBUG,
             fake_missing_bindings: false,
             binding_map: part.bindings().map(|(at, _)| (at, binding(at))).collect(),
-            bounds_check_policies: CHECKS,
+            bounds_check_policies: BoundsCheckPolicies { buffer: self.buffers, ..CHECKS },
             zero_initialize_workgroup_memory: spv::ZeroInitializeWorkgroupMemoryMode::None,
             force_loop_bounding: self.bound_loops,
             ..Default::default()
