@@ -114,7 +114,14 @@ pub fn cases() -> Vec<Case> {
     let first =
         first.into_iter().flat_map(|(shape, out)| modes.map(|(mode, relu)| first_layer(shape, out, mode, relu)));
     let joined = joined.into_iter().map(|(a, b, kernel, out, stride)| of_two(a, b, kernel, out, stride));
-    sizes.into_iter().map(case).chain([blocks()]).chain(normed).chain(first).chain(joined).collect()
+    sizes
+        .into_iter()
+        .map(case)
+        .chain([blocks([1, 64, 128, 128]), blocks([1, 512, 5, 128])])
+        .chain(normed)
+        .chain(first)
+        .chain(joined)
+        .collect()
 }
 
 /// A concatenation and a convolution.
@@ -300,9 +307,9 @@ fn first_layer(shape: [usize; 4], out: usize, mode: Mode, relu: bool) -> Case {
 }
 
 /// So many pixels and weights that a chunk of the weight gradient is longer than the block that is summed at a time.
-/// Only a few pixels of gy are not 0, so that the plain loops are done soon.
-fn blocks() -> Case {
-    let (shape, weight_shape) = ([1, 64, 128, 128], [3, 3, 128, 128]);
+/// Only a few pixels of gy are not 0, so that the plain loops are done soon. Rows may be shorter than what a kernel reads at a time.
+fn blocks(shape: [usize; 4]) -> Case {
+    let weight_shape = [3, 3, 128, 128];
     Case::new(OP, format!("{shape:?} kernel [3, 3] -> 128: blocks within a chunk"), move |device, checks| {
         let p = Conv2dParams::forward(shape, weight_shape, 1, 1, true);
         let x = checks.stored(numbers("x", shape.iter().product()));

@@ -46,8 +46,7 @@ fn weight_block(p: Params, lid: u32, first_row: u32, first_col4: u32, first: u32
         term = later(p, term, SLAB * SPLIT);
         var b: array<vec4<f32>, B_READS>;
         for (var i = 0u; i < B_READS; i++) {
-            let k = slab + b_row + i * (TILES / COLS4);
-            b[i] = select(vec4(0.0), column_quad(p, col, min(k, end - 1u)), vec4(k < end)); // past the end 0
+            b[i] = column_quad(p, col, min(slab + b_row + i * (TILES / COLS4), end - 1u)); // there a is 0
         }
         workgroupBarrier(); // nobody reads the slab before any more
         for (var i = 0u; i < A_READS; i++) {

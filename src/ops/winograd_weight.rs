@@ -1,10 +1,10 @@
-//! Version 5 of the weight gradient of the 3x3 convolution with stride 1: Winograd's F(2x2, 3x3), as [`winograd`] for the other
-//! two thirds of a layer's work.
+//! Version 5 of the weight gradient of the 3x3 convolution with stride 1: Winograd's F(2x2, 3x3), as
+//! [`winograd`](super::winograd) for the other two thirds of a layer's work.
 //!
 //! Forward is `y = A^T [(G w G^T) * (B^T d B)] A`, with the 4x4 pixels d under a tile of 2x2 pixels of y. It is linear in w, so its
 //! gradient is `gw = G^T [sum over tiles of (A g A^T) * (B^T d B)] G`, with the 2x2 pixels g of gy: 16 products a tile and pair of
-//! channels, where the plain sum takes 36. The sums are sixteen weight gradients of a [`linear`] layer whose rows are
-//! tiles, and the kernels of that layer compute them.
+//! channels, where the plain sum takes 36. The sums are sixteen weight gradients of a
+//! [linear](mod@super::linear) layer whose rows are tiles, and the kernels of that layer compute them.
 //!
 //! Two launches for each slab of tiles (`transform_both`, and `linear`'s `backward_weight_v2` for all sixteen), and `backward_weight_v5` at
 //! the end. What stands between them is four times as large as x and gy; slabs keep it below
