@@ -149,11 +149,13 @@ fn slabs_of_the_weight_gradient_add_up() {
     };
     let want = run(WeightKernel::V1, None).1;
     let largest = want.iter().fold(0.0f32, |most, value| most.max(value.abs()));
-    for (max_binding_bytes, launches) in [(None, 3), (Some(128 * 1024), 13)] {
-        let (dispatches, got) = run(WeightKernel::V5(Constants::default()), max_binding_bytes);
-        assert_eq!(dispatches, launches, "{max_binding_bytes:?}");
+    let kernel = WeightKernel::V5(Constants::default());
+    let (whole, small) = (run(kernel, None), run(kernel, Some(128 * 1024)));
+    assert!(small.0 >= whole.0 + 8, "{} launches, then {}", whole.0, small.0); // two for each further slab
+    for (launches, got) in [whole, small] {
         let off = want.iter().zip(&got).fold(0.0f32, |most, (a, b)| most.max((a - b).abs()));
-        assert!(off < 1e-6 * largest, "{max_binding_bytes:?}: {off} of {largest}");
+        // Both round; a slab that is lost or counted twice would be a sixth of the sum.
+        assert!(off < 1e-5 * largest, "{launches} launches: {off} of {largest}");
     }
 }
 

@@ -553,10 +553,11 @@ fn a_dry_run_lists_the_space_without_a_device() {
     assert_eq!(conv("forward", "1x64x64x3 3x3 16 s1 p1"), serde_json::json!(versions));
     assert_eq!(conv("backward_weight", "1x64x64x3 3x3 16 s1 p1"), serde_json::json!(["v1", "v2", "v4"]));
     // Blocks are as wide as the channels, for those that divide by 4.
-    let blocks = ["v3", "v3 TILE_M=4 TILE_N=1 BLOCK=8", "v3 BLOCK=4"];
+    let blocks =
+        |version: &str| ["", " TILE_M=4 TILE_N=1 BLOCK=8", " BLOCK=4"].map(|block| format!("{version}{block}"));
     assert_eq!(
         conv("backward_weight", "1x32x32x16 3x3 32 s1 p1"),
-        serde_json::json!([&["v1", "v2"], &blocks[..]].concat())
+        serde_json::json!([&["v1", "v2"].map(str::to_owned)[..], &blocks("v3"), &blocks("v5")].concat())
     );
     let only = list(&["unet", "batch_norm", "--base", "8", "--batch", "1", "--size", "32"]);
     assert!(only.len() > 3 && only[..only.len() - 1].iter().all(|line| line["op"] == "batch_norm"), "{only:?}");
