@@ -66,17 +66,23 @@ fn gpu_agrees_with_the_reference() {
     assert!(compared_on_gpu().is_none_or(|kinds| !kinds.is_empty()));
 }
 
+/// A device of its own on the same adapter, with a smaller binding limit.
+fn with_bindings(gpu: &Device, max_binding_bytes: Option<u64>) -> Device {
+    let options = GpuOptions { name: Some(gpu.to_string()), max_binding_bytes, ..Default::default() };
+    Device::Gpu(Context::open(&options).unwrap())
+}
+
+/// Numbers of both signs.
+fn numbers(count: usize) -> Vec<f32> {
+    (0..count).map(|at| (at * at % 23) as f32 / 7.0 - 1.0).collect()
+}
+
 /// With a tiny binding limit, ops launch once per range of images: the results stay right, or the op says that even
 /// one image is too large. A case was split if it took more launches than without the limit.
 #[test]
 fn tensors_larger_than_a_binding_are_split() {
     let Some(device) = devices::gpu() else { return };
-    let open = |max_binding_bytes| {
-        Device::Gpu(
-            Context::open(&GpuOptions { name: Some(device.to_string()), max_binding_bytes, ..Default::default() })
-                .unwrap(),
-        )
-    };
+    let open = |max_binding_bytes| with_bindings(device, max_binding_bytes);
     // A device of its own to compare with: other tests launch on the shared one meanwhile.
     let (small, whole) = (open(Some(64 * 1024)), open(None));
     let (mut split, mut refused, mut wrong) = (BTreeMap::<&str, usize>::new(), 0, Vec::new());
@@ -111,9 +117,7 @@ fn tensors_larger_than_a_binding_are_split() {
 fn slabs_change_no_bit() {
     let Some(gpu) = devices::gpu() else { return };
     let run = |kernel: GatherKernel, max_binding_bytes| {
-        let options = GpuOptions { name: Some(gpu.to_string()), max_binding_bytes, ..Default::default() };
-        let device = Device::Gpu(Context::open(&options).unwrap());
-        let numbers = |count: usize| (0..count).map(|at| (at * at % 23) as f32 / 7.0 - 1.0).collect::<Vec<_>>();
+        let device = with_bindings(gpu, max_binding_bytes);
         let (shape, weight) = ([3, 30, 31, 16], [3, 3, 16, 8]);
         let x = device.tensor("x", shape, &numbers(shape.iter().product())).unwrap();
         let w = device.tensor("w", weight, &numbers(weight.iter().product())).unwrap();
@@ -137,9 +141,7 @@ fn slabs_change_no_bit() {
 fn slabs_of_the_weight_gradient_add_up() {
     let Some(gpu) = devices::gpu() else { return };
     let run = |kernel, max_binding_bytes| {
-        let options = GpuOptions { name: Some(gpu.to_string()), max_binding_bytes, ..Default::default() };
-        let device = Device::Gpu(Context::open(&options).unwrap());
-        let numbers = |count: usize| (0..count).map(|at| (at * at % 23) as f32 / 7.0 - 1.0).collect::<Vec<_>>();
+        let device = with_bindings(gpu, max_binding_bytes);
         let tensor = |shape: Shape| device.tensor("x", shape, &numbers(shape.len())).unwrap();
         let p = Conv2dParams::forward([3, 30, 31, 16], [3, 3, 16, 8], 1, 1, true);
         let (x, gy) = (tensor([3, 30, 31, 16].into()), tensor([3, 30, 31, 8].into()));
@@ -168,7 +170,6 @@ fn sharing_changes_no_bit() {
         println!("NOT TESTED: {device} has no subgroups");
         return;
     }
-    let numbers = |count: usize| (0..count).map(|at| (at * at % 23) as f32 / 7.0 - 1.0).collect::<Vec<_>>();
     let tensor = |shape: Shape| device.tensor("x", shape, &numbers(shape.len())).unwrap();
     let run = |constants: Constants, channels: [usize; 2]| {
         let tiles = Kernel { version: Version::V2, constants };
@@ -219,8 +220,7 @@ fn sharing_changes_no_bit() {
 fn ranges_of_images_change_no_bit_of_batch_norm() {
     let Some(gpu) = devices::gpu() else { return };
     let run = |max_binding_bytes, pooled: bool| {
-        let options = GpuOptions { name: Some(gpu.to_string()), max_binding_bytes, ..Default::default() };
-        let device = Device::Gpu(Context::open(&options).unwrap());
+        let device = with_bindings(gpu, max_binding_bytes);
         let tensor = |shape: Shape| {
             let values: Vec<f32> = (0..shape.len()).map(|at| (at * at % 23) as f32 / 7.0).collect();
             device.tensor("x", shape, &values).unwrap()
@@ -252,9 +252,7 @@ fn a_data_set_larger_than_a_binding_loads_the_same_bits() {
     let Some(gpu) = devices::gpu() else { return };
     // Twelve slices of 64x64: 144 KiB of images, and a batch of six: 288 KiB.
     let load = |limit| {
-        let options = GpuOptions { name: Some(gpu.to_string()), max_binding_bytes: limit, ..Default::default() };
-        let context = Context::open(&options).unwrap();
-        let device = Device::Gpu(context);
+        let device = with_bindings(gpu, limit);
         let bytes: Vec<u8> = (0..12 * 64 * 64 * 3_usize).map(|at| (at * at / 7 % 251) as u8).collect();
         let masks: Vec<u8> = bytes.iter().step_by(3).map(|byte| byte & 1).collect();
         let slices =

@@ -41,9 +41,14 @@ impl Variant {
     /// The entry points that differ from those of another variant.
     pub(crate) fn entries<'a>(&self, translator: &'a Translator) -> Vec<&'a str> {
         let mut entries = translator.entries();
-        entries.retain(|entry| self.matrix().is_none() || entry.ends_with("_v5"));
+        entries.retain(|entry| self.matrix().is_none() || is_for_matrix(entry));
         entries
     }
+}
+
+/// Whether an entry point multiplies on matrix units.
+fn is_for_matrix(entry: &str) -> bool {
+    ["forward_v5", "forward_statistics_v5"].contains(&entry)
 }
 
 /// The shaders of the ops, and the one of `bench` that needs no f16.
@@ -140,7 +145,7 @@ fn every_kernel_is_plain_webgpu() {
             let shared = settled.global_variables.iter().filter(|(_, v)| v.space == naga::AddressSpace::WorkGroup);
             let bytes: u32 = shared.map(|(_, variable)| layouter[variable.ty].size).sum();
             // Matrix units, and blocks whose terms are shared out, are only for devices that have more.
-            let more = entry.name.ends_with("_v5") || name.contains(SPLIT);
+            let more = is_for_matrix(&entry.name) || name.contains(SPLIT);
             let most = if more { 2 * MOST_WORKGROUP_BYTES } else { MOST_WORKGROUP_BYTES }; // 2: what DirectX has
             assert!(bytes <= most, "{name}.{}: {bytes} bytes of workgroup memory", entry.name);
         }

@@ -139,6 +139,9 @@ fn transform_both(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_wo
 @group(0) @binding(1) var<storage, read> sums4: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read_write> gradient4: array<vec4<f32>>;
 
+/// The f in which gy stands as the sum of each tile.
+const OF_BIAS: u32 = 5u;
+
 /// P, over all slabs and chunks.
 fn sum_of(f: u32, row: u32, co4: u32) -> vec4<f32> {
     var sum = vec4(0.0);
@@ -165,7 +168,7 @@ fn backward_weight_v5(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(nu
     let co4 = at % out_c4;
     if ci > params.in_c { return; }
     if ci == params.in_c {
-        gradient4[9u * params.in_c * out_c4 + co4] = sum_of(5u, ci, co4);
+        gradient4[9u * params.in_c * out_c4 + co4] = sum_of(OF_BIAS, ci, co4);
         return;
     }
     var columns: array<array<vec4<f32>, 3>, 4>; // G^T applied to each column of P

@@ -453,6 +453,20 @@ fn statistics(source: Source<'_>, y: &Tensor, kernel: GatherKernel) -> Result<Op
     Chunks::of(OP, y, pixels, source.ranges(&[y])?.len())
 }
 
+/// Of the image that a gather reads or makes, the larger one.
+///
+/// # Errors
+/// [`Error::Shape`] for a side on which kernels do not find their places.
+pub(super) fn check_sides(op: &'static str, sides: [usize; 2], padding: usize) -> Result<()> {
+    let longest = sides[0].max(sides[1]) + 2 * padding;
+    if longest <= LONGEST_SIDE {
+        return Ok(());
+    }
+    let message =
+        format!("an image with a padded side of {longest} pixels: {LONGEST_SIDE} are most; cut it into smaller ones");
+    Err(Error::shape(op, message))
+}
+
 fn sizes(x: Shape, weight: Shape, bias: Option<Shape>, stride: usize, padding: usize) -> Result<Conv2dParams> {
     let image = x.nhwc(OP)?;
     let kernel = weight.nhwc(OP).map_err(|_| {
@@ -462,12 +476,7 @@ fn sizes(x: Shape, weight: Shape, bias: Option<Shape>, stride: usize, padding: u
         let message = format!("x {x} has {} channels but the weight {weight} takes {}", image[3], kernel[2]);
         return Err(Error::shape(OP, message));
     }
-    if image[1].max(image[2]) + 2 * padding > LONGEST_SIDE {
-        return Err(Error::shape(
-            OP,
-            format!("x {x} with padding {padding} has a side of more than {LONGEST_SIDE} pixels"),
-        ));
-    }
+    check_sides(OP, [image[1], image[2]], padding)?;
     if stride == 0 || image[1] + 2 * padding < kernel[0] || image[2] + 2 * padding < kernel[1] {
         let message = format!("stride {stride} and padding {padding} leave no result for x {x} and weight {weight}");
         return Err(Error::shape(OP, message));
@@ -519,6 +528,14 @@ impl<'a> Source<'a> {
         match self {
             Self::Plain(x) | Self::Normed(x, ..) => vec![x],
             Self::Joined(parts) => parts.to_vec(),
+        }
+    }
+
+    /// Channels of the first part of two; else all.
+    pub(super) fn split(self, p: &Conv2dParams) -> u32 {
+        match self {
+            Self::Joined([a, _]) => a.shape().last() as u32,
+            _ => p.in_c,
         }
     }
 
@@ -1179,5 +1196,18 @@ impl Backward for Conv2dBackward {
         let settings =
             [("stride", self.params.multiply as i32), ("padding", self.params.pad_h)].into_iter().chain(added);
         settings.map(|(name, value)| (name, Setting::Number(value.into()))).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_side_that_kernels_cannot_find_their_way_on_is_refused() {
+        let of = |side: usize| sizes([1, 1, side, 1].into(), [1, 3, 1, 1].into(), None, 1, 1);
+        assert!(of(LONGEST_SIDE - 2).is_ok());
+        let message = of(LONGEST_SIDE - 1).expect_err("one too many").to_string();
+        assert!(message.contains("a padded side of 1048577 pixels: 1048576 are most"), "{message}");
     }
 }

@@ -208,6 +208,7 @@ fn sizes(
     let (Some(out_h), Some(out_w)) = (extent(h, kh), extent(w, kw)) else {
         return Err(Error::shape(OP, format!("padding {padding} leaves no result for x {x} and weight {weight}")));
     };
+    conv2d::check_sides(OP, [out_h, out_w], padding)?;
     if let Some(bias) = bias.filter(|bias| *bias != Shape::from([out])) {
         return Err(Error::shape(OP, format!("the bias must be [{out}], got {bias}")));
     }
@@ -357,5 +358,18 @@ impl Backward for ConvTranspose2dBackward {
     fn macs(&self) -> u64 {
         let p = &self.params;
         [p.batch, p.in_h, p.in_w, p.in_c, p.kernel_h, p.kernel_w, p.out_c].into_iter().map(u64::from).product()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_result_that_kernels_cannot_find_their_way_on_is_refused() {
+        let of = |side: usize| sizes([1, 1, side, 1].into(), [2, 2, 1, 1].into(), None, [2, 0, 0]);
+        assert!(of(1 << 19).is_ok());
+        let message = of((1 << 19) + 1).expect_err("two too many").to_string();
+        assert!(message.contains("a padded side of 1048578 pixels"), "{message}");
     }
 }

@@ -31,7 +31,7 @@ use super::conv2d::{Gather, Source};
 use crate::cpu::conv2d::Conv2dParams;
 use crate::cpu::uniform;
 use crate::gpu::shader::shader;
-use crate::gpu::{Constants, Shader};
+use crate::gpu::{Constants, Context, Shader};
 use crate::tensor::Device;
 use crate::{Error, Result};
 
@@ -98,7 +98,6 @@ uniform! {
 impl WinogradParams {
     /// Of a launch without quads and kernels.
     pub(super) fn new(p: &Conv2dParams, source: Source<'_>) -> Self {
-        let joined = matches!(source, Source::Joined(_));
         Self {
             in_h: p.in_h,
             in_w: p.in_w,
@@ -117,7 +116,7 @@ impl WinogradParams {
             groups: 0,
             kernels: 0,
             normed: source.table().is_some().into(),
-            split: if joined { p.split } else { p.in_c },
+            split: source.split(p),
             floor: p.floor,
             sums_first: 0,
             sums_chunks: 0,
@@ -157,9 +156,21 @@ pub(super) fn is_usual(device: &Device, p: &Conv2dParams) -> bool {
     software && takes(p) && fits(device, p) && pays(p)
 }
 
+/// Tiles of 2x2 pixels that cover the result.
+pub(super) fn tiles(p: &Conv2dParams) -> usize {
+    (p.batch * p.out_h.div_ceil(2) * p.out_w.div_ceil(2)) as usize
+}
+
+/// How many of `most` groups of so many tiles a slab has: as few slabs as there is room for, all of one size.
+pub(super) fn slab(context: &Context, most: usize, group: usize, [in_c, out_c]: [usize; 2]) -> usize {
+    let bytes = |channels: usize| 4 * FREQUENCIES * group * channels;
+    let room = SCRATCH_BYTES / bytes(in_c + out_c);
+    let room = room.min(context.max_binding_bytes() as usize / bytes(in_c.max(out_c))).max(1);
+    most.div_ceil(most.div_ceil(room).max(1))
+}
+
 fn pays(p: &Conv2dParams) -> bool {
-    let tiles = p.batch * p.out_h.div_ceil(2) * p.out_w.div_ceil(2);
-    tiles >= if p.in_c.min(p.out_c) >= 16 { 32 } else { 256 }
+    tiles(p) >= if p.in_c.min(p.out_c) >= 16 { 32 } else { 256 }
 }
 
 /// Launches the gather.
@@ -179,11 +190,7 @@ pub(super) fn gather(of: &Gather<'_>, constants: Constants) -> Result<()> {
     let ranges = source.ranges(&[y])?;
     let images = ranges.iter().map(ExactSizeIterator::len).max().unwrap_or(0);
     let sizes = WinogradParams::new(p, source);
-    let group_bytes = |channels: usize| 4 * FREQUENCIES * GROUP * channels;
-    let room = SCRATCH_BYTES / group_bytes(in_c + out_c);
-    let room = room.min(context.max_binding_bytes() as usize / group_bytes(in_c.max(out_c))).max(1);
-    let groups = sizes.quads_of(images).div_ceil(2);
-    let slab = groups.div_ceil(groups.div_ceil(room).max(1)); // groups, in slabs of one size
+    let slab = slab(context, sizes.quads_of(images).div_ceil(2), GROUP, [in_c, out_c]);
     let u = device.empty(OP, [FREQUENCIES, in_c, out_c])?;
     let v = device.empty(OP, [FREQUENCIES, slab, in_c, GROUP])?;
     let m = device.empty(OP, [FREQUENCIES, slab, GROUP, out_c])?;

@@ -8,7 +8,7 @@
 //!
 //! Two launches for each slab of tiles (`transform_both`, and `linear`'s `backward_weight_v2` for all sixteen), and `backward_weight_v5` at
 //! the end. What stands between them is four times as large as x and gy; slabs keep it below
-//! [`SCRATCH_BYTES`].
+//! [`SCRATCH_BYTES`](super::winograd::SCRATCH_BYTES).
 //!
 //! <details><summary>shaders/winograd_weight.wgsl</summary>
 //!
@@ -21,7 +21,7 @@ use std::ops::Range;
 
 use super::choice::{all_lanes, worth_trying};
 use super::conv2d::{Source, WeightKernel};
-use super::winograd::{FREQUENCIES, SCRATCH_BYTES, is_3x3};
+use super::winograd::{FREQUENCIES, is_3x3, slab, tiles};
 use super::{Kernel, Version, chunks_with_room, linear};
 use crate::autograd::Wanted;
 use crate::cpu::conv2d::Conv2dParams;
@@ -98,16 +98,13 @@ pub(super) fn kernels(device: &Device, p: &Conv2dParams) -> Vec<WeightKernel> {
     all_lanes(device).chain(blocks).map(WeightKernel::V5).collect()
 }
 
-fn tiles(p: &Conv2dParams) -> usize {
-    (p.batch * p.out_h.div_ceil(2) * p.out_w.div_ceil(2)) as usize
-}
-
-/// Whether the sums of the sixteen products fit into one binding.
+/// Whether the sums of the sixteen products fit into one binding. Images that do not fit into one make more slabs.
 fn fits(device: &Device, p: &Conv2dParams) -> bool {
     let Device::Gpu(context) = device else { return false };
-    let images = 0..p.batch as usize;
-    let cut = Cut::new(context, p, std::iter::once(images).collect());
-    (4 * cut.table().iter().product::<usize>()) as u64 <= context.max_binding_bytes()
+    let image_bytes = 4 * u64::from((p.in_h * p.in_w * p.in_c).max(p.out_h * p.out_w * p.out_c));
+    let (batch, most) = (p.batch as usize, (context.max_binding_bytes() / image_bytes).max(1) as usize);
+    let ranges = (0..batch).step_by(most).map(|first| first..(first + most).min(batch));
+    Cut::new(context, p, ranges.collect()).fits(context)
 }
 
 /// Whether it is usually faster than tiles: on software Vulkan it is where there are enough tiles and channels for what the
@@ -141,14 +138,10 @@ struct Cut {
 
 impl Cut {
     fn new(context: &Context, p: &Conv2dParams, ranges: Vec<Range<usize>>) -> Self {
-        let image = (p.out_h.div_ceil(2) * p.out_w.div_ceil(2)) as usize;
+        let image = tiles(p) / p.batch as usize;
         let [in_c, out_c] = [p.in_c, p.out_c].map(|channels| channels as usize);
         let most = ranges.iter().map(ExactSizeIterator::len).max().unwrap_or(1) * image;
-        let tile_bytes = |channels: usize| 4 * FREQUENCIES * channels;
-        // As few slabs as there is room for, all of one size.
-        let room = SCRATCH_BYTES / tile_bytes(in_c + out_c);
-        let room = room.min(context.max_binding_bytes() as usize / tile_bytes(in_c.max(out_c))).max(1);
-        let slab = most.div_ceil(most.div_ceil(room).max(1));
+        let slab = slab(context, most, 1, [in_c, out_c]);
         let slabs = ranges.iter().map(|images| (images.len() * image).div_ceil(slab)).sum();
         let width = (in_c + 1) * out_c;
         let most_chunks = chunks_with_room(context, FREQUENCIES * width, slabs);
@@ -164,6 +157,11 @@ impl Cut {
     /// Chunks of all slabs and products, and sums of each.
     fn table(&self) -> [usize; 2] {
         [self.slabs * FREQUENCIES * self.chunks, self.width]
+    }
+
+    /// Whether the table fits into one binding.
+    fn fits(&self, context: &Context) -> bool {
+        (4 * self.table().iter().product::<usize>()) as u64 <= context.max_binding_bytes()
     }
 }
 
@@ -181,14 +179,14 @@ pub(super) fn table(
     wanted: &Wanted<'_>,
 ) -> Result<Tensor> {
     let device = gy.device();
-    if !takes(p) || !fits(device, p) {
+    let cut = Cut::new(context, p, source.ranges(&[gy])?);
+    if !takes(p) || !cut.fits(context) {
         let message = format!(
             "weight gradient v5 needs a 3x3 kernel, stride 1 and channels that divide by 8, and its sums fit a binding; got {p:?}"
         );
         return Err(Error::shape(OP, message));
     }
     let (in_c, out_c) = (p.in_c as usize, p.out_c as usize);
-    let cut = Cut::new(context, p, source.ranges(&[gy])?);
     let rows = cut.rows();
     let v = device.empty(OP, [FREQUENCIES * rows, in_c])?;
     let n = device.empty(OP, [FREQUENCIES * rows, out_c])?;
@@ -210,11 +208,11 @@ pub(super) fn table(
         chunks: cut.chunks as u32,
         slabs: cut.slabs as u32,
         normed: source.table().is_some().into(),
-        split: if matches!(source, Source::Joined(_)) { p.split } else { p.in_c },
+        split: source.split(p),
         floor: p.floor,
     };
     let kernel = Kernel { version: Version::V2, constants };
-    let mut slab = 0;
+    let mut slabs = 0; // before this one
     for images in &cut.ranges {
         let (x, gy) = (source.images(images), gy.images(images));
         let table = source.table().unwrap_or(&gy); // not read without a norm
@@ -235,12 +233,12 @@ pub(super) fn table(
                 outputs: p.out_c,
                 has_bias: p.has_bias,
                 chunk_rows: cut.chunk_rows as u32,
-                first_chunk: (slab * FREQUENCIES) as u32 * chunks,
+                first_chunk: (slabs * FREQUENCIES) as u32 * chunks,
                 bias_from: OF_BIAS * chunks,
                 bias_to: (OF_BIAS + p.has_bias) * chunks,
             };
             linear::sum_weights(&of_products, [&v, &n], &sums, kernel)?;
-            slab += 1;
+            slabs += 1;
         }
     }
     let partial = wanted.chunk_table(OP, [1, (9 * in_c + 1) * out_c], gradients)?;
@@ -255,6 +253,7 @@ pub(super) fn table(
 
 #[cfg(test)]
 mod tests {
+    use super::super::winograd::SCRATCH_BYTES;
     use super::*;
 
     fn params(kernel: usize, stride: usize, [in_c, out_c]: [usize; 2]) -> Conv2dParams {
