@@ -559,6 +559,10 @@ fn a_dry_run_lists_the_space_without_a_device() {
         conv("backward_weight", "1x32x32x16 3x3 32 s1 p1"),
         serde_json::json!([&["v1", "v2"].map(str::to_owned)[..], &blocks("v3"), &blocks("v5")].concat())
     );
+    let forward = conv("forward", "1x32x32x16 3x3 32 s1 p1");
+    for winograd in blocks("v3") {
+        assert!(forward.as_array().unwrap().contains(&winograd.clone().into()), "{winograd}: {forward}");
+    }
     let only = list(&["unet", "batch_norm", "--base", "8", "--batch", "1", "--size", "32"]);
     assert!(only.len() > 3 && only[..only.len() - 1].iter().all(|line| line["op"] == "batch_norm"), "{only:?}");
     let (code, _, err) = said(&shadegrad(&["tune", "max_pool2d", "--dry-run"]));

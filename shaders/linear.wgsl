@@ -11,6 +11,7 @@
 // @include flat
 // @include element
 // @include gemm
+// @include gemm_columns
 // @include gemm_forward
 // @include linear_weights
 

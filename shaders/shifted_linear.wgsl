@@ -13,6 +13,7 @@
 // @include flat
 // @include element
 // @include gemm
+// @include gemm_columns
 // @include gemm_forward
 // @include shifted
 // @include shifted_quad

@@ -17,6 +17,7 @@
 // @include flat
 // @include element
 // @include gemm
+// @include gemm_columns
 // @include shifted
 // @include shifted_quad
 // @include shifted_weights

@@ -9,16 +9,15 @@
 // backward_input is the same over gy with turned weights (transpose_weights.wgsl).
 //
 // V and M are four times as large as x and y, so the host works in slabs: some quads at a time. Every tile has its own
-// sum; where the cuts lie changes no bit. Two quads, eight tiles, are a group: the rows of a tile of forward_v3. In V
-// the eight numbers of a group and channel lie together: V is [f, group, ci, 8], M is [f, group, 8, co].
+// sum; where the cuts lie changes no bit. Two quads, eight tiles, are a group. In V the eight numbers of a group and channel
+// lie together: V is [f, group, ci, 8], M is [f, group, 8, co].
 // A quad that a group lacks is computed with the others and not stored. Tiles, quads and the matrices: lib/winograd.
 // @include flat
 // @include element
 // @include epilogue
 // @include winograd
 // @include winograd_forward
-// @include lanes
-// @include outer_product
+// @include winograd_products
 
 override WG: u32 = 64u;
 
@@ -59,48 +58,13 @@ fn transform_input(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_w
 @group(0) @binding(2) var<storage, read> u4: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read_write> m_out4: array<vec4<f32>>;
 
-/// One invocation: the eight tiles of a group x eight channels co, of one f. For each ci it loads two vectors of V and
-/// two of U and adds their outer product. (lib/gemm_tile loads its rows one number at a time: on software Vulkan that
-/// takes 1.5 times as long.) Neighbouring invocations take neighbouring channels: the same V and consecutive U.
-@compute @workgroup_size(WG)
-fn forward_v3(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
-    let tile = flat_index(gid, groups); // (f, group, column tile)
-    let out_c4 = params.out_c / 4u;
-    let col_tiles = out_c4 / 2u;
-    let plane = tile / col_tiles; // (f, group)
-    let f = plane / params.groups;
-    let lanes = lanes_of(plane, col_tiles);
-    if f >= FREQUENCIES { return; } // with all that share
-    let co4 = (tile % col_tiles) * 2u;
-    let v_at = plane * params.in_c * 2u;
-    let u_at = f * params.in_c * out_c4 + co4;
-    var acc: array<array<vec4<f32>, 2>, 8>;
-    for (var first = 0u; first < params.in_c; first += SUM_TERMS) {
-        var part: array<array<vec4<f32>, 2>, 8>;
-        let end = min(first + SUM_TERMS, params.in_c);
-        for (var slab = first; slab < end; slab += lanes.side) {
-            let own = min(slab + lanes.mine, end - 1u); // the ci whose V this lane reads
-            let own0 = v4[v_at + 2u * own];
-            let own1 = v4[v_at + 2u * own + 1u];
-            let steps = shared_steps(lanes, end - slab);
-            for (var step = 0u; step < steps; step++) {
-                let v0 = of_step4(lanes, step, own0);
-                let v1 = of_step4(lanes, step, own1);
-                let u0 = u4[u_at + (slab + step) * out_c4];
-                let u1 = u4[u_at + (slab + step) * out_c4 + 1u];
-                add_outer_product(&part, array(v0, v1), array(u0, u1));
-            }
-        }
-        for (var i = 0u; i < 8u; i++) {
-            acc[i][0] += part[i][0];
-            acc[i][1] += part[i][1];
-        }
-    }
-    for (var i = 0u; i < 8u; i++) {
-        let at = (plane * 8u + i) * out_c4 + co4;
-        m_out4[at] = acc[i][0];
-        m_out4[at + 1u] = acc[i][1];
-    }
+@compute @workgroup_size(GROUP)
+fn forward_v3(
+    @builtin(workgroup_id) wid: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lid: u32,
+) {
+    products(flat_group(wid, groups), lid);
 }
 
 // ---- y ----------------------------------------------------------------------------------------------------------

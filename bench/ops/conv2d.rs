@@ -6,7 +6,7 @@ use shadegrad::ops::Version;
 use shadegrad::ops::conv2d::{
     GatherKernel, WeightKernel, backward, backward_input, backward_weight, forward, forward_with_statistics,
 };
-use shadegrad::ops::{conv2d_few, together, winograd, winograd_fused, winograd_weight};
+use shadegrad::ops::{conv2d_few, winograd, winograd_fused, winograd_weight};
 use shadegrad::{Device, Error, Result};
 
 use super::{BenchCase, Cost, Layer, Work};
@@ -76,12 +76,13 @@ pub fn cases(layer: &Layer) -> Result<Vec<BenchCase>> {
 fn gathers(p: &Conv2dParams) -> Vec<GatherKernel> {
     let tiled = p.out_c.is_multiple_of(8);
     let usual = Constants::default();
+    let tiles = super::tiles(tiled, p.in_c as usize, p.out_c as usize);
+    let products = tiles.iter().skip(1).filter(|_| winograd::takes(p));
+    let products = products.map(|kernel| GatherKernel::Winograd(kernel.constants));
     let others = [
-        (GatherKernel::Winograd(usual), winograd::takes(p)),
-        (GatherKernel::Winograd(together()), winograd::takes(p)),
         (GatherKernel::Few(usual), tiled && conv2d_few::takes(p)),
         (GatherKernel::Fused(usual), winograd_fused::takes(p)),
     ];
     let others = others.into_iter().filter_map(|(kernel, takes)| takes.then_some(kernel));
-    super::tiles(tiled, p.in_c as usize, p.out_c as usize).into_iter().map(Into::into).chain(others).collect()
+    tiles.iter().copied().map(Into::into).chain(products).chain(others).collect()
 }

@@ -3,6 +3,7 @@
 // The including file takes in lib/conv2d_sizes, has weight4, and says
 //   load_a(at, ci)              what it reads of x: `at` is a pixel times pixel_stride(), or OUTSIDE: then it is 0
 //   store(pixel, col4, value)   where the result goes
+// @include gemm_columns
 
 fn gemm_rows() -> u32 { return params.batch * params.out_h * params.out_w; }
 fn gemm_cols() -> u32 { return params.out_c; }

@@ -2,11 +2,6 @@
 //
 // The including file has has_bias, accumulate and out_c in its Params, and the tensors bias4 and y4.
 
-/// For lib/gemm_tile, where rows are pixels and columns are channels.
-fn store(pixel: u32, col4: u32, value: vec4<f32>) {
-    store_at(pixel * (params.out_c / 4u) + col4, col4, value);
-}
-
 /// `at` counts the vectors of y, co4 those of its channels.
 fn store_at(at: u32, co4: u32, value: vec4<f32>) {
     var result = value;

@@ -8,14 +8,14 @@
 //     | t  | t  | t  | t  |              2. Each invocation adds up its own tile from there: for each k, TILE_M + 4 * TILE_N
 //     +----+----+----+----+                 numbers are read for TILE_M * 4 * TILE_N multiply-adds.
 //
-// a is read (and normalised, if that is what load_a4 does) once per block instead of once per tile. All loops over registers
+// a is read (and normalised, if that is what load_columns does) once per block instead of once per tile. All loops over registers
 // have constant bounds: the reads of a slab are under way together.
 //
 // A small image has few blocks, too few for a GPU. With SPLIT = 4 a workgroup has four times 64 invocations, each part adds up
 // every fourth slab, and the first part adds up the four.
 //
-// The including file has what lib/gemm_tile asks for, with load_a4(at, k), the numbers k..k+3 of a row, in the place of load_a;
-// gemm_depth divides by 4 and is largest for tap 0.
+// The including file has what lib/gemm_tile asks for, with load_columns(places, k), the numbers k..k+3 of four rows, in the place of
+// load_a (lib/gemm_columns); gemm_depth divides by 4 and is largest for tap 0.
 
 const TILE_M: u32 = 8u; // @tune 4 8
 const TILE_N: u32 = 2u; // @tune 1 2
@@ -169,9 +169,7 @@ fn gemm(group: u32, lid: u32) {
         let last = gemm_depth(here);
         let depth = select(0u, last, tap < taps); // past the end b is 0
         let k = min(first + 4u * k4, last - 4u);
-        let columns = transpose(
-            mat4x4<f32>(load_a4(places.x, k), load_a4(places.y, k), load_a4(places.z, k), load_a4(places.w, k))
-        );
+        let columns = load_columns(places, k);
         var b: array<vec4<f32>, B_READS>;
         for (var i = 0u; i < B_READS; i++) {
             let b_k = first + b_row + i * (TILES / COLS4);

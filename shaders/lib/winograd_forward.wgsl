@@ -26,9 +26,6 @@ struct Params {
     sums_chunks: u32, // and those of all launches
 }
 
-/// Channels added up before they join the sum, as in lib/gemm_tile.
-const SUM_TERMS: u32 = 64u;
-
 /// Where a quad stands: image, first row and column in y.
 fn place(quad: u32) -> vec3<u32> {
     let row = quad / params.quads_x; // (n, ty)

@@ -72,6 +72,7 @@ const PIECES: &[(&str, &str)] = &[
     ("flat", include_str!("../../shaders/lib/flat.wgsl")),
     ("gelu", include_str!("../../shaders/lib/gelu.wgsl")),
     ("gemm_block", include_str!("../../shaders/lib/gemm_block.wgsl")),
+    ("gemm_columns", include_str!("../../shaders/lib/gemm_columns.wgsl")),
     ("gemm_forward", include_str!("../../shaders/lib/gemm_forward.wgsl")),
     ("gemm_matrix", include_str!("../../shaders/lib/gemm_matrix.wgsl")),
     ("gemm_tile", include_str!("../../shaders/lib/gemm_tile.wgsl")),
@@ -99,6 +100,8 @@ const PIECES: &[(&str, &str)] = &[
     ("weight_block", include_str!("../../shaders/lib/weight_block.wgsl")),
     ("winograd", include_str!("../../shaders/lib/winograd.wgsl")),
     ("winograd_forward", include_str!("../../shaders/lib/winograd_forward.wgsl")),
+    ("winograd_product", include_str!("../../shaders/lib/winograd_product.wgsl")),
+    ("winograd_product_block", include_str!("../../shaders/lib/winograd_product_block.wgsl")),
 ];
 
 /// The constant that says how many neighbours of a subgroup share what they read. With more than 1, `// @include lanes` stands
@@ -114,11 +117,12 @@ pub const SPLIT: &str = "SPLIT";
 
 /// Pieces with two forms: what a file includes, the piece where each invocation reads for itself, and the one with
 /// [`BLOCK`] above 1.
-const BY_BLOCKS: [[&str; 3]; 4] = [
+const BY_BLOCKS: [[&str; 3]; 5] = [
     ["gemm", "gemm_tile", "gemm_block"],
     ["conv2d_weights", "conv2d_weight", "conv2d_weight_block"],
     ["linear_weights", "linear_weight", "linear_weight_block"],
     ["shifted_weights", "shifted_weight", "shifted_weight_block"],
+    ["winograd_products", "winograd_product", "winograd_product_block"],
 ];
 
 /// What multiplies matrices of 16-bit floats in a kernel for matrix units: the piece that `// @include matrix` stands for.

@@ -310,6 +310,7 @@ pub(super) fn select(images: &Tensor, p: &Conv2dParams, part: Part) -> GatherKer
     let through_memory = |kernel: &GatherKernel| match kernel {
         GatherKernel::Fused(_) => true,
         GatherKernel::Direct(kernel) => kernel.has_blocks(),
+        GatherKernel::Winograd(constants) => tiled(*constants).has_blocks(),
         _ => false,
     };
     let matrix = matrix::offered(images, &gather);
@@ -323,8 +324,7 @@ pub(super) fn select(images: &Tensor, p: &Conv2dParams, part: Part) -> GatherKer
 /// All kernels that a device has for a gather of these sizes; [`matrix::kernels`] has those for 16-bit floats only.
 pub fn kernels(device: &Device, p: &Conv2dParams) -> Vec<GatherKernel> {
     let direct = Kernel::all(device, &SHADER, |kernel| product(p).takes(device, kernel));
-    let winograd = all_lanes(device).filter(|_| winograd::takes(p) && winograd::fits(device, p));
-    let winograd = winograd.map(GatherKernel::Winograd);
+    let winograd = winograd::kernels(device, p);
     let direct = direct.into_iter().map(Into::into);
     let fused = winograd_fused::kernels(device, p);
     direct.chain(winograd).chain(conv2d_few::kernels(p)).chain(fused).collect()

@@ -8,6 +8,9 @@
 //! between them is four times as large as x and y; slabs of tiles keep it below [`SCRATCH_BYTES`]. The rounding errors
 //! are no larger than those of the plain sum: the matrices hold only 0, 1, -1 and 1/2.
 //!
+//! The products read as other matrix products do: each invocation for itself, or with its neighbours (`TOGETHER`), or through workgroup
+//! memory (`BLOCK` above 1, `shaders/lib/gemm_block.wgsl`), which is for GPUs.
+//!
 //! <details><summary>shaders/winograd.wgsl</summary>
 //!
 //! ```wgsl
@@ -20,6 +23,18 @@
 #![doc = include_str!("../../shaders/lib/winograd.wgsl")]
 //! ```
 //! </details>
+//! <details><summary>shaders/lib/winograd_product.wgsl</summary>
+//!
+//! ```wgsl
+#![doc = include_str!("../../shaders/lib/winograd_product.wgsl")]
+//! ```
+//! </details>
+//! <details><summary>shaders/lib/winograd_product_block.wgsl</summary>
+//!
+//! ```wgsl
+#![doc = include_str!("../../shaders/lib/winograd_product_block.wgsl")]
+//! ```
+//! </details>
 //! <details><summary>shaders/lib/winograd_forward.wgsl</summary>
 //!
 //! ```wgsl
@@ -27,11 +42,13 @@
 //! ```
 //! </details>
 
-use super::conv2d::{Gather, Source};
+use super::choice::{Product, all_lanes};
+use super::conv2d::{Gather, GatherKernel, Source};
+use super::{Kernel, Tile, Version};
 use crate::cpu::conv2d::Conv2dParams;
 use crate::cpu::uniform;
 use crate::gpu::shader::shader;
-use crate::gpu::{Constants, Context, Shader};
+use crate::gpu::{Constants, Context, Shader, WORKGROUP};
 use crate::tensor::Device;
 use crate::{Error, Result};
 
@@ -149,8 +166,8 @@ pub(super) fn fits(device: &Device, p: &Conv2dParams) -> bool {
 
 /// Whether it is usually faster than register tiles. On software Vulkan it is, 1.5 to 3 times where the images have
 /// enough tiles to share the transformed weights, and the gain is worth two more launches (measured). On a GPU it moves many
-/// bytes: on an H100 it is half as fast as tiles in blocks, and [`winograd_fused`](super::winograd_fused), which does not, three
-/// quarters. Where blocks are few it may win: `tune` finds out.
+/// bytes: on an H100 it was half as fast as tiles in blocks before its products had blocks, too (those have not been timed there), and
+/// [`winograd_fused`](super::winograd_fused), which moves few, three quarters. `tune` finds out.
 pub(super) fn is_usual(device: &Device, p: &Conv2dParams) -> bool {
     let software = matches!(device, Device::Gpu(context) if context.facts().software);
     software && takes(p) && fits(device, p) && pays(p)
@@ -171,6 +188,15 @@ pub(super) fn slab(context: &Context, most: usize, group: usize, [in_c, out_c]: 
 
 fn pays(p: &Conv2dParams) -> bool {
     tiles(p) >= if p.in_c.min(p.out_c) >= 16 { 32 } else { 256 }
+}
+
+/// Its kernels for a gather: one for each way in which the products read.
+pub(super) fn kernels(device: &Device, p: &Conv2dParams) -> Vec<GatherKernel> {
+    if !takes(p) || !fits(device, p) {
+        return Vec::new();
+    }
+    let products = Product::of_layer(FREQUENCIES * tiles(p), p.in_c as usize, p.out_c as usize);
+    all_lanes(device).chain(products.blocks(device)).map(GatherKernel::Winograd).collect()
 }
 
 /// Launches the gather.
@@ -196,6 +222,7 @@ pub(super) fn gather(of: &Gather<'_>, constants: Constants) -> Result<()> {
     let m = device.empty(OP, [FREQUENCIES, slab, GROUP, out_c])?;
     let bias = bias.unwrap_or(weight).detach(); // without a bias the binding is not read, nor the table without a norm
     let table = source.table().unwrap_or(weight);
+    let tile = Tile::of(Kernel { version: Version::V2, constants });
     let mut kernels = in_c * out_c; // to transform
     for images in &ranges {
         let y = y.images(images);
@@ -216,11 +243,10 @@ pub(super) fn gather(of: &Gather<'_>, constants: Constants) -> Result<()> {
                 .reads([&x[0], weight, table, x.last().unwrap_or(weight)])
                 .writes([&v, &u])
                 .over(kernels + quads * in_c)?;
-            launch("forward_v3")
-                .constants(constants)
-                .reads([&v, &u])
-                .writes([&m])
-                .over(FREQUENCIES * groups * out_c / GROUP)?;
+            launch("forward_v3").constants(constants).reads([&v, &u]).writes([&m]).groups(match tile.block {
+                1 => (FREQUENCIES * groups * out_c / GROUP).div_ceil(WORKGROUP),
+                _ => FREQUENCIES * tile.groups(GROUP * groups, out_c),
+            })?;
             launch("transform_output").reads([&m, &bias]).writes([&y]).over(4 * quads * out_c / 4)?;
             kernels = 0;
         }
