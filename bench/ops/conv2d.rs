@@ -81,6 +81,7 @@ fn gathers(p: &Conv2dParams) -> Vec<GatherKernel> {
     let products = products.map(|kernel| GatherKernel::Winograd(kernel.constants));
     let others = [
         (GatherKernel::Few(usual), tiled && conv2d_few::takes(p)),
+        (GatherKernel::Few(Constants::from(&[("TILE_N", 1)][..])), conv2d_few::takes(p)),
         (GatherKernel::Fused(usual), winograd_fused::takes(p)),
     ];
     let others = others.into_iter().filter_map(|(kernel, takes)| takes.then_some(kernel));

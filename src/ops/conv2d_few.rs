@@ -1,4 +1,4 @@
-//! Version 5 of the 3x3 convolution with stride 1, and version 4 of its weight gradient: for an x of one to four channels, as
+//! Version 6 of the 3x3 convolution with stride 1, and version 4 of its weight gradient: for an x of one to four channels, as
 //! the first layer of a network has it.
 //!
 //! An invocation keeps the weights of its channels and walks along a row of the image with the part of x under the kernel:
@@ -53,8 +53,15 @@ fn columns(constants: Constants) -> usize {
 
 /// The kernel that is usually faster than the others, if one is: where the pixels of a row pay for reading the weights (measured
 /// on software Vulkan and on an H100).
+///
+/// A GPU has 128 to 256 registers for an invocation, and eight channels want 72 of them for each channel of the source: from three on,
+/// AMD's compiler has to keep some in memory, or runs few invocations at a time. So there are four then.
 pub(super) fn usual(device: &Device, p: &Conv2dParams) -> Option<GatherKernel> {
-    kernels(p).next().filter(|_| p.out_w >= 16 && matches!(device, Device::Gpu(_)))
+    const MOST_WEIGHTS: u32 = 144;
+    let Device::Gpu(context) = device else { return None };
+    let wide = context.facts().software || 9 * p.in_c * columns(Constants::default()) as u32 <= MOST_WEIGHTS;
+    let mut fitting = kernels(p).filter(|_| p.out_w >= 16);
+    if wide { fitting.next() } else { fitting.last() }
 }
 
 /// The same for the weight gradient, which on an H100 takes as long as `v2`.
@@ -134,7 +141,10 @@ mod tests {
         let device = Device::plan(None)?;
         assert!(takes_weights(&p) && !is_usual_for_weights(&device, &p));
         let [long, short] = [16, 15].map(|out_w| usual(&device, &Conv2dParams { out_w, ..p }));
-        assert!(matches!(long, Some(GatherKernel::Few(_))) && short.is_none());
+        assert!(short.is_none());
+        assert_eq!(long.map(|kernel| kernel.to_string()).as_deref(), Some("v6 TILE_N=1"));
+        let two = usual(&device, &params(3, 1, [2, 16]));
+        assert_eq!(two.map(|kernel| kernel.to_string()).as_deref(), Some("v6"));
         Ok(())
     }
 }
