@@ -205,6 +205,29 @@ fn compare_types(shader: &str, entry: &str, types: &[DType], half: bool) {
 }
 
 /// The loader switches wgpu's own loop counters off on the strength of this.
+/// Whatever a kernel that `tune` may choose is made of, an answer is thrown away when it changes.
+#[test]
+fn an_answer_knows_every_piece_of_its_kernels() {
+    let forms = [Form::F32, Form::F16(Matrix::Units16), Form::F16(Matrix::Units8)];
+    let mut pieces = HashSet::new();
+    for shader in shaders() {
+        let known = shader.every_form(None).unwrap();
+        for constants in shader.variants() {
+            for form in forms {
+                let Ok(text) = shader.assemble_as(None, &constants.list(), form) else { continue };
+                for file in text.files() {
+                    assert!(known.files().contains(&file), "{} {constants} {form:?}: {file}", shader.name);
+                    pieces.insert(file.to_owned());
+                }
+            }
+        }
+    }
+    for piece in ["lib/gemm_block.wgsl", "lib/weight_block.wgsl", "lib/lanes_together.wgsl", "lib/matrix_units16.wgsl"]
+    {
+        assert!(pieces.contains(piece), "{piece}");
+    }
+}
+
 #[test]
 fn every_loop_is_bounded() {
     for (name, module) in modules() {

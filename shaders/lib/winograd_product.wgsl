@@ -3,6 +3,7 @@
 // @include lanes
 // @include outer_product
 
+// Those of blocks; a tile here is always 8 x 8.
 const TILE_M: u32 = 8u; // @tune 4 8
 const TILE_N: u32 = 2u; // @tune 1 2
 const BLOCK: u32 = 1u; // @tune 1 2 4 8

@@ -14,7 +14,7 @@ use super::pool::{Buffer, Pool, PoolReport};
 use super::readback::Readback;
 use super::recorder::{Dispatch, Recorder, Timing};
 use super::replacement::Replacement;
-use super::shader::{Form, Matrix, Shader, TOGETHER};
+use super::shader::{Matrix, Shader};
 use super::tuned::{Question, Tuned};
 use crate::debug::Switches;
 use crate::{Error, Result};
@@ -563,18 +563,7 @@ impl Context {
     pub fn text_hash(&self, shader: &Shader) -> Result<String> {
         match self.replacement(shader.name) {
             Some(own) => Ok(own.text().hash()),
-            None => {
-                let folder = self.switches.shaders.as_deref();
-                let mut all = shader.assemble(folder, &[])?;
-                for matrix in [Matrix::Units16, Matrix::Units8] {
-                    // Pieces that only kernels for matrix units have.
-                    all.text +=
-                        &shader.assemble_as(folder, &[], Form::F16(matrix)).map_or(String::new(), |form| form.text);
-                }
-                // And those of kernels whose neighbours share what they read.
-                all.text += &shader.assemble(folder, &[(TOGETHER, 2)]).map_or(String::new(), |form| form.text);
-                Ok(all.hash())
-            }
+            None => Ok(shader.every_form(self.switches.shaders.as_deref())?.hash()),
         }
     }
 

@@ -318,6 +318,27 @@ impl Shader {
         self.assemble_as(folder, constants, Form::F32)
     }
 
+    /// Its text in every form that a chosen kernel may have, one after the other: what decides whether an answer of `tune` is of
+    /// today's kernels. A piece that several forms take in is there several times.
+    ///
+    /// # Errors
+    /// As [`assemble`](Self::assemble).
+    pub fn every_form(&self, folder: Option<&Path>) -> Result<Assembled> {
+        let mut all = self.assemble(folder, &[])?;
+        let others: [(&[(&str, u32)], Form); 4] = [
+            (&[], Form::F16(Matrix::Units16)),
+            (&[], Form::F16(Matrix::Units8)),
+            (&[(TOGETHER, 2)], Form::F32),
+            (&[(BLOCK, 2)], Form::F32),
+        ];
+        // Not every shader has them.
+        for form in others.into_iter().filter_map(|(constants, form)| self.assemble_as(folder, constants, form).ok()) {
+            all.text += &form.text;
+            all.origin.extend(form.origin);
+        }
+        Ok(all)
+    }
+
     /// As [`assemble`](Self::assemble), for images of 16-bit floats.
     ///
     /// # Errors
