@@ -7,9 +7,7 @@ use shadegrad::cpu::conv2d::Conv2dParams;
 use shadegrad::cpu::linear::LinearParams;
 use shadegrad::gpu::{Constants, Context, GpuOptions};
 use shadegrad::ops::conv2d::{self, GatherKernel, WeightKernel};
-use shadegrad::ops::{
-    BatchNormSettings, Kernel, Mode, RunningStats, Sample, Slices, Version, linear, load_batch, together,
-};
+use shadegrad::ops::{BatchNormSettings, Kernel, Mode, RunningStats, Sample, Slices, linear, load_batch, together};
 use shadegrad::{Device, Error, Shape, Tape};
 
 use crate::{devices, ops};
@@ -172,7 +170,7 @@ fn sharing_changes_no_bit() {
     }
     let tensor = |shape: Shape| device.tensor("x", shape, &numbers(shape.len())).unwrap();
     let run = |constants: Constants, channels: [usize; 2]| {
-        let tiles = Kernel { version: Version::V2, constants };
+        let tiles = Kernel::tiled(constants);
         let (shape, weight) = ([3, 13, 15, channels[0]], [3, 3, channels[0], channels[1]]);
         let p = Conv2dParams::forward(shape, weight, 1, 1, true);
         let (x, w, b) = (tensor(shape.into()), tensor(weight.into()), tensor([channels[1]].into()));

@@ -204,7 +204,6 @@ fn compare_types(shader: &str, entry: &str, types: &[DType], half: bool) {
     }
 }
 
-/// The loader switches wgpu's own loop counters off on the strength of this.
 /// Whatever a kernel that `tune` may choose is made of, an answer is thrown away when it changes.
 #[test]
 fn an_answer_knows_every_piece_of_its_kernels() {
@@ -228,6 +227,7 @@ fn an_answer_knows_every_piece_of_its_kernels() {
     }
 }
 
+/// The loader switches wgpu's own loop counters off on the strength of this.
 #[test]
 fn every_loop_is_bounded() {
     for (name, module) in modules() {

@@ -36,7 +36,7 @@ override WG: u32 = 64u;
 const QUADS: u32 = 8u; // @tune 4 8
 const VECTORS: u32 = 8u; // @tune 4 8
 
-/// Channels added up before they join the sum, as in lib/gemm_tile.
+/// Channels added up before they join the sum, as in lib/tile_constants.
 const SUM_TERMS: u32 = 64u;
 
 /// Channels ci of a slab: then there is one row of V to make for each invocation.

@@ -75,15 +75,9 @@ pub fn cases(layer: &Layer) -> Result<Vec<BenchCase>> {
 /// The kernels that make this gather; of `// @tune` constants only whether neighbours share what they read.
 fn gathers(p: &Conv2dParams) -> Vec<GatherKernel> {
     let tiled = p.out_c.is_multiple_of(8);
-    let usual = Constants::default();
     let tiles = super::tiles(tiled, p.in_c as usize, p.out_c as usize);
     let products = tiles.iter().skip(1).filter(|_| winograd::takes(p));
     let products = products.map(|kernel| GatherKernel::Winograd(kernel.constants));
-    let others = [
-        (GatherKernel::Few(usual), tiled && conv2d_few::takes(p)),
-        (GatherKernel::Few(Constants::from(&[("TILE_N", 1)][..])), conv2d_few::takes(p)),
-        (GatherKernel::Fused(usual), winograd_fused::takes(p)),
-    ];
-    let others = others.into_iter().filter_map(|(kernel, takes)| takes.then_some(kernel));
-    tiles.iter().copied().map(Into::into).chain(products).chain(others).collect()
+    let fused = winograd_fused::takes(p).then_some(GatherKernel::Fused(Constants::default()));
+    tiles.iter().copied().map(Into::into).chain(products).chain(conv2d_few::kernels(p)).chain(fused).collect()
 }

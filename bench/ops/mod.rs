@@ -216,7 +216,7 @@ fn tiles(second: bool, depth: usize, columns: usize) -> Vec<Kernel> {
     let blocks = [Constants::from(&large[..]), Constants::from(&small[..])];
     let blocks = blocks.into_iter().filter(|_| depth.is_multiple_of(4) && columns >= 16);
     let of_tiles = [Constants::default(), together()].into_iter().chain(blocks);
-    let of_tiles = of_tiles.map(|constants| Kernel { version: Version::V2, constants });
+    let of_tiles = of_tiles.map(Kernel::tiled);
     std::iter::once(Version::V1.into()).chain(of_tiles.filter(|_| second)).collect()
 }
 

@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use shadegrad::cpu::conv2d::{Conv2dParams, backward_input, backward_weight, forward};
 use shadegrad::ops::conv2d::{GatherKernel, WeightKernel};
-use shadegrad::ops::{BatchNormSettings, Kernel, Mode, RunningStats, Version, conv2d_few};
+use shadegrad::ops::{BatchNormSettings, Kernel, Mode, RunningStats, conv2d_few};
 use shadegrad::{Device, Result, Tape, Tensor, ops};
 
 use super::{Case, Checks, GradientCase, SUMS, Tolerance, batch_norm, doubles, numbers};
@@ -410,7 +410,7 @@ fn case((shape, kernel, out, stride, padding, with_bias): Sizes) -> Case {
             checks.compare("backward_input", &kernel.to_string(), &gx, &twice, SUMS)?;
         }
         let both = WeightKernel::all(device, &p).into_iter().filter_map(|kernel| match kernel {
-            WeightKernel::V3(constants) => Some(Kernel { version: Version::V2, constants }),
+            WeightKernel::V3(constants) => Some(Kernel::tiled(constants)),
             _ => None,
         });
         for kernel in both {

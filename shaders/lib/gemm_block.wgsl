@@ -22,7 +22,7 @@ const TILE_N: u32 = 2u; // @tune 1 2
 const BLOCK: u32 = 8u; // @tune 1 2 4 8
 const SPLIT: u32 = 1u; // @tune 1 4
 
-// Terms added up before they join the sum, as in lib/gemm_tile.
+// Terms added up before they join the sum, as in lib/tile_constants.
 const SUM_TERMS: u32 = 64u;
 
 const OUTSIDE: u32 = 0xffffffffu;

@@ -20,19 +20,9 @@
 // lib/lanes_together).
 //
 // `// @include gemm` stands for this file, or for lib/gemm_block, which goes through workgroup memory: with BLOCK above 1.
+// @include tile_constants
 // @include lanes
 // @include tile_places
-
-const TILE_M: u32 = 8u; // @tune 4 8
-const TILE_N: u32 = 2u; // @tune 1 2
-const BLOCK: u32 = 1u; // @tune 1 2 4 8
-const SPLIT: u32 = 1u; // @tune 1 4
-
-/// Invocations of a workgroup.
-const GROUP: u32 = 64u;
-
-// Terms added up before they join the sum: one long chain would make training drift from f64 ten times faster.
-const SUM_TERMS: u32 = 64u;
 
 const OUTSIDE: u32 = 0xffffffffu;
 

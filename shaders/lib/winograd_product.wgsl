@@ -1,21 +1,10 @@
 // The sixteen matrix products of winograd.wgsl by tiles that each invocation reads for itself. `// @include winograd_products` stands
 // for this file, or for lib/winograd_product_block, which goes through workgroup memory: with BLOCK above 1 (lib/gemm_tile).
+// @include tile_constants
 // @include lanes
 // @include outer_product
 
-// Those of blocks; a tile here is always 8 x 8.
-const TILE_M: u32 = 8u; // @tune 4 8
-const TILE_N: u32 = 2u; // @tune 1 2
-const BLOCK: u32 = 1u; // @tune 1 2 4 8
-const SPLIT: u32 = 1u; // @tune 1 4
-
-/// Invocations of a workgroup.
-const GROUP: u32 = 64u;
-
-/// Channels added up before they join the sum, as in lib/gemm_tile.
-const SUM_TERMS: u32 = 64u;
-
-/// One invocation: the eight tiles of a group x eight channels co, of one f. For each ci it loads two vectors of V and
+/// One invocation: the eight tiles of a group x eight channels co, of one f: the other sizes of a tile are for blocks. For each ci it loads two vectors of V and
 /// two of U and adds their outer product. (lib/gemm_tile loads its rows one number at a time: on software Vulkan that
 /// takes longer, with neighbours that share 1.1 times.) Neighbouring invocations take neighbouring channels: the same V and
 /// consecutive U.

@@ -94,6 +94,7 @@ const PIECES: &[(&str, &str)] = &[
     ("shifted_quad", include_str!("../../shaders/lib/shifted_quad.wgsl")),
     ("shifted_weight", include_str!("../../shaders/lib/shifted_weight.wgsl")),
     ("shifted_weight_block", include_str!("../../shaders/lib/shifted_weight_block.wgsl")),
+    ("tile_constants", include_str!("../../shaders/lib/tile_constants.wgsl")),
     ("tile_groups", include_str!("../../shaders/lib/tile_groups.wgsl")),
     ("tile_places", include_str!("../../shaders/lib/tile_places.wgsl")),
     ("tile_statistics", include_str!("../../shaders/lib/tile_statistics.wgsl")),

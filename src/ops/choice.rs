@@ -34,10 +34,15 @@ impl fmt::Display for Kernel {
 }
 
 impl Kernel {
+    /// `v2` with these constants.
+    pub fn tiled(constants: Constants) -> Self {
+        Self { version: Version::V2, constants }
+    }
+
     /// `v1`, and `v2` with each combination of the shader's constants that `takes` allows, the file's own first. Neighbours share
     /// in tiles of the file's size only: compiling takes longer than timing.
     pub(super) fn all(device: &Device, shader: &Shader, takes: impl Fn(Self) -> bool) -> Vec<Self> {
-        let v2 = shader.variants().into_iter().map(|constants| Self { version: Version::V2, constants });
+        let v2 = shader.variants().into_iter().map(Self::tiled);
         let can = |kernel: &Self| !kernel.shares() || (device.has_subgroups() && kernel.constants == together());
         std::iter::once(Version::V1.into()).chain(v2.filter(can).filter(|kernel| takes(*kernel))).collect()
     }
@@ -49,7 +54,7 @@ impl Kernel {
             return Version::V1.into();
         }
         let constants = product.usual_block(device).unwrap_or_else(|| usual_lanes(device));
-        Self { version: Version::V2, constants }
+        Self::tiled(constants)
     }
 
     /// Whether tiles read through workgroup memory.
@@ -146,13 +151,12 @@ impl Product {
 
     /// The constants of blocks of such tiles, if it takes them.
     fn block(self, device: &Device, tile: Block, split: u32) -> Option<Constants> {
-        let of = |constants| Kernel { version: Version::V2, constants };
-        let side = self.side(Tile::of(of(tile.constants())))?;
+        let side = self.side(Tile::of(Kernel::tiled(tile.constants())))?;
         let mut constants = tile.constants().with(BLOCK, side as u32);
         if split > 1 {
             constants = constants.with(SPLIT, split);
         }
-        self.takes(device, of(constants)).then_some(constants)
+        self.takes(device, Kernel::tiled(constants)).then_some(constants)
     }
 
     /// How many tiles of a block stand side by side: as many as there are, 8 at most.

@@ -311,7 +311,7 @@ pub(super) fn select(images: &Tensor, p: &Conv2dParams, part: Part) -> GatherKer
     let through_memory = |kernel: &GatherKernel| match kernel {
         GatherKernel::Fused(_) => true,
         GatherKernel::Direct(kernel) => kernel.has_blocks(),
-        GatherKernel::Winograd(constants) => tiled(*constants).has_blocks(),
+        GatherKernel::Winograd(constants) => Kernel::tiled(*constants).has_blocks(),
         _ => false,
     };
     let matrix = matrix::offered(images, &gather);
@@ -336,11 +336,6 @@ fn weight_product(p: &Conv2dParams) -> Product {
     let pixels = (p.batch * p.out_h * p.out_w) as usize;
     let rows = (p.kernel_h * p.kernel_w * p.in_c) as usize;
     Product::of_weights(rows, p.out_c as usize, pixels, p.in_c as usize)
-}
-
-/// The kernel whose tiles these constants make.
-fn tiled(constants: Constants) -> Kernel {
-    Kernel { version: Version::V2, constants }
 }
 
 /// The gather as a product of matrices.
@@ -688,7 +683,7 @@ impl WeightKernel {
             Self::V3(_) => Self::V3(Kernel::usual(device, weight_product(p), true).constants),
             other => other,
         };
-        let through_memory = |kernel: &Self| tiled(kernel.constants()).has_blocks();
+        let through_memory = |kernel: &Self| Kernel::tiled(kernel.constants()).has_blocks();
         let candidates = || worth_trying(device, Self::all(device, p), through_memory);
         choose(device, || question(p, Part::BackwardWeight, false), usual, candidates)
     }
@@ -885,8 +880,8 @@ impl WeightChunks {
         let columns = p.out_c as usize;
         let groups = match kernel {
             WeightKernel::V1 => Groups::Invocations((weight_rows + 1) * columns),
-            WeightKernel::V3(constants) if tiled(constants).has_blocks() => {
-                Groups::Blocks(Tile::of(tiled(constants)).weight_groups(weight_rows, columns))
+            WeightKernel::V3(constants) if Kernel::tiled(constants).has_blocks() => {
+                Groups::Blocks(Tile::of(Kernel::tiled(constants)).weight_groups(weight_rows, columns))
             }
             WeightKernel::V2 | WeightKernel::V3(_) => Groups::Invocations((weight_rows / 8 + 1) * (columns / 8)),
             WeightKernel::V4 => Groups::Invocations(columns / 8),

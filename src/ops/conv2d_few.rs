@@ -14,7 +14,7 @@
 //! </details>
 
 use super::conv2d::{Gather, GatherKernel};
-use super::{Kernel, Tile, Version, winograd};
+use super::{Kernel, Tile, winograd};
 use crate::cpu::conv2d::Conv2dParams;
 use crate::gpu::shader::shader;
 use crate::gpu::{Constants, Shader};
@@ -40,7 +40,7 @@ pub(super) fn takes_weights(p: &Conv2dParams) -> bool {
 }
 
 /// Its kernels for a gather: with the shader's eight channels for an invocation, and with four.
-pub(super) fn kernels(p: &Conv2dParams) -> impl Iterator<Item = GatherKernel> {
+pub fn kernels(p: &Conv2dParams) -> impl Iterator<Item = GatherKernel> {
     let all = [Constants::default(), Constants::from(&[("TILE_N", 1)][..])];
     let fits = |constants: &Constants| (p.out_c as usize).is_multiple_of(columns(*constants));
     all.into_iter().filter(|_| takes(p)).filter(fits).map(GatherKernel::Few)
@@ -48,7 +48,7 @@ pub(super) fn kernels(p: &Conv2dParams) -> impl Iterator<Item = GatherKernel> {
 
 /// Channels of an invocation.
 fn columns(constants: Constants) -> usize {
-    Tile::of(Kernel { version: Version::V2, constants }).columns
+    Tile::of(Kernel::tiled(constants)).columns
 }
 
 /// The kernel that is usually faster than the others, if one is: where the pixels of a row pay for reading the weights (measured

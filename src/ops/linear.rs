@@ -112,7 +112,7 @@ pub fn kernels(device: &Device, rows: usize, inputs: usize, outputs: usize) -> V
 pub fn weight_kernels(device: &Device, rows: usize, inputs: usize, outputs: usize) -> Vec<Kernel> {
     let blocks = weight_product(rows, inputs, outputs).blocks(device);
     let tiles = all_lanes(device).chain(blocks).filter(|_| weight_tiles(inputs, outputs));
-    let tiles = tiles.map(|constants| Kernel { version: Version::V2, constants });
+    let tiles = tiles.map(Kernel::tiled);
     std::iter::once(Version::V1.into()).chain(tiles).collect()
 }
 

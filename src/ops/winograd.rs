@@ -44,11 +44,11 @@
 
 use super::choice::{Product, all_lanes};
 use super::conv2d::{Gather, GatherKernel, Source};
-use super::{Kernel, Tile, Version};
+use super::{Kernel, Tile};
 use crate::cpu::conv2d::Conv2dParams;
 use crate::cpu::uniform;
 use crate::gpu::shader::shader;
-use crate::gpu::{Constants, Context, Shader, WORKGROUP};
+use crate::gpu::{Constants, Context, Shader};
 use crate::tensor::Device;
 use crate::{Error, Result};
 
@@ -222,7 +222,7 @@ pub(super) fn gather(of: &Gather<'_>, constants: Constants) -> Result<()> {
     let m = device.empty(OP, [FREQUENCIES, slab, GROUP, out_c])?;
     let bias = bias.unwrap_or(weight).detach(); // without a bias the binding is not read, nor the table without a norm
     let table = source.table().unwrap_or(weight);
-    let tile = Tile::of(Kernel { version: Version::V2, constants });
+    let tile = Tile::of(Kernel::tiled(constants));
     let mut kernels = in_c * out_c; // to transform
     for images in &ranges {
         let y = y.images(images);
@@ -244,7 +244,7 @@ pub(super) fn gather(of: &Gather<'_>, constants: Constants) -> Result<()> {
                 .writes([&v, &u])
                 .over(kernels + quads * in_c)?;
             launch("forward_v3").constants(constants).reads([&v, &u]).writes([&m]).groups(match tile.block {
-                1 => (FREQUENCIES * groups * out_c / GROUP).div_ceil(WORKGROUP),
+                1 => tile.groups(FREQUENCIES * GROUP * groups, out_c), // a workgroup may have tiles of two products
                 _ => FREQUENCIES * tile.groups(GROUP * groups, out_c),
             })?;
             launch("transform_output").reads([&m, &bias]).writes([&y]).over(4 * quads * out_c / 4)?;

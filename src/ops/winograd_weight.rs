@@ -22,7 +22,7 @@ use std::ops::Range;
 use super::choice::{all_lanes, worth_trying};
 use super::conv2d::{Source, WeightKernel};
 use super::winograd::{FREQUENCIES, is_3x3, slab, tiles};
-use super::{Kernel, Version, chunks_with_room, linear};
+use super::{Kernel, chunks_with_room, linear};
 use crate::autograd::Wanted;
 use crate::cpu::conv2d::Conv2dParams;
 use crate::cpu::linear::LinearParams;
@@ -211,7 +211,7 @@ pub(super) fn table(
         split: source.split(p),
         floor: p.floor,
     };
-    let kernel = Kernel { version: Version::V2, constants };
+    let kernel = Kernel::tiled(constants);
     let mut slabs = 0; // before this one
     for images in &cut.ranges {
         let (x, gy) = (source.images(images), gy.images(images));
