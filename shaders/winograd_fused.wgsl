@@ -33,6 +33,11 @@
 
 override WG: u32 = 64u;
 
+/// Rows of pixels of a tile of y.
+const TILE_ROWS: u32 = 2u;
+/// Products for one tile, ci and co: f = 4 * fy + fx, with fx along the row.
+const FREQUENCIES: u32 = 16u;
+
 const QUADS: u32 = 8u; // @tune 4 8
 const VECTORS: u32 = 8u; // @tune 4 8
 
@@ -54,6 +59,20 @@ const AT_ONE: u32 = GROUP / FREQUENCIES;
 
 @group(0) @binding(1) var<storage, read> weight: array<f32>;
 @group(0) @binding(2) var<storage, read_write> u_out: array<f32>;
+
+/// U of a pair (ci, co).
+fn transform_kernel(at: u32) {
+    let pairs = params.in_c * params.out_c;
+    var columns: array<vec4<f32>, 3>;
+    for (var kx = 0u; kx < 3u; kx++) {
+        let first = kx * pairs + at;
+        columns[kx] = of_weights(weight[first], weight[first + 3u * pairs], weight[first + 6u * pairs]);
+    }
+    for (var fy = 0u; fy < 4u; fy++) {
+        let row = of_weights(columns[0][fy], columns[1][fy], columns[2][fy]);
+        for (var fx = 0u; fx < 4u; fx++) { u_out[(4u * fy + fx) * pairs + at] = row[fx]; }
+    }
+}
 
 /// One invocation: a pair (ci, co).
 @compute @workgroup_size(WG)
@@ -176,7 +195,8 @@ fn convolve(block: vec2<u32>, lid: u32) {
     }
     let mine = mine_of(lid);
     if block.x + mine.quad < params.quads && block.y + mine.vector < out_c4 {
-        store_tile(place(block.x + mine.quad) + vec3<u32>(0u, 0u, 2u * mine.tile), block.y + mine.vector, y);
+        let corner = place(block.x + mine.quad) + vec3<u32>(0u, 0u, 2u * mine.tile);
+        for (var r = 0u; r < 2u; r++) { store_tile_row(corner + vec3<u32>(0u, r, 0u), block.y + mine.vector, y[r]); }
     }
 }
 

@@ -23,17 +23,25 @@ fn weights(group: u32, lid: u32) {
     let i4 = select(row_tile * 2u, 0u, is_bias);
     var acc: array<array<vec4<f32>, 2>, TILE_I>;
     let end = min(first + params.chunk_rows, params.rows);
-    for (var slab = first; slab < end; slab += lanes.side) {
-        let own = min(slab + lanes.mine, end - 1u); // the row of x that this lane reads
-        let own0 = select(vec4<f32>(x4[own * inputs4 + i4]), vec4<f32>(1.0), is_bias);
-        let own1 = vec4<f32>(x4[own * inputs4 + i4 + 1u]);
-        let steps = shared_steps(lanes, end - slab);
-        for (var step = 0u; step < steps; step++) {
-            let g0 = vec4<f32>(gy4[(slab + step) * outputs4 + o4]);
-            let g1 = vec4<f32>(gy4[(slab + step) * outputs4 + o4 + 1u]);
-            let a0 = of_step4(lanes, step, own0);
-            let a1 = of_step4(lanes, step, own1);
-            add_outer_product(&acc, array(a0, a1), array(g0, g1));
+    for (var begin = first; begin < end; begin += SUM_TERMS) {
+        var part: array<array<vec4<f32>, 2>, TILE_I>;
+        let part_end = min(begin + SUM_TERMS, end);
+        for (var slab = begin; slab < part_end; slab += lanes.side) {
+            let own = min(slab + lanes.mine, part_end - 1u); // the row of x that this lane reads
+            let own0 = select(vec4<f32>(x4[own * inputs4 + i4]), vec4<f32>(1.0), is_bias);
+            let own1 = vec4<f32>(x4[own * inputs4 + i4 + 1u]);
+            let steps = shared_steps(lanes, part_end - slab);
+            for (var step = 0u; step < steps; step++) {
+                let g0 = vec4<f32>(gy4[(slab + step) * outputs4 + o4]);
+                let g1 = vec4<f32>(gy4[(slab + step) * outputs4 + o4 + 1u]);
+                let a0 = of_step4(lanes, step, own0);
+                let a1 = of_step4(lanes, step, own1);
+                add_outer_product(&part, array(a0, a1), array(g0, g1));
+            }
+        }
+        for (var i = 0u; i < TILE_I; i++) {
+            acc[i][0] += part[i][0];
+            acc[i][1] += part[i][1];
         }
     }
     for (var i = 0u; i < TILE_I; i++) {

@@ -1,6 +1,6 @@
-// The transforms of Winograd's F(2x2, 3x3) for forward and the input gradient (lib/winograd): V of x, U of the weights, and y.
+// What the forms of Winograd's forward and input gradient have in common: reading rows of x, and what is done along rows.
 //
-// The including file takes in lib/winograd and lib/epilogue, and has x, joined, table, weight and u_out.
+// The including file takes in lib/winograd and lib/epilogue, and has x, joined and table, and TILE_ROWS, the rows of pixels of a tile.
 
 struct Params {
     in_h: u32,
@@ -13,7 +13,7 @@ struct Params {
     pad_w: i32,
     has_bias: u32,
     accumulate: u32, // 1 if the result is added to what stands in y
-    tiles_y: u32,    // rows of tiles of an image: out_h / 2, rounded up
+    tiles_y: u32,    // rows of tiles of an image: out_h / TILE_ROWS, rounded up
     quads_x: u32,    // quads of a row of tiles: out_w / 8, rounded up
     first_quad: u32, // v3: quads before the slab
     quads: u32,      // quads of the launch
@@ -29,7 +29,7 @@ struct Params {
 /// Where a quad stands: image, first row and column in y.
 fn place(quad: u32) -> vec3<u32> {
     let row = quad / params.quads_x; // (n, ty)
-    return vec3<u32>(row / params.tiles_y, 2u * (row % params.tiles_y), 8u * (quad % params.quads_x));
+    return vec3<u32>(row / params.tiles_y, TILE_ROWS * (row % params.tiles_y), 8u * (quad % params.quads_x));
 }
 
 // ---- V ----------------------------------------------------------------------------------------------------------
@@ -46,7 +46,7 @@ fn norm_of(ci: u32) -> Norm {
     return Norm(table[ci], table[params.in_c + ci], table[2u * params.in_c + ci]);
 }
 
-/// A quad lies under 4 rows of 10 pixels: channel ci of those of row r. Around the image lie zeros. Which part of x has the channel
+/// A quad lies under rows of 10 pixels: channel ci of those of row r. Around the image lie zeros. Which part of x has the channel
 /// is asked once: ten reads behind one branch are under way together.
 fn row_of_pixels(corner: vec3<u32>, r: u32, ci: u32, norm: Norm) -> array<f32, 10> {
     let iy = i32(corner.y + r) - params.pad_h;
@@ -85,20 +85,6 @@ fn of_weights(a: f32, b: f32, c: f32) -> vec4<f32> {
     return vec4<f32>(a, 0.5 * (a + b + c), 0.5 * (a - b + c), c);
 }
 
-/// U of a pair (ci, co).
-fn transform_kernel(at: u32) {
-    let pairs = params.in_c * params.out_c;
-    var columns: array<vec4<f32>, 3>;
-    for (var kx = 0u; kx < 3u; kx++) {
-        let first = kx * pairs + at;
-        columns[kx] = of_weights(weight[first], weight[first + 3u * pairs], weight[first + 6u * pairs]);
-    }
-    for (var fy = 0u; fy < 4u; fy++) {
-        let row = of_weights(columns[0][fy], columns[1][fy], columns[2][fy]);
-        for (var fx = 0u; fx < 4u; fx++) { u_out[(4u * fy + fx) * pairs + at] = row[fx]; }
-    }
-}
-
 // ---- y ----------------------------------------------------------------------------------------------------------
 
 /// A^T times four numbers, of four channels.
@@ -106,15 +92,11 @@ fn of_products(a: vec4<f32>, b: vec4<f32>, c: vec4<f32>, d: vec4<f32>) -> array<
     return array<vec4<f32>, 2>(a + b + c, b - c - d);
 }
 
-/// Stores the 2x2 pixels of a tile, of four channels; `corner` is the first of them.
-fn store_tile(corner: vec3<u32>, co4: u32, pixels: array<array<vec4<f32>, 2>, 2>) {
+/// Stores a row of a tile, of four channels; `first` is where its first pixel stands.
+fn store_tile_row(first: vec3<u32>, co4: u32, pixels: array<vec4<f32>, 2>) {
+    if first.y >= params.out_h { return; }
     let out_c4 = params.out_c / 4u;
-    for (var r = 0u; r < 2u; r++) {
-        let oy = corner.y + r;
-        if oy < params.out_h {
-            let y_at = ((corner.x * params.out_h + oy) * params.out_w + corner.z) * out_c4 + co4;
-            if corner.z < params.out_w { store_at(y_at, co4, pixels[r][0]); }
-            if corner.z + 1u < params.out_w { store_at(y_at + out_c4, co4, pixels[r][1]); }
-        }
-    }
+    let y_at = ((first.x * params.out_h + first.y) * params.out_w + first.z) * out_c4 + co4;
+    if first.z < params.out_w { store_at(y_at, co4, pixels[0]); }
+    if first.z + 1u < params.out_w { store_at(y_at + out_c4, co4, pixels[1]); }
 }

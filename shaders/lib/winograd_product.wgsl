@@ -1,4 +1,4 @@
-// The sixteen matrix products of winograd.wgsl by tiles that each invocation reads for itself. `// @include winograd_products` stands
+// The matrix products of winograd.wgsl by tiles that each invocation reads for itself. `// @include winograd_products` stands
 // for this file, or for lib/winograd_product_block, which goes through workgroup memory: with BLOCK above 1 (lib/gemm_tile).
 // @include tile_constants
 // @include lanes

@@ -1,4 +1,4 @@
-// The sixteen matrix products of winograd.wgsl through workgroup memory: a row of lib/gemm_block is a tile, a column a channel co,
+// The matrix products of winograd.wgsl through workgroup memory: a row of lib/gemm_block is a tile, a column a channel co,
 // k a channel ci.
 // @include gemm_block
 

@@ -100,6 +100,7 @@ const PIECES: &[(&str, &str)] = &[
     ("tile_statistics", include_str!("../../shaders/lib/tile_statistics.wgsl")),
     ("weight_block", include_str!("../../shaders/lib/weight_block.wgsl")),
     ("winograd", include_str!("../../shaders/lib/winograd.wgsl")),
+    ("winograd_tall", include_str!("../../shaders/lib/winograd_tall.wgsl")),
     ("winograd_forward", include_str!("../../shaders/lib/winograd_forward.wgsl")),
     ("winograd_product", include_str!("../../shaders/lib/winograd_product.wgsl")),
     ("winograd_product_block", include_str!("../../shaders/lib/winograd_product_block.wgsl")),

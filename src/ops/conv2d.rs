@@ -31,7 +31,7 @@
 //! Versions: `v1` one element per invocation, any shape; `v2` register tiles, result channels that divide by 8; weight
 //! gradient `v3`, input channels that divide by 8 too, `v4`, one to four of them, `v5`, 3x3 with stride 1 in Winograd's form
 //! ([`winograd_weight`]). Forward and input gradient `v3`: 3x3 with stride 1 in Winograd's
-//! form, 16 products for 2x2 pixels instead of 36 ([`winograd`]); `v5`: tiles on [`matrix`] units, for images of 16-bit floats;
+//! form, 24 products for 4x2 pixels instead of 72 ([`winograd`]); `v5`: tiles on [`matrix`] units, for images of 16-bit floats;
 //! `v6`: 3x3 with stride 1 of an x of one to four channels ([`conv2d_few`]); `v7`: Winograd's form in one kernel, through workgroup
 //! memory ([`winograd_fused`]), which `tune` may choose. With `BLOCK` above 1, tiles of `v2`, `v3` and of the weight gradient's `v3` and
 //! `v5` read through workgroup memory (`shaders/lib/gemm_block.wgsl`); usual on GPUs for `v2` and the weight gradient's `v3`. With
@@ -124,7 +124,7 @@ pub(super) const PLAN: Plan = Plan {
         ("forward_v2", "the channels of the result divide by 8"),
         (
             "forward_v3",
-            "a 3x3 kernel has stride 1, the device is software, 32 tiles of 2x2 pixels and 16 channels or more, or 256 tiles",
+            "a 3x3 kernel has stride 1, the device is software, 16 tiles of 4x2 pixels and 16 channels or more, or 128 tiles",
         ),
         ("forward_v5", "`tune --precision f16` found it faster, on matrix units"),
         ("forward_statistics_v5", "`tune --precision f16` found it faster, on matrix units, and a batch norm follows"),
@@ -144,7 +144,7 @@ pub(super) const PLAN: Plan = Plan {
         ("backward_weight_v4", "as forward_v6, the channels of the result divide by 8, and the device is software"),
         (
             "backward_weight_v5",
-            "a 3x3 kernel has stride 1, the device is software, 32 tiles of 2x2 pixels and 16 channels or more",
+            "a 3x3 kernel has stride 1, the device is software, 16 tiles of 4x2 pixels and 16 channels or more",
         ),
         ("backward_v2", "both gradients are wanted, by v2 and v3; in software of small convolutions only"),
         ("backward_sums_v2", "so it is, and x is a batch norm's"),

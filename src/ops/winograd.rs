@@ -1,12 +1,14 @@
-//! Version 3 of the 3x3 convolution with stride 1, and of its input gradient: Winograd's F(2x2, 3x3).
+//! Version 3 of the 3x3 convolution with stride 1, and of its input gradient: Winograd's F(4x2, 3x3).
 //!
-//! 2x2 pixels of the result take 16 products for each pair of channels, where the plain sum takes 36:
-//! `y = A^T [(G g G^T) * (B^T d B)] A + bias`, with the 3x3 weights g, the 4x4 pixels d under them, and an element-wise
-//! product that is summed over the input channels: sixteen matrix products.
+//! 4x2 pixels of the result take 24 products for each pair of channels, where the plain sum takes 72:
+//! `y = A^T [(G g G^T) * (B^T d B)] A + bias`, with the 3x3 weights g, the 6x4 pixels d under them, and an element-wise
+//! product that is summed over the input channels: twenty-four matrix products. (The matrices on the left are those of
+//! F(4, 3), those on the right of F(2, 3).)
 //!
 //! Three launches for each slab: `transform_input` (and, once, the weights), `forward_v3`, `transform_output`. What stands
-//! between them is four times as large as x and y; slabs of tiles keep it below [`SCRATCH_BYTES`]. The rounding errors
-//! are no larger than those of the plain sum: the matrices hold only 0, 1, -1 and 1/2.
+//! between them is three times as large as x and y; slabs of tiles keep it below [`SCRATCH_BYTES`]. The rounding errors are
+//! 1.5 to 2.5 times those of the plain sum. F(2x2, 3x3) would be as exact as that, but takes a third more of products and
+//! memory; F(4x4, 3x3) a quarter less, with errors 3 to 5 times those of the plain sum.
 //!
 //! The products read as other matrix products do: each invocation for itself, or with its neighbours (`TOGETHER`), or through workgroup
 //! memory (`BLOCK` above 1, `shaders/lib/gemm_block.wgsl`), which is for GPUs.
@@ -21,6 +23,12 @@
 //!
 //! ```wgsl
 #![doc = include_str!("../../shaders/lib/winograd.wgsl")]
+//! ```
+//! </details>
+//! <details><summary>shaders/lib/winograd_tall.wgsl</summary>
+//!
+//! ```wgsl
+#![doc = include_str!("../../shaders/lib/winograd_tall.wgsl")]
 //! ```
 //! </details>
 //! <details><summary>shaders/lib/winograd_product.wgsl</summary>
@@ -60,7 +68,9 @@ pub(super) const SHADER: Shader = shader!("winograd");
 pub const SCRATCH_BYTES: usize = 32 << 20;
 
 /// Products for one tile and pair of channels.
-pub(super) const FREQUENCIES: usize = 16;
+pub(super) const FREQUENCIES: usize = 24;
+/// Rows of pixels of a tile, which has two columns.
+pub(super) const TILE_ROWS: usize = 4;
 /// Tiles of a group: the rows of a tile of the products.
 const GROUP: usize = 8;
 
@@ -113,8 +123,8 @@ uniform! {
 }
 
 impl WinogradParams {
-    /// Of a launch without quads and kernels.
-    pub(super) fn new(p: &Conv2dParams, source: Source<'_>) -> Self {
+    /// Of a launch without quads and kernels, for tiles of so many rows.
+    pub(super) fn new(p: &Conv2dParams, source: Source<'_>, tile_rows: usize) -> Self {
         Self {
             in_h: p.in_h,
             in_w: p.in_w,
@@ -126,7 +136,7 @@ impl WinogradParams {
             pad_w: p.pad_w,
             has_bias: p.has_bias,
             accumulate: p.accumulate,
-            tiles_y: p.out_h.div_ceil(2),
+            tiles_y: p.out_h.div_ceil(tile_rows as u32),
             quads_x: p.out_w.div_ceil(8),
             first_quad: 0,
             quads: 0,
@@ -173,9 +183,9 @@ pub(super) fn is_usual(device: &Device, p: &Conv2dParams) -> bool {
     software && takes(p) && fits(device, p) && pays(p)
 }
 
-/// Tiles of 2x2 pixels that cover the result.
+/// Tiles that cover the result.
 pub(super) fn tiles(p: &Conv2dParams) -> usize {
-    (p.batch * p.out_h.div_ceil(2) * p.out_w.div_ceil(2)) as usize
+    (p.batch * p.out_h.div_ceil(TILE_ROWS as u32) * p.out_w.div_ceil(2)) as usize
 }
 
 /// How many of `most` groups of so many tiles a slab has: as few slabs as there is room for, all of one size.
@@ -187,7 +197,7 @@ pub(super) fn slab(context: &Context, most: usize, group: usize, [in_c, out_c]: 
 }
 
 fn pays(p: &Conv2dParams) -> bool {
-    tiles(p) >= if p.in_c.min(p.out_c) >= 16 { 32 } else { 256 }
+    tiles(p) >= if p.in_c.min(p.out_c) >= 16 { 16 } else { 128 }
 }
 
 /// Its kernels for a gather: one for each way in which the products read.
@@ -215,7 +225,7 @@ pub(super) fn gather(of: &Gather<'_>, constants: Constants) -> Result<()> {
     let (in_c, out_c) = (p.in_c as usize, p.out_c as usize);
     let ranges = source.ranges(&[y])?;
     let images = ranges.iter().map(ExactSizeIterator::len).max().unwrap_or(0);
-    let sizes = WinogradParams::new(p, source);
+    let sizes = WinogradParams::new(p, source, TILE_ROWS);
     let slab = slab(context, sizes.quads_of(images).div_ceil(2), GROUP, [in_c, out_c]);
     let u = device.empty(OP, [FREQUENCIES, in_c, out_c])?;
     let v = device.empty(OP, [FREQUENCIES, slab, in_c, GROUP])?;
@@ -270,7 +280,7 @@ mod tests {
 
     #[test]
     fn it_pays_with_many_channels_and_tiles() {
-        let of = |batch, channels| Conv2dParams { batch, ..params(3, 1, channels) }; // 16 tiles an image
+        let of = |batch, channels| Conv2dParams { batch, ..params(3, 1, channels) }; // 8 tiles an image
         assert!(pays(&of(2, [16, 64])) && pays(&of(2, [16, 64]).input_gradient()));
         assert!(!pays(&of(1, [16, 64])) && !pays(&of(2, [8, 64])) && !pays(&of(2, [64, 8])));
         assert!(pays(&of(16, [3, 64])) && pays(&of(16, [64, 8])));

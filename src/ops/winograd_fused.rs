@@ -1,6 +1,6 @@
 //! Version 7 of the 3x3 convolution with stride 1, and of its input gradient: Winograd's F(2x2, 3x3) in one kernel.
 //!
-//! [`winograd`], version 3, writes the transformed tiles and their products to memory, four times as large as x and y, and
+//! [`winograd`], version 3, writes the transformed tiles and their products to memory, three times as large as x and y, and
 //! reads them again. Here a workgroup has a block of tiles and channels of y, makes the transformed tiles as it goes, a few
 //! channels at a time, and keeps the products in registers; both go through workgroup memory only. Of memory it reads x, and
 //! writes y. The transformed weights it reads from memory too: they are the same for every block of tiles, and a small launch
@@ -17,7 +17,7 @@
 //! </details>
 
 use super::conv2d::{Gather, GatherKernel};
-use super::winograd::{self, FREQUENCIES, WinogradParams};
+use super::winograd::{self, WinogradParams};
 use crate::cpu::conv2d::Conv2dParams;
 use crate::gpu::shader::shader;
 use crate::gpu::{Constants, Shader};
@@ -26,6 +26,11 @@ use crate::{Error, Result};
 
 const OP: &str = "conv2d";
 pub(super) const SHADER: Shader = shader!("winograd_fused");
+
+/// Products for one tile and pair of channels.
+const FREQUENCIES: usize = 16;
+/// Rows of pixels of a tile, which has two columns.
+const TILE_ROWS: usize = 2;
 
 /// Whether this is a gather that it can compute.
 pub fn takes(p: &Conv2dParams) -> bool {
@@ -86,7 +91,7 @@ pub(super) fn gather(of: &Gather<'_>, constants: Constants) -> Result<()> {
         return Err(Error::shape(OP, message));
     }
     let (in_c, out_c) = (p.in_c as usize, p.out_c as usize);
-    let sizes = WinogradParams::new(p, source);
+    let sizes = WinogradParams::new(p, source, TILE_ROWS);
     let u = device.empty(OP, [FREQUENCIES, in_c, out_c])?;
     let kernels = in_c * out_c;
     SHADER

@@ -1,13 +1,13 @@
-//! Version 5 of the weight gradient of the 3x3 convolution with stride 1: Winograd's F(2x2, 3x3), as
+//! Version 5 of the weight gradient of the 3x3 convolution with stride 1: Winograd's F(4x2, 3x3), as
 //! [`winograd`](super::winograd) for the other two thirds of a layer's work.
 //!
-//! Forward is `y = A^T [(G w G^T) * (B^T d B)] A`, with the 4x4 pixels d under a tile of 2x2 pixels of y. It is linear in w, so its
-//! gradient is `gw = G^T [sum over tiles of (A g A^T) * (B^T d B)] G`, with the 2x2 pixels g of gy: 16 products a tile and pair of
-//! channels, where the plain sum takes 36. The sums are sixteen weight gradients of a
+//! Forward is `y = A^T [(G w G^T) * (B^T d B)] A`, with the 6x4 pixels d under a tile of 4x2 pixels of y. It is linear in w, so its
+//! gradient is `gw = G^T [sum over tiles of (A g A^T) * (B^T d B)] G`, with the 4x2 pixels g of gy: 24 products a tile and pair of
+//! channels, where the plain sum takes 72. The sums are 24 weight gradients of a
 //! [linear](mod@super::linear) layer whose rows are tiles, and the kernels of that layer compute them.
 //!
-//! Two launches for each slab of tiles (`transform_both`, and `linear`'s `backward_weight_v2` for all sixteen), and `backward_weight_v5` at
-//! the end. What stands between them is four times as large as x and gy; slabs keep it below
+//! Two launches for each slab of tiles (`transform_both`, and `linear`'s `backward_weight_v2` for all of them), and `backward_weight_v5` at
+//! the end. What stands between them is three times as large as x and gy; slabs keep it below
 //! [`SCRATCH_BYTES`](super::winograd::SCRATCH_BYTES).
 //!
 //! <details><summary>shaders/winograd_weight.wgsl</summary>
@@ -21,7 +21,7 @@ use std::ops::Range;
 
 use super::choice::{all_lanes, worth_trying};
 use super::conv2d::{Source, WeightKernel};
-use super::winograd::{FREQUENCIES, is_3x3, slab, tiles};
+use super::winograd::{FREQUENCIES, TILE_ROWS, is_3x3, slab, tiles};
 use super::{Kernel, chunks_with_room, linear};
 use crate::autograd::Wanted;
 use crate::cpu::conv2d::Conv2dParams;
@@ -37,8 +37,10 @@ pub(super) const SHADER: Shader = shader!("winograd_weight");
 
 /// Tiles summed by one invocation: short chains of additions.
 const CHUNK_TILES: usize = 512;
-/// The one of the sixteen products in which gy stands as the sum of each tile, which the gradient of the bias adds up.
-const OF_BIAS: u32 = 5;
+/// The products with the sums of each row of gy at four points, of which the gradient of the bias is made: the first of them.
+const OF_BIAS: u32 = 7;
+/// And how many.
+const POINTS_OF_BIAS: u32 = 4;
 
 uniform! {
     /// Sizes of the convolution, and of the slab that a launch works on.
@@ -98,7 +100,7 @@ pub(super) fn kernels(device: &Device, p: &Conv2dParams) -> Vec<WeightKernel> {
     all_lanes(device).chain(blocks).map(WeightKernel::V5).collect()
 }
 
-/// Whether the sums of the sixteen products fit into one binding. Images that do not fit into one make more slabs.
+/// Whether the sums of all products fit into one binding. Images that do not fit into one make more slabs.
 fn fits(device: &Device, p: &Conv2dParams) -> bool {
     let Device::Gpu(context) = device else { return false };
     let image_bytes = 4 * u64::from((p.in_h * p.in_w * p.in_c).max(p.out_h * p.out_w * p.out_c));
@@ -115,7 +117,7 @@ pub(super) fn is_usual(device: &Device, p: &Conv2dParams) -> bool {
 }
 
 fn pays(p: &Conv2dParams) -> bool {
-    tiles(p) >= 32 && p.in_c.min(p.out_c) >= 16
+    tiles(p) >= 16 && p.in_c.min(p.out_c) >= 16
 }
 
 /// How the tiles are cut into slabs, and those into chunks. A range of images that is launched on its own begins a slab of its
@@ -200,7 +202,7 @@ pub(super) fn table(
         out_c: p.out_c,
         pad_h: p.pad_h,
         pad_w: p.pad_w,
-        tiles_y: p.out_h.div_ceil(2),
+        tiles_y: p.out_h.div_ceil(TILE_ROWS as u32),
         tiles_x: p.out_w.div_ceil(2),
         first_tile: 0,
         tiles: 0,
@@ -235,7 +237,7 @@ pub(super) fn table(
                 chunk_rows: cut.chunk_rows as u32,
                 first_chunk: (slabs * FREQUENCIES) as u32 * chunks,
                 bias_from: OF_BIAS * chunks,
-                bias_to: (OF_BIAS + p.has_bias) * chunks,
+                bias_to: (OF_BIAS + POINTS_OF_BIAS * p.has_bias) * chunks,
             };
             linear::sum_weights(&of_products, [&v, &n], &sums, kernel)?;
             slabs += 1;
