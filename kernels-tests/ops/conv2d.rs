@@ -62,7 +62,7 @@ pub fn cases() -> Vec<Case> {
         ([2, 9, 11, 5], [3, 3], 16, 1, 0, true),
         ([1, 7, 6, 16], [3, 3], 8, 1, 2, true),
         ([1, 4, 3, 8], [3, 3], 8, 1, 4, false),
-        ([1, 363, 365, 8], [3, 3], 8, 1, 1, true),
+        ([1, 419, 421, 8], [3, 3], 8, 1, 1, true),
         // v7: more channels than a slab, and blocks that are not full, of more than one in each direction
         ([1, 12, 34, 9], [3, 3], 36, 1, 1, true),
         ([3, 6, 24, 9], [3, 3], 36, 1, 1, true), // with statistics

@@ -124,7 +124,7 @@ pub(super) const PLAN: Plan = Plan {
         ("forward_v2", "the channels of the result divide by 8"),
         (
             "forward_v3",
-            "a 3x3 kernel has stride 1, the device is software, 16 tiles of 4x2 pixels and 16 channels or more, or 128 tiles",
+            "a 3x3 kernel has stride 1, the device is software, and tiles of 4x2 pixels times channels in and out are 65536 or more",
         ),
         ("forward_v5", "`tune --precision f16` found it faster, on matrix units"),
         ("forward_statistics_v5", "`tune --precision f16` found it faster, on matrix units, and a batch norm follows"),
@@ -144,7 +144,7 @@ pub(super) const PLAN: Plan = Plan {
         ("backward_weight_v4", "as forward_v6, the channels of the result divide by 8, and the device is software"),
         (
             "backward_weight_v5",
-            "a 3x3 kernel has stride 1, the device is software, 16 tiles of 4x2 pixels and 16 channels or more",
+            "a 3x3 kernel has stride 1, the device is software, 32 tiles of 4x2 pixels and 16 channels or more",
         ),
         ("backward_v2", "both gradients are wanted, by v2 and v3; in software of small convolutions only"),
         ("backward_sums_v2", "so it is, and x is a batch norm's"),

@@ -117,7 +117,7 @@ pub(super) fn is_usual(device: &Device, p: &Conv2dParams) -> bool {
 }
 
 fn pays(p: &Conv2dParams) -> bool {
-    tiles(p) >= 16 && p.in_c.min(p.out_c) >= 16
+    tiles(p) >= 32 && p.in_c.min(p.out_c) >= 16
 }
 
 /// How the tiles are cut into slabs, and those into chunks. A range of images that is launched on its own begins a slab of its
