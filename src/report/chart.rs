@@ -2,6 +2,7 @@
 //! dark. A point's value shows as a tooltip.
 
 use std::fmt::Write as _;
+use std::ops::Range;
 
 use super::html::escape;
 
@@ -48,6 +49,9 @@ const LEFT: f64 = 46.0;
 const RIGHT: f64 = 12.0;
 const TOP: f64 = 10.0;
 const BOTTOM: f64 = 36.0;
+
+/// Width of a vertical guide's text, about.
+const NOTE: f64 = 90.0;
 
 /// Up to this many points are drawn as dots.
 const FEW: usize = 12;
@@ -135,14 +139,32 @@ impl Chart {
             Guide::Vertical(x, text) => {
                 let at = self.place_x(*x);
                 let _ = write!(svg, "<path class=\"guide\" d=\"M{at:.1} {top}V{bottom}\"/>");
-                let (class, at) = if at > (left + right) / 2.0 { ("note end", at - 5.0) } else { ("note", at + 5.0) };
-                let low = bottom - 7.0;
-                let _ = write!(svg, "<text x=\"{at:.1}\" y=\"{low}\" class=\"{class}\">{}</text>", escape(text));
+                let is_left = at > (left + right) / 2.0;
+                let lines = self.extent_y(if is_left { at - NOTE..at } else { at..at + NOTE });
+                // At the end of the guide that the lines leave more room at.
+                let y = if bottom - lines.end >= lines.start - top { bottom - 7.0 } else { top + 11.0 };
+                let (class, at) = if is_left { ("note end", at - 5.0) } else { ("note", at + 5.0) };
+                let _ = write!(svg, "<text x=\"{at:.1}\" y=\"{y}\" class=\"{class}\">{}</text>", escape(text));
             }
             Guide::Diagonal => {
                 let _ = write!(svg, "<path class=\"guide\" d=\"M{left} {bottom}L{right} {top}\"/>");
             }
         }
+    }
+
+    /// From where to where the lines go in height, over a part of the width; the middle where none does.
+    fn extent_y(&self, width: Range<f64>) -> Range<f64> {
+        let mut heights = Vec::new();
+        for pair in self.series.iter().flat_map(|series| series.points.windows(2)) {
+            let [(x0, y0), (x1, y1)] = [pair[0], pair[1]].map(|(x, y)| (self.place_x(x), self.place_y(y)));
+            if x0 < width.end && x1 > width.start {
+                let height = |x: f64| y0 + (y1 - y0) * (x.clamp(x0, x1) - x0) / (x1 - x0);
+                heights.extend([height(width.start), height(width.end)]);
+            }
+        }
+        let middle = (TOP + self.height - BOTTOM) / 2.0;
+        let (top, bottom) = heights.iter().fold((f64::MAX, f64::MIN), |(top, bottom), y| (top.min(*y), bottom.max(*y)));
+        if heights.is_empty() { middle..middle } else { top..bottom }
     }
 
     fn line(&self, svg: &mut String, series: &Series) {
@@ -251,6 +273,20 @@ mod tests {
         assert_eq!(ticks, ["0.0", "0.2", "0.4", "0.6", "0.8", "1.0"]);
         assert_eq!((label(4e-4, (0.0, 1e-3)), label(0.0, (0.0, 1e-3))), ("4e-4".to_owned(), "0".to_owned()));
         assert_eq!(label(15.0, (0.0, 30.0)), "15");
+    }
+
+    /// The text of a vertical guide stands where the lines do not.
+    #[test]
+    fn text_keeps_off_the_lines() {
+        let of = |heights: [f64; 3]| {
+            let points = heights.into_iter().enumerate().map(|(at, y)| (at as f64, y)).collect();
+            let series = Series { name: "loss".to_owned(), class: "a", points, filled: false };
+            let guides = vec![Guide::Vertical(2.0, "best".to_owned())];
+            let (x, y) = ((0.0, 2.0), (0.0, 1.0));
+            Chart { title: String::new(), x_label: "epoch", x, y, series: vec![series], guides, height: 240.0 }.svg()
+        };
+        assert!(of([0.2, 0.9, 0.95]).contains("y=\"197\" class=\"note end\">best"));
+        assert!(of([1.0, 0.1, 0.05]).contains("y=\"21\" class=\"note end\">best"));
     }
 
     #[test]
