@@ -70,10 +70,7 @@ fn transform_input(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_w
     for (var r = 0u; r < TALL; r++) { rows[r] = of_row(row_of_pixels(corner, r, ci, norm)); }
     let plane = params.groups * params.in_c * 2u;
     let v_at = ((quad / 2u) * params.in_c + ci) * 2u + quad % 2u;
-    for (var fx = 0u; fx < 4u; fx++) {
-        let column = of_tall_pixels(array(rows[0][fx], rows[1][fx], rows[2][fx], rows[3][fx], rows[4][fx], rows[5][fx]));
-        for (var fy = 0u; fy < TALL; fy++) { v_out4[(TALL * fx + fy) * plane + v_at] = column[fy]; }
-    }
+    leave_v(&rows, plane, v_at);
 }
 
 // ---- M ----------------------------------------------------------------------------------------------------------

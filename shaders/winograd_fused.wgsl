@@ -196,7 +196,7 @@ fn convolve(block: vec2<u32>, lid: u32) {
     let mine = mine_of(lid);
     if block.x + mine.quad < params.quads && block.y + mine.vector < out_c4 {
         let corner = place(block.x + mine.quad) + vec3<u32>(0u, 0u, 2u * mine.tile);
-        for (var r = 0u; r < 2u; r++) { store_tile_row(corner + vec3<u32>(0u, r, 0u), block.y + mine.vector, y[r]); }
+        for (var r = 0u; r < TILE_ROWS; r++) { store_tile_row(corner + vec3<u32>(0u, r, 0u), block.y + mine.vector, y[r]); }
     }
 }
 

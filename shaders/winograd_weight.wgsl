@@ -86,11 +86,7 @@ fn transform_x(at: u32) {
         }
         rows[r] = of_pixels(d[0], d[1], d[2], d[3]);
     }
-    let plane = params.rows * in_c4;
-    for (var fx = 0u; fx < 4u; fx++) {
-        let column = of_tall_pixels(array(rows[0][fx], rows[1][fx], rows[2][fx], rows[3][fx], rows[4][fx], rows[5][fx]));
-        for (var fy = 0u; fy < TALL; fy++) { v_out4[(TALL * fx + fy) * plane + at] = column[fy]; }
-    }
+    leave_v(&rows, params.rows * in_c4, at);
 }
 
 /// Four channels of gy. Past the edge of the image lie zeros.

@@ -4,10 +4,10 @@
 // @include lanes
 // @include outer_product
 
-/// One invocation: the eight tiles of a group x eight channels co, of one f: the other sizes of a tile are for blocks. For each ci it loads two vectors of V and
-/// two of U and adds their outer product. (lib/gemm_tile loads its rows one number at a time: on software Vulkan that
-/// takes longer, with neighbours that share 1.1 times.) Neighbouring invocations take neighbouring channels: the same V and
-/// consecutive U.
+/// One invocation: the eight tiles of a group x eight channels co, of one f (the other sizes of a tile are for blocks). For each
+/// ci it loads two vectors of V and two of U and adds their outer product. (lib/gemm_tile loads its rows one number at a time: on
+/// software Vulkan that takes longer, with neighbours that share 1.1 times.) Neighbouring invocations take neighbouring channels:
+/// the same V and consecutive U.
 fn products(workgroup: u32, lid: u32) {
     let tile = workgroup * WG + lid; // (f, group, column tile)
     let out_c4 = params.out_c / 4u;

@@ -12,6 +12,8 @@
 // are 1.9 times those of F(2x2, 3x3); with 0, 1, -1, 2 and -2, which most programs take, 2.7 times; of F(4x4, 3x3) 3.5
 // times (root mean square, 16 to 256 channels). The numbers of A and B are exact in f32.
 //
+// The including file has v_out4, where V goes.
+//
 // In two rows of B, A or G that differ by signs only, the even terms are the same and the odd ones the opposite: both are
 // made once.
 
@@ -36,4 +38,14 @@ fn of_tall_pixels(d: array<vec4<f32>, TALL>) -> array<vec4<f32>, TALL> {
         even3 - odd3,
         0.5625 * d[1] - 2.5 * d[3] + d[5],
     );
+}
+
+/// The second half of V = B^T d B, from rows to which B has been applied: `at` is its place among the `plane` vectors of each f.
+fn leave_v(rows: ptr<function, array<array<vec4<f32>, 4>, TALL>>, plane: u32, at: u32) {
+    for (var fx = 0u; fx < 4u; fx++) {
+        var column: array<vec4<f32>, TALL>;
+        for (var r = 0u; r < TALL; r++) { column[r] = (*rows)[r][fx]; }
+        let v = of_tall_pixels(column);
+        for (var fy = 0u; fy < TALL; fy++) { v_out4[(TALL * fx + fy) * plane + at] = v[fy]; }
+    }
 }
