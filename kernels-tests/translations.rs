@@ -41,14 +41,18 @@ impl Variant {
     /// The entry points that differ from those of another variant.
     pub(crate) fn entries<'a>(&self, translator: &'a Translator) -> Vec<&'a str> {
         let mut entries = translator.entries();
-        entries.retain(|entry| self.matrix().is_none() || is_for_matrix(entry));
+        let as_it_stands = !self.name.contains('='); // the constants of tiles change nothing of matrix units
+        entries.retain(|entry| match self.matrix() {
+            Some(_) => is_for_matrix(entry),
+            None => as_it_stands || !is_for_matrix(entry),
+        });
         entries
     }
 }
 
 /// Whether an entry point multiplies on matrix units.
-fn is_for_matrix(entry: &str) -> bool {
-    ["forward_v5", "forward_statistics_v5"].contains(&entry)
+pub(crate) fn is_for_matrix(entry: &str) -> bool {
+    ["forward_v5", "forward_statistics_v5", "backward_weight_v6"].contains(&entry)
 }
 
 /// The shaders of the ops, and the one of `bench` that needs no f16.
@@ -69,8 +73,12 @@ pub(crate) fn variants() -> Vec<Variant> {
             all.push(Variant { name, text: shader.assemble(None, &constants.list()).unwrap(), form: Form::F32 });
         }
         for matrix in Matrix::ALL.into_iter().filter(|matrix| *matrix != Matrix::default()) {
-            let (name, form) = (format!("{}.f16.{}", shader.name, matrix.piece()), Form::F16(matrix));
-            all.extend(shader.assemble_as(None, &[], form).ok().map(|text| Variant { name, text, form }));
+            for constants in shadegrad::ops::matrix::blocks() {
+                let suffix: String = constants.list().iter().map(|(name, value)| format!(".{name}={value}")).collect();
+                let (name, form) = (format!("{}.f16.{}{suffix}", shader.name, matrix.piece()), Form::F16(matrix));
+                let text = shader.assemble_as(None, &constants.list(), form).ok();
+                all.extend(text.map(|text| Variant { name, text, form }));
+            }
         }
     }
     all
@@ -80,7 +88,12 @@ pub(crate) fn variants() -> Vec<Variant> {
 fn tuned_numbers_are_all_combined() {
     let names: Vec<_> = variants().into_iter().map(|variant| variant.name).collect();
     let tuned = ["linear.TILE_M=4.TILE_N=1", "linear.TILE_N=1", "linear", "batch_norm.PIXELS=8"];
-    for wanted in [&tuned[..], &["relu", "relu.f16", "conv2d_normed.f16.matrix_units16"]].concat() {
+    for wanted in [
+        &tuned[..],
+        &["relu", "relu.f16", "conv2d_normed.f16.matrix_units16", "conv2d.f16.matrix_units8.PANE_ROWS=128"],
+    ]
+    .concat()
+    {
         assert!(names.iter().any(|name| name == wanted), "{wanted} is not among {names:?}");
     }
 }

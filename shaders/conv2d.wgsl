@@ -26,6 +26,7 @@
 // @include conv2d_statistics
 // @include conv2d_forward
 // @include conv2d_matrix @half
+// @include conv2d_weight_matrix @half
 // @include conv2d_weights
 // @include conv2d_weight_rows
 // @include conv2d_gather_plain

@@ -15,6 +15,7 @@
 // @include conv2d_statistics
 // @include conv2d_forward
 // @include conv2d_matrix @half
+// @include conv2d_weight_matrix @half
 // @include conv2d_weights
 // @include conv2d_x_joined
 // @include conv2d_gy_plain

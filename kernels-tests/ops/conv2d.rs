@@ -5,10 +5,12 @@
 //! code, so small cases also compare it with [`naive`] loops that share nothing with it.
 
 use std::cell::RefCell;
+use std::fmt::Display;
 use std::ops::Range;
 
 use shadegrad::cpu::conv2d::{Conv2dParams, backward_input, backward_weight, forward};
 use shadegrad::ops::conv2d::{GatherKernel, WeightKernel};
+use shadegrad::ops::matrix::MatrixKernel;
 use shadegrad::ops::{BatchNormSettings, Kernel, Mode, RunningStats, conv2d_few};
 use shadegrad::{Device, Result, Tape, Tensor, ops};
 
@@ -165,12 +167,19 @@ fn of_two(a_shape: [usize; 4], b_channels: usize, kernel: [usize; 2], out: usize
             return Ok(()); // one version
         }
         let (a, weight, bias) = (a.detach(), weight.detach(), bias.detach());
-        for kernel in kernels(device, checks, &p) {
+        for kernel in but_one(kernels(device, checks, &p)) {
             let x = ops::concat(&a, &second_of)?;
             let y = ops::conv2d::forward_with_statistics(&x, &weight, Some(&bias), stride, padding, kernel)?;
             let version = format!("{kernel} joined");
             checks.compare("forward", &version, &y, &want.y, SUMS)?;
             compare_statistics(checks, &version, &y, &want.y, SUMS)?;
+        }
+        let gy = checks.image(device, y.shape(), &gy)?;
+        for kernel in but_one(weight_kernels(device, checks, &p)) {
+            let x = ops::concat(&a, &second_of)?;
+            let got = device.tensor(OP, weight_shape, &vec![f32::NAN; w.len()])?;
+            ops::conv2d::backward_weight(&p, &x, &gy, &got, None, kernel)?;
+            checks.compare("backward_weight", &format!("{kernel} joined"), &got, &want.gw, SUMS)?;
         }
         Ok(())
     })
@@ -184,6 +193,7 @@ fn after_norm((shape, kernel, out, stride, padding, with_bias): Sizes, mode: Mod
     Case::new(OP, name.clone(), move |device, checks| {
         let (channels, weight_shape) = (shape[3], [kernel[0], kernel[1], shape[3], out]);
         let p = Conv2dParams::forward(shape, weight_shape, stride, padding, with_bias);
+        let y_shape = [shape[0], p.out_h as usize, p.out_w as usize, out];
         let x = checks.stored(numbers(&name, shape.iter().product()));
         let gy = checks.stored(numbers("gy", Results::zeros(&p).y.len()));
         let (weight, bias, mean) = (numbers("weight", channels), numbers("bias", channels), numbers("mean", channels));
@@ -239,12 +249,22 @@ fn after_norm((shape, kernel, out, stride, padding, with_bias): Sizes, mode: Mod
         let (mean, var) = (vector(&mean)?, vector(&var)?);
         let (w, b) = (w.detach(), b.detach());
         let v = normed(&x, affine.each_ref(), &RunningStats { mean: &mean, var: &var })?;
-        for kernel in kernels(device, checks, &p) {
+        for kernel in but_one(kernels(device, checks, &p)) {
             let version = format!("{kernel} normed");
             let y = ops::conv2d::forward_with_statistics(&v, &w, with_bias.then_some(&b), stride, padding, kernel)?;
             let bound = if matches!(kernel, GatherKernel::Few(_)) { through } else { SUMS };
             checks.compare("forward", &version, &y, &want.y, bound)?;
             compare_statistics(checks, &version, &y, &want.y, bound)?;
+        }
+        let gy = checks.image(device, y_shape, &gy)?;
+        for kernel in but_one(weight_kernels(device, checks, &p)) {
+            let v = normed(&x, affine.each_ref(), &RunningStats { mean: &mean, var: &var })?;
+            let got = device.tensor(OP, weight_shape, &vec![f32::NAN; want_w.len()])?;
+            ops::conv2d::backward_weight(&p, &v, &gy, &got, None, kernel)?;
+            // These kernels read x written, or round it to 16 bits to multiply it.
+            let rounds = matches!(kernel, WeightKernel::V2 | WeightKernel::V4 | WeightKernel::V6(_));
+            let bound = if rounds { through } else { SUMS };
+            checks.compare("backward_weight", &format!("{kernel} normed"), &got, &want_w, bound)?;
         }
         Ok(())
     })
@@ -321,7 +341,7 @@ fn blocks(shape: [usize; 4]) -> Case {
             each_term(&p, at, |w_at, x_at| gw[w_at] += f64::from(*g) * f64::from(x[x_at]));
         }
         let (x, gy) = (checks.image(device, shape, &x)?, checks.image(device, shape, &gy)?);
-        for kernel in WeightKernel::all(device, &p).into_iter().filter(|kernel| *kernel != WeightKernel::V1) {
+        for kernel in weight_kernels(device, checks, &p).into_iter().filter(|kernel| *kernel != WeightKernel::V1) {
             let got_w = device.tensor(OP, weight_shape, &vec![f32::NAN; gw.len()])?;
             let got_b = device.tensor(OP, [128], &[f32::NAN; 128])?;
             ops::conv2d::backward_weight(&p, &x, &gy, &got_w, Some(&got_b), kernel)?;
@@ -426,7 +446,7 @@ fn case((shape, kernel, out, stride, padding, with_bias): Sizes) -> Case {
                 checks.compare("backward bias", &kernel.to_string(), &gb, &want.gb, SUMS)?;
             }
         }
-        for kernel in WeightKernel::all(device, &p) {
+        for kernel in weight_kernels(device, checks, &p) {
             let gw = device.tensor(OP, weight_shape, &vec![f32::NAN; w.len()])?;
             let gb = device.tensor(OP, [out], &vec![f32::NAN; out])?;
             ops::conv2d::backward_weight(&p, &x, &gy, &gw, with_bias.then_some(&gb), kernel)?;
@@ -440,7 +460,7 @@ fn case((shape, kernel, out, stride, padding, with_bias): Sizes) -> Case {
 }
 
 /// The kernels that take these sizes; with 16-bit floats those with the usual tiles, because compiling all takes minutes.
-/// Then there are also those for matrix units, of which the emulated ones take minutes for many pixels.
+/// Then there are also those for matrix units.
 fn kernels(device: &Device, checks: &Checks, p: &Conv2dParams) -> Vec<GatherKernel> {
     let mut kernels = ops::conv2d::kernels(device, p);
     if checks.is_half() {
@@ -448,9 +468,29 @@ fn kernels(device: &Device, checks: &Checks, p: &Conv2dParams) -> Vec<GatherKern
             ![" TILE_", " SPLIT", " QUADS", " VECTORS"].iter().any(|more| kernel.to_string().contains(more))
         };
         kernels.retain(usual);
-        let few = p.batch * p.out_h * p.out_w < 8192;
-        kernels.extend(ops::matrix::kernels(device, p).into_iter().filter(|kernel| few || !kernel.is_emulated()));
+        kernels.extend(by_matrix(device, p).map(GatherKernel::Matrix));
     }
+    kernels
+}
+
+/// The kernels of the weight gradient that take these sizes.
+fn weight_kernels(device: &Device, checks: &Checks, p: &Conv2dParams) -> Vec<WeightKernel> {
+    let mut kernels = WeightKernel::all(device, p);
+    if checks.is_half() {
+        kernels.extend(by_matrix(device, p).map(WeightKernel::V6));
+    }
+    kernels
+}
+
+/// The kernels for matrix units, of which the emulated ones take minutes for many pixels.
+fn by_matrix(device: &Device, p: &Conv2dParams) -> impl Iterator<Item = MatrixKernel> {
+    let few = p.batch * p.out_h * p.out_w < 8192;
+    ops::matrix::kernels(device, p).into_iter().filter(move |kernel| few || kernel.matrix.needs_units())
+}
+
+/// Without one of two emulations: for an x that is made where it is read. That differs from another x, what multiplies does not.
+fn but_one<K: Display>(mut kernels: Vec<K>) -> Vec<K> {
+    kernels.retain(|kernel| !kernel.to_string().contains("8x8 emulated"));
     kernels
 }
 

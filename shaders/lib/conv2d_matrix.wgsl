@@ -4,17 +4,21 @@
 // @include gemm_matrix
 // @include matrix
 
-@compute @workgroup_size(WG)
+@compute @workgroup_size(MATRIX_GROUP)
 fn forward_v5(me: Invocation) {
     gemm_matrix(flat_group(me.wid, me.groups), me);
 }
 
-@compute @workgroup_size(WG)
+@compute @workgroup_size(MATRIX_GROUP)
 fn forward_statistics_v5(me: Invocation) {
     let block = flat_group(me.wid, me.groups);
     gemm_matrix(block, me);
-    // As in a block that has 8 tiles side by side and 8 below each other.
-    let blocks_side = (gemm_cols() + PANE - 1u) / PANE;
-    let row_tile = (block / blocks_side) * 8u + me.lid / 8u;
-    leave_statistics(me.lid, 8u, vec2(row_tile, (block % blocks_side) * 8u + me.lid % 8u));
+    // As in a block that has 8 tiles side by side and 8 below each other, one square after the other.
+    let first = vec2(block / matrix_blocks_across() * PANE_ROWS, block % matrix_blocks_across() * PANE_COLS) / 8u;
+    for (var square = 0u; square < SQUARES; square++) {
+        let mine = me.lid - 64u * square; // other invocations have no tile of it
+        let at = vec2(square / SQUARES_SIDE, square % SQUARES_SIDE) * 8u + vec2(mine / 8u, mine % 8u);
+        leave_statistics(mine, 8u, first + at);
+        workgroupBarrier(); // the statistics of this square are left
+    }
 }

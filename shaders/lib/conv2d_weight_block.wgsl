@@ -1,87 +1,18 @@
-// The weight gradient of a convolution through workgroup memory: lib/conv2d_weight by blocks. A k is a pixel of y.
+// The weight gradient of a convolution through workgroup memory: lib/conv2d_weight by blocks.
 //
 // The including file has what lib/conv2d_weight asks for; input channels divide by 4.
 // @include weight_block
-
-/// Weights of four input channels of one kernel position.
-struct RowSource {
-    ci4: u32,
-    ky: u32,
-    kx: u32,
-}
-
-fn row_source(p: Params, r: u32) -> RowSource {
-    let tap = r / p.in_c;
-    return RowSource((r % p.in_c) / 4u, tap / p.kernel_w, tap % p.kernel_w);
-}
-
-/// A pixel of y.
-struct Term {
-    n: u32,
-    oy: u32,
-    ox: u32,
-}
-
-fn term_of(p: Params, pixel: u32) -> Term {
-    let row = pixel / p.out_w;
-    return Term(row / p.out_h, row % p.out_h, pixel % p.out_w);
-}
-
-/// Without a division, unless rows are so short that there may be more than one new row.
-fn later(p: Params, here: Term, by: u32) -> Term {
-    let ox = here.ox + by;
-    if p.out_w < by {
-        let row = here.oy + ox / p.out_w;
-        return Term(here.n + row / p.out_h, row % p.out_h, ox % p.out_w);
-    }
-    let new_row = ox >= p.out_w;
-    let oy = here.oy + u32(new_row);
-    let new_image = oy == p.out_h;
-    return Term(here.n + u32(new_image), select(oy, 0u, new_image), select(ox, ox - p.out_w, new_row));
-}
-
-fn row_quad(p: Params, source: RowSource, here: Term) -> vec4<f32> {
-    let iy = i32(here.oy * p.multiply + source.ky) - p.pad_h;
-    let ix = i32(here.ox * p.multiply + source.kx) - p.pad_w;
-    let inside = iy >= 0 && iy < i32(p.in_h) && ix >= 0 && ix < i32(p.in_w);
-    let at = select(0, (i32(here.n * p.in_h) + iy) * i32(p.in_w) + ix, inside);
-    let x = x_of(x_norm(source.ci4, p.in_c / 4u), x_quad(u32(at), p.in_c / 4u, source.ci4));
-    return select(vec4(0.0), x, inside);
-}
-
-fn column_source(p: Params, col4: u32) -> u32 { return col4; }
-
-fn column_quad(p: Params, col4: u32, pixel: u32) -> vec4<f32> {
-    let quads = p.out_c / 4u;
-    return gy_of(gy_norm(col4, quads), vec4<f32>(gy4[pixel * quads + col4]));
-}
-
-/// The bias is the sum of gy; of a transposed convolution, whose result is this x, that of x: then k counts x's pixels.
-fn bias_quad(p: Params, col4: u32, k: u32) -> vec4<f32> {
-    if p.sums_x == 0u { return column_quad(p, col4, k); }
-    if col4 >= p.in_c / 4u { return vec4(0.0); } // the row is longer
-    return x_quad(k, p.in_c / 4u, col4);
-}
+// @include conv2d_weight_terms
 
 /// A block of weights for a chunk; the last row of blocks is the bias. p are forward's sizes.
 fn weights(group: u32, lid: u32, p: Params) {
-    let rows = p.kernel_h * p.kernel_w * p.in_c;
-    let cols4 = p.out_c / 4u;
-    let across = (cols4 + COLS4 - 1u) / COLS4;
-    let down = (rows + 4u * ROWS4 - 1u) / (4u * ROWS4) + 1u;
-    let chunk = group / (across * down);
-    let down_at = (group / across) % down;
-    let first_col4 = (group % across) * COLS4;
-    // Image rows of y.
-    let first = chunk * p.chunk_rows;
-    let end = min(first + p.chunk_rows, p.batch * p.out_h);
-    let to = Destination((p.first_chunk + chunk) * (rows + 1u), rows, cols4);
-    if first >= end { return; }
-    if down_at + 1u < down {
-        weight_block(p, lid, down_at * 4u * ROWS4, first_col4, first * p.out_w, end * p.out_w, to);
+    let mine = weight_group(p, group, 4u * ROWS4, COLS4);
+    if mine.first >= mine.end { return; }
+    if !mine.is_bias {
+        weight_block(p, lid, mine.first_row, mine.first_col4, mine.first * p.out_w, mine.end * p.out_w, mine.to);
     } else {
         // One image row of y meets so many pixels of x.
         let pixels = select(p.out_w, p.multiply * p.in_w, p.sums_x == 1u);
-        bias_block(p, lid, first_col4, first * pixels, end * pixels, to);
+        bias_block(p, lid, COLS4, mine.first_col4, mine.first * pixels, mine.end * pixels, mine.to);
     }
 }

@@ -27,6 +27,6 @@ fn weights(group: u32, lid: u32) {
     if down_at + 1u < down {
         weight_block(params, lid, down_at * 4u * ROWS4, first_col4, first, end, to);
     } else if sums_bias(chunk) {
-        bias_block(params, lid, first_col4, first, end, to);
+        bias_block(params, lid, COLS4, first_col4, first, end, to);
     }
 }

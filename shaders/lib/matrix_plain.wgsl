@@ -21,7 +21,7 @@ struct Invocation {
 }
 
 fn subgroup_of(me: Invocation) -> u32 { return me.lid / LANES; }
-fn subgroups_of(me: Invocation) -> u32 { return WG / LANES; }
+fn subgroups_of(me: Invocation) -> u32 { return MATRIX_GROUP / LANES; }
 
 fn load_matrix_a(me: Invocation, at: u32) -> MatrixA { return Place(at, me.lid % LANES); }
 fn load_matrix_b(me: Invocation, at: u32) -> MatrixB { return Place(at, me.lid % LANES); }
@@ -31,8 +31,8 @@ fn multiply_add(a: MatrixA, b: MatrixB, c: MatrixC) -> MatrixC {
     for (var i = 0u; i < SHARE; i++) {
         let row = (i * LANES + a.lane) / UNIT;
         let col = (i * LANES + a.lane) % UNIT;
-        for (var k = 0u; k < UNIT; k++) {
-            sum[i] += f32(matrix_a[a.at + row * A_ROW + k]) * f32(matrix_b[b.at + k * B_ROW + col]);
+        for (var k = 0u; k < UNIT; k += 4u) {
+            sum[i] += dot(quad_of_a(a.at + row * STRIP + k), quad_of_b(b.at + col * STRIP + k));
         }
     }
     return sum;

@@ -11,16 +11,10 @@
 //   row_quad(p, source, term) -> vec4   those rows
 //   column_source(p, col4), column_quad(p, source, k) -> vec4      the same for four columns
 //   bias_quad(p, col4, k) -> vec4      what the bias is the sum of
+// @include weight_sums
 
 /// Vectors of a side of a slab that an invocation reads, the last of them not all.
 const A_READS: u32 = (SLAB * ROWS4 + TILES - 1u) / TILES;
-
-/// Where the partial sums of a chunk go.
-struct Destination {
-    row: u32,   // that of weight row 0
-    rows: u32,  // of weights, which divide by 4
-    cols4: u32, // vectors of a row
-}
 
 /// The block with these first rows and columns, summed over first <= k < end.
 fn weight_block(p: Params, lid: u32, first_row: u32, first_col4: u32, first: u32, end: u32, to: Destination) {
@@ -69,41 +63,4 @@ fn weight_block(p: Params, lid: u32, first_row: u32, first_col4: u32, first: u32
         store_weights(to, r + 4u, col4, sums.lower_left);
         store_weights(to, r + 4u, col4 + 1u, sums.lower_right);
     }
-}
-
-/// Four rows of weights: all of them are there, or none.
-fn store_weights(to: Destination, r: u32, col4: u32, m: mat4x4<f32>) {
-    if r >= to.rows || col4 >= to.cols4 { return; }
-    let at = (to.row + r) * to.cols4 + col4;
-    partial4[at] = m[0];
-    partial4[at + to.cols4] = m[1];
-    partial4[at + 2u * to.cols4] = m[2];
-    partial4[at + 3u * to.cols4] = m[3];
-}
-
-/// Workgroup memory of the rows, for one vector of each invocation.
-fn leave_sum(lid: u32, sum: vec4<f32>) { slab_a[0][lid % ROWS4].k[lid / ROWS4 / 4u][lid / ROWS4 % 4u] = sum; }
-fn sum_left(lid: u32) -> vec4<f32> { return slab_a[0][lid % ROWS4].k[lid / ROWS4 / 4u][lid / ROWS4 % 4u]; }
-
-/// The gradient of the bias, the row of partial sums behind those of the weights: COLS4 vectors of it.
-fn bias_block(p: Params, lid: u32, first_col4: u32, first: u32, end: u32, to: Destination) {
-    let col4 = first_col4 + lid % COLS4;
-    let side = TILES / COLS4; // invocations for one vector
-    var sum = vec4(0.0);
-    if lid < TILES && col4 < to.cols4 {
-        for (var k = first + lid / COLS4; k < end; k += side * 16u) {
-            var part = vec4(0.0); // no long chain
-            for (var i = 0u; i < 16u; i++) {
-                if k + i * side < end { part += bias_quad(p, col4, k + i * side); }
-            }
-            sum += part;
-        }
-    }
-    workgroupBarrier(); // nobody reads workgroup memory any more
-    if lid < TILES { leave_sum(lid, sum); }
-    workgroupBarrier(); // the sums of all are in
-    if lid >= COLS4 || col4 >= to.cols4 { return; }
-    var whole = vec4(0.0);
-    for (var i = 0u; i < side; i++) { whole += sum_left(i * COLS4 + lid); }
-    partial4[(to.row + to.rows) * to.cols4 + col4] = whole;
 }

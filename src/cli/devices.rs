@@ -72,7 +72,7 @@ fn print_adapter(facts: &AdapterFacts) {
     println!("  features: {}", list(facts.features.join(", ")));
     let used = match facts.matrix() {
         Some(matrix) => {
-            format!(" (conv2d v5 multiplies {matrix} by them, where `tune --precision f16` finds that faster)")
+            format!(" (conv2d multiplies {matrix} by them, v5 and v6, where `tune --precision f16` finds that faster)")
         }
         None => String::new(),
     };

@@ -205,8 +205,8 @@ fn matrix_unit(unit: &wgpu::CooperativeMatrixProperties) -> String {
 #[allow(unsafe_code, reason = "wgpu gives no access to matrix units without it")]
 fn experimental() -> wgpu::ExperimentalFeatures {
     // SAFETY: the caller has to know that there may be bugs in wgpu behind it. It is asked for only where the adapter lists
-    // units that we use; only `forward_v5` and `forward_statistics_v5` use them, whose every place in memory is computed as
-    // in the emulated form that is tested everywhere; and no op takes them before `ops::matrix` has compared their results
+    // units that we use; only `forward_v5`, `forward_statistics_v5` and `backward_weight_v6` use them, whose every place in memory
+    // is computed as in the emulated form that is tested everywhere; and no op takes them before `ops::matrix` has compared their results
     // with another kernel's on the device.
     unsafe { wgpu::ExperimentalFeatures::enabled() }
 }

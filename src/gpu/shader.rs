@@ -62,7 +62,9 @@ const PIECES: &[(&str, &str)] = &[
     ("conv2d_tile", include_str!("../../shaders/lib/conv2d_tile.wgsl")),
     ("conv2d_weight", include_str!("../../shaders/lib/conv2d_weight.wgsl")),
     ("conv2d_weight_block", include_str!("../../shaders/lib/conv2d_weight_block.wgsl")),
+    ("conv2d_weight_matrix", include_str!("../../shaders/lib/conv2d_weight_matrix.wgsl")),
     ("conv2d_weight_rows", include_str!("../../shaders/lib/conv2d_weight_rows.wgsl")),
+    ("conv2d_weight_terms", include_str!("../../shaders/lib/conv2d_weight_terms.wgsl")),
     ("conv2d_x_joined", include_str!("../../shaders/lib/conv2d_x_joined.wgsl")),
     ("conv2d_x_plain", include_str!("../../shaders/lib/conv2d_x_plain.wgsl")),
     ("conv_transpose2d_tile", include_str!("../../shaders/lib/conv_transpose2d_tile.wgsl")),
@@ -81,12 +83,15 @@ const PIECES: &[(&str, &str)] = &[
     ("linear_blocks", include_str!("../../shaders/lib/linear_blocks.wgsl")),
     ("linear_weight", include_str!("../../shaders/lib/linear_weight.wgsl")),
     ("linear_weight_block", include_str!("../../shaders/lib/linear_weight_block.wgsl")),
+    ("matrix_block", include_str!("../../shaders/lib/matrix_block.wgsl")),
+    ("matrix_numbers", include_str!("../../shaders/lib/matrix_numbers.wgsl")),
     ("matrix_plain", include_str!("../../shaders/lib/matrix_plain.wgsl")),
     ("matrix_plain16", include_str!("../../shaders/lib/matrix_plain16.wgsl")),
     ("matrix_plain8", include_str!("../../shaders/lib/matrix_plain8.wgsl")),
     ("matrix_units", include_str!("../../shaders/lib/matrix_units.wgsl")),
     ("matrix_units16", include_str!("../../shaders/lib/matrix_units16.wgsl")),
     ("matrix_units8", include_str!("../../shaders/lib/matrix_units8.wgsl")),
+    ("matrix_vectors", include_str!("../../shaders/lib/matrix_vectors.wgsl")),
     ("outer_product", include_str!("../../shaders/lib/outer_product.wgsl")),
     ("parts", include_str!("../../shaders/lib/parts.wgsl")),
     ("reduce", include_str!("../../shaders/lib/reduce.wgsl")),
@@ -99,6 +104,8 @@ const PIECES: &[(&str, &str)] = &[
     ("tile_places", include_str!("../../shaders/lib/tile_places.wgsl")),
     ("tile_statistics", include_str!("../../shaders/lib/tile_statistics.wgsl")),
     ("weight_block", include_str!("../../shaders/lib/weight_block.wgsl")),
+    ("weight_matrix", include_str!("../../shaders/lib/weight_matrix.wgsl")),
+    ("weight_sums", include_str!("../../shaders/lib/weight_sums.wgsl")),
     ("winograd", include_str!("../../shaders/lib/winograd.wgsl")),
     ("winograd_tall", include_str!("../../shaders/lib/winograd_tall.wgsl")),
     ("winograd_forward", include_str!("../../shaders/lib/winograd_forward.wgsl")),
@@ -152,6 +159,14 @@ impl Matrix {
             Self::Plain8 => "matrix_plain8",
             Self::Units16 => "matrix_units16",
             Self::Units8 => "matrix_units8",
+        }
+    }
+
+    /// Rows, and columns, of a matrix.
+    pub fn unit(self) -> usize {
+        match self {
+            Self::Plain16 | Self::Units16 => 16,
+            Self::Plain8 | Self::Units8 => 8,
         }
     }
 
@@ -281,7 +296,8 @@ pub struct Tunable {
 }
 
 impl Shader {
-    /// The `// @tune` constants of the built-in text and its pieces, in their order.
+    /// The `// @tune` constants of the built-in text and its pieces, in their order; without those of pieces that are for 16-bit
+    /// floats only ([`blocks`](crate::ops::matrix::blocks) has these).
     pub fn tunables(&self) -> Vec<Tunable> {
         let (mut texts, mut all) = (vec![self.source], Vec::new());
         let mut next = 0;
@@ -289,7 +305,7 @@ impl Shader {
             next += 1;
             for line in text.lines() {
                 all.extend(tunable(line));
-                let piece = included(line, Matrix::default(), Choices { half: true, ..Choices::default() });
+                let piece = included(line, Matrix::default(), Choices::default());
                 let piece = piece.and_then(|name| PIECES.iter().find(|(known, _)| *known == name));
                 texts.extend(piece.map(|(_, text)| *text).filter(|text| !texts.contains(text)));
             }

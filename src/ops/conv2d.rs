@@ -30,7 +30,7 @@
 //!
 //! Versions: `v1` one element per invocation, any shape; `v2` register tiles, result channels that divide by 8; weight
 //! gradient `v3`, input channels that divide by 8 too, `v4`, one to four of them, `v5`, 3x3 with stride 1 in Winograd's form
-//! ([`winograd_weight`]). Forward and input gradient `v3`: 3x3 with stride 1 in Winograd's
+//! ([`winograd_weight`]), `v6`, blocks on [`matrix`] units, for images of 16-bit floats. Forward and input gradient `v3`: 3x3 with stride 1 in Winograd's
 //! form, 24 products for 4x2 pixels instead of 72 ([`winograd`]); `v5`: tiles on [`matrix`] units, for images of 16-bit floats;
 //! `v6`: 3x3 with stride 1 of an x of one to four channels ([`conv2d_few`]); `v7`: Winograd's form in one kernel, through workgroup
 //! memory ([`winograd_fused`]), which `tune` may choose. With `BLOCK` above 1, tiles of `v2`, `v3` and of the weight gradient's `v3` and
@@ -92,6 +92,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::choice::{Kernel, Product, all_lanes, choose, usual_lanes, worth_trying};
+use super::matrix::MatrixKernel;
 use super::plan::Plan;
 use super::{
     Chunks, Tile, Version, add, chunks_with_room, concat, conv2d_few, filling_invocations, matrix, winograd,
@@ -142,6 +143,7 @@ pub(super) const PLAN: Plan = Plan {
         ("backward_weight_v3", "the channels of x and of the result divide by 8"),
         ("backward_weight_v2", "the channels of the result divide by 8, those of x do not"),
         ("backward_weight_v4", "as forward_v6, the channels of the result divide by 8, and the device is software"),
+        ("backward_weight_v6", "`tune --precision f16` found it faster, on matrix units"),
         (
             "backward_weight_v5",
             "a 3x3 kernel has stride 1, the device is software, 32 tiles of 4x2 pixels and 16 channels or more",
@@ -259,18 +261,11 @@ pub enum GatherKernel {
     /// `v3`: [`winograd`], for the shapes that it takes, with these constants.
     Winograd(Constants),
     /// `v5`: [`matrix`] units, or what stands in for them.
-    Matrix(Matrix),
+    Matrix(MatrixKernel),
     /// `v6`: [`conv2d_few`], for the shapes that it takes, with these constants.
     Few(Constants),
     /// `v7`: [`winograd_fused`], for the shapes that it takes, with these constants.
     Fused(Constants),
-}
-
-impl GatherKernel {
-    /// Whether it only stands in for another one.
-    pub fn is_emulated(self) -> bool {
-        matches!(self, Self::Matrix(matrix) if !matrix.needs_units())
-    }
 }
 
 impl<K: Into<Kernel>> From<K> for GatherKernel {
@@ -284,7 +279,7 @@ impl fmt::Display for GatherKernel {
         match self {
             Self::Direct(kernel) => kernel.fmt(out),
             Self::Winograd(constants) => named(out, "v3", *constants),
-            Self::Matrix(matrix) => write!(out, "v5 {matrix}"),
+            Self::Matrix(kernel) => write!(out, "v5 {kernel}"),
             Self::Few(constants) => named(out, "v6", *constants),
             Self::Fused(constants) => named(out, "v7", *constants),
         }
@@ -314,12 +309,13 @@ pub(super) fn select(images: &Tensor, p: &Conv2dParams, part: Part) -> GatherKer
         GatherKernel::Winograd(constants) => Kernel::tiled(*constants).has_blocks(),
         _ => false,
     };
-    let matrix = matrix::offered(images, &gather);
+    let by_matrix = matrix::offered(images, &gather, part);
+    let half = !by_matrix.is_empty();
     let candidates = || {
-        let right = matrix.filter(|_| matrix::fault(device).is_none()).map(GatherKernel::Matrix);
+        let right = by_matrix.into_iter().filter(|_| matrix::fault(device).is_none()).map(GatherKernel::Matrix);
         worth_trying(device, kernels(device, &gather), through_memory).into_iter().chain(right).collect()
     };
-    choose(device, || question(p, part, matrix.is_some()), usual, candidates)
+    choose(device, || question(p, part, half), usual, candidates)
 }
 
 /// All kernels that a device has for a gather of these sizes; [`matrix::kernels`] has those for 16-bit floats only.
@@ -597,9 +593,9 @@ impl<'a> Gather<'a> {
         let channels = p.out_c as usize;
         let tile = Tile::of(tiles);
         tile.check(OP, tiles, channels)?;
-        let matrix = match kernel {
-            GatherKernel::Matrix(matrix) => matrix::for_images(OP, y, matrix)?,
-            _ => Matrix::default(),
+        let (matrix, constants) = match kernel {
+            GatherKernel::Matrix(kernel) => (kernel.of_images(OP, y)?.matrix, kernel.constants),
+            _ => (Matrix::default(), tiles.constants),
         };
         let [shader, _] = source.shaders();
         let bias = bias.unwrap_or(weight); // without a bias the binding is not read
@@ -611,14 +607,14 @@ impl<'a> Gather<'a> {
             }
             let pixels = y.len() / channels;
             let groups = match kernel {
-                GatherKernel::Matrix(_) => matrix::blocks(pixels, channels),
+                GatherKernel::Matrix(kernel) => kernel.groups(pixels, channels),
                 _ if tiles.version == Version::V1 => y.len().div_ceil(WORKGROUP),
                 _ if statistics.is_some() => tile.sums_groups(pixels, channels),
                 _ => tile.groups(pixels, channels),
             };
             shader
                 .entry(entries[usize::from(statistics.is_some())])
-                .constants(tiles.constants)
+                .constants(constants)
                 .matrix(matrix)
                 .params(&params)
                 .reads(source.images(&images))
@@ -651,6 +647,8 @@ pub enum WeightKernel {
     V4,
     /// [`winograd_weight`], for the shapes that it takes, with these constants of `linear`.
     V5(Constants),
+    /// [`matrix`] units, or what stands in for them.
+    V6(MatrixKernel),
 }
 
 impl WeightKernel {
@@ -663,7 +661,7 @@ impl WeightKernel {
         }
     }
 
-    /// All that a device has for the sizes of this convolution.
+    /// All that a device has for the sizes of this convolution; [`matrix::kernels`] has those for 16-bit floats only.
     pub fn all(device: &Device, p: &Conv2dParams) -> Vec<Self> {
         let (in8, out8) = (p.in_c.is_multiple_of(8), p.out_c.is_multiple_of(8));
         let of_any = [(Self::V1, true), (Self::V2, out8), (Self::V4, conv2d_few::takes_weights(p))];
@@ -673,8 +671,9 @@ impl WeightKernel {
         of_any.chain(tiles.map(Self::V3)).chain(winograd_weight::kernels(device, p)).collect()
     }
 
-    /// The kernel for the weight gradient of a convolution.
-    pub(super) fn select(device: &Device, p: &Conv2dParams) -> Self {
+    /// The kernel for the weight gradient of a convolution of images such as these.
+    pub(super) fn select(images: &Tensor, p: &Conv2dParams) -> Self {
+        let device = images.device();
         let (in_c, out_c) = (p.in_c as usize, p.out_c as usize);
         let few = conv2d_few::is_usual_for_weights(device, p);
         let usual = match Self::usual(in_c, out_c) {
@@ -684,8 +683,13 @@ impl WeightKernel {
             other => other,
         };
         let through_memory = |kernel: &Self| Kernel::tiled(kernel.constants()).has_blocks();
-        let candidates = || worth_trying(device, Self::all(device, p), through_memory);
-        choose(device, || question(p, Part::BackwardWeight, false), usual, candidates)
+        let by_matrix = matrix::offered(images, p, Part::BackwardWeight);
+        let half = !by_matrix.is_empty();
+        let candidates = || {
+            let right = by_matrix.into_iter().filter(|_| matrix::fault(device).is_none()).map(Self::V6);
+            worth_trying(device, Self::all(device, p), through_memory).into_iter().chain(right).collect()
+        };
+        choose(device, || question(p, Part::BackwardWeight, half), usual, candidates)
     }
 
     /// `v1`, `v2`, ..
@@ -696,17 +700,25 @@ impl WeightKernel {
             Self::V3(_) => "v3",
             Self::V4 => "v4",
             Self::V5(_) => "v5",
+            Self::V6(_) => "v6",
         }
     }
 
     fn constants(self) -> Constants {
-        if let Self::V3(constants) | Self::V5(constants) = self { constants } else { Constants::default() }
+        match self {
+            Self::V3(constants) | Self::V5(constants) => constants,
+            Self::V6(kernel) => kernel.constants,
+            Self::V1 | Self::V2 | Self::V4 => Constants::default(),
+        }
     }
 }
 
 impl fmt::Display for WeightKernel {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        named(out, self.name(), self.constants())
+        match self {
+            Self::V6(kernel) => write!(out, "{} {kernel}", self.name()),
+            _ => named(out, self.name(), self.constants()),
+        }
     }
 }
 
@@ -742,7 +754,8 @@ fn input_gradient(
     }
 }
 
-/// gw, and gb if there is a bias. `p` are forward's sizes.
+/// gw, and gb if there is a bias. `p` are forward's sizes. An x that nobody has computed yet is made where it is read, by kernels
+/// that do so.
 ///
 /// # Errors
 /// As the launches.
@@ -754,7 +767,11 @@ pub fn backward_weight(
     gb: Option<&Tensor>,
     kernel: WeightKernel,
 ) -> Result<()> {
-    weight_gradient(p, Source::Plain(x), gy, (gw, gb), kernel, &Wanted::alone(x.device()))
+    let read = x.on_reading().filter(|_| !matches!(kernel, WeightKernel::V2 | WeightKernel::V4));
+    let source = Source::of(read.as_ref(), kernel != WeightKernel::V1).unwrap_or(Source::Plain(x));
+    let mut p = *p;
+    source.note(&mut p);
+    weight_gradient(&p, source, gy, (gw, gb), kernel, &Wanted::alone(x.device()))
 }
 
 /// Both gradients, on a GPU in one launch, by the kernels `v2` and `v3`, with the constants of `kernel`. gx is added to what
@@ -827,9 +844,14 @@ fn partial_sums(
         WeightKernel::V2 => "backward_weight_v2",
         WeightKernel::V3(_) => "backward_weight_v3",
         WeightKernel::V4 => "backward_weight_v4",
+        WeightKernel::V6(_) => "backward_weight_v6",
         WeightKernel::V5(_) => {
             return winograd_weight::table(context, p, source, gy, gradients, kernel.constants(), wanted);
         }
+    };
+    let matrix = match kernel {
+        WeightKernel::V6(kernel) => kernel.of_images(OP, gy)?.matrix,
+        _ => Matrix::default(),
     };
     let left = gy.on_reading();
     let chunks = WeightChunks::new(context, p, source, gy, kernel)?;
@@ -852,6 +874,7 @@ fn partial_sums(
         shader
             .entry(entry)
             .constants(constants)
+            .matrix(matrix)
             .params(&chunks.of(&p, images, first))
             .reads(source.images(images))
             .reads(gy.iter().map(|gy| gy.images(images)))
@@ -881,7 +904,13 @@ impl WeightChunks {
         let groups = match kernel {
             WeightKernel::V1 => Groups::Invocations((weight_rows + 1) * columns),
             WeightKernel::V3(constants) if Kernel::tiled(constants).has_blocks() => {
-                Groups::Blocks(Tile::of(Kernel::tiled(constants)).weight_groups(weight_rows, columns))
+                let each = Tile::of(Kernel::tiled(constants)).weight_groups(weight_rows, columns);
+                Groups::Blocks { each, squares: 1 }
+            }
+            WeightKernel::V6(kernel) => {
+                // And those of the bias, a row of blocks of its own.
+                let each = kernel.groups(weight_rows, columns) + kernel.groups(1, columns);
+                Groups::Blocks { each, squares: kernel.squares() }
             }
             WeightKernel::V2 | WeightKernel::V3(_) => Groups::Invocations((weight_rows / 8 + 1) * (columns / 8)),
             WeightKernel::V4 => Groups::Invocations(columns / 8),
@@ -935,19 +964,19 @@ impl WeightChunks {
 enum Groups {
     /// So many invocations, one after the other.
     Invocations(usize),
-    /// So many workgroups of its own.
-    Blocks(usize),
+    /// So many workgroups of its own, each of so many times 64 invocations.
+    Blocks { each: usize, squares: usize },
 }
 
 impl Groups {
-    /// Workgroups of blocks that keep a large GPU busy: a few for each of its multiprocessors.
+    /// Workgroups of 64 invocations that keep a large GPU busy: a few for each of its multiprocessors.
     const BUSY: usize = 1024;
 
     /// Workgroups for so many chunks.
     fn of(self, chunks: usize) -> usize {
         match self {
             Self::Invocations(each) => (chunks * each).div_ceil(WORKGROUP),
-            Self::Blocks(each) => chunks * each,
+            Self::Blocks { each, .. } => chunks * each,
         }
     }
 
@@ -955,7 +984,7 @@ impl Groups {
     fn filling(self, context: &Context) -> usize {
         match self {
             Self::Invocations(each) => filling_invocations(context) / each.max(1),
-            Self::Blocks(each) => Self::BUSY / each,
+            Self::Blocks { each, squares } => Self::BUSY / squares / each,
         }
     }
 }
@@ -1116,14 +1145,14 @@ impl Conv2dBackward {
                 gb = Some(wanted.empty(OP, 2, [p.out_c as usize].into())?);
             }
         }
-        let kernel = WeightKernel::select(gy.device(), p);
+        let kernel = WeightKernel::select(gy, p);
         let input_kernel = select(gy, p, Part::BackwardInput);
         let both = BothGradients::take(gy.device(), p, input_kernel, kernel);
         let read = self.x.on_reading();
         let source = match (self.x.numbers(), kernel) {
             (Some(x), _) => Some(Source::Plain(x)),
             (None, WeightKernel::V2 | WeightKernel::V4) => None,
-            (None, _) => Source::of(read.as_ref(), matches!(kernel, WeightKernel::V3(_) | WeightKernel::V5(_))),
+            (None, _) => Source::of(read.as_ref(), !matches!(kernel, WeightKernel::V1)),
         };
         let mut p = Conv2dParams { split: 0, floor: f32::MIN, ..*p };
         if let Some(source) = source {
@@ -1170,9 +1199,7 @@ impl Backward for Conv2dBackward {
 
     fn makes_gradient(&self, for_x: bool) -> bool {
         let numbers = self.x.numbers();
-        !for_x
-            && !self.added
-            && numbers.is_some_and(|x| WeightKernel::select(x.device(), &self.params) == WeightKernel::V2)
+        !for_x && !self.added && numbers.is_some_and(|x| WeightKernel::select(x, &self.params) == WeightKernel::V2)
     }
 
     fn accumulates(&self) -> bool {

@@ -313,7 +313,7 @@ impl Backward for ConvTranspose2dBackward {
             }
             return Ok(gradients.into());
         };
-        let kernel = conv2d::WeightKernel::select(gy.device(), &p);
+        let kernel = conv2d::WeightKernel::select(gy, &p);
         let gather = conv2d::select(gy, &p, Part::Forward);
         let both = BothGradients::take(gy.device(), &p, gather, kernel);
         // The weight's gradient walks over gy anyway. It sums up that of the bias too, where it meets all of gy and has room.

@@ -1,4 +1,5 @@
-//! Version 5 of the convolution and of its input gradient: matrix units (tensor cores), for images of 16-bit floats.
+//! Matrix units (tensor cores), for images of 16-bit floats: version 5 of the convolution and of its input gradient, version 6 of
+//! its weight gradient.
 //!
 //! A matrix unit multiplies two matrices of 16x16 (or 8x8) 16-bit floats and adds the result to a matrix of f32, in a few
 //! cycles: 4 to 15 times as many products per second as the rest of a GPU. The matrices lie in the registers of a whole
@@ -13,8 +14,8 @@
 //!     x  UNIT ci                                   c[i][j] += x[i] * w[j]
 //!       +----+       +----+----+----+----+
 //!       | x0 |       | c00| c01| c02| c03|     Each cell is a matrix of UNIT x UNIT. A subgroup has the eight sums c:
-//!       +----+       +----+----+----+----+     2 * UNIT pixels x 4 * UNIT channels. A workgroup of 64 invocations has
-//!       | x1 |       | c10| c11| c12| c13|     64 pixels x 64 channels, whatever the size of its subgroups.
+//!       +----+       +----+----+----+----+     2 * UNIT pixels x 4 * UNIT channels. A workgroup has 64 or 128 pixels x 64 or
+//!       | x1 |       | c10| c11| c12| c13|     128 channels, whatever the size of its subgroups: an invocation for each 8 x 8.
 //!       +----+       +----+----+----+----+
 //! ```
 //!
@@ -22,20 +23,42 @@
 //! workgroup memory, and so are the weights. That rounding of the weights is the price: 2^-11 of each, as much as every result
 //! of mixed precision loses when it is stored. With f32 images nobody has asked for it, so there is no `v5`.
 //!
+//! The weight gradient is the same with rows of weights (tap, ci) in the place of pixels, and pixels in the place of ci: x and gy
+//! are 16-bit floats anyway, so that only an x that is normalised on the way is rounded once more. Its sums stay f32.
+//!
+//! # What a unit is fed with
+//! A block of 128 x 128 reads a number of x or w from memory for 128 products, one of 64 x 64 for 64. Both sides lie in workgroup
+//! memory by strips of neighbouring k: that is how the units of AMD and NVIDIA take them (16 bytes of a strip an invocation), so a side
+//! that lies across is turned in registers on its way, four by four numbers. They are written four at a time where the device takes
+//! matrices from arrays of vectors (Vulkan), one by one where it does not (Metal, and so all units of 8x8).
+//!
 //! # Never by itself
-//! Drivers list matrix units that are slow, and some have been seen to add up wrongly. So `v5` is only what `tune
+//! Drivers list matrix units that are slow, and some have been seen to add up wrongly. So they are only what `tune
 //! --precision f16` found faster, for results of [`LEAST_CHANNELS`] or more; and each time a device is opened,
-//! [`fault`] compares two small convolutions with `v2` before the first use. wgpu calls the feature experimental, and has
-//! it on Vulkan and Metal, not on DX12.
+//! [`fault`] compares two small convolutions and their weight gradients, with every block, with other kernels before the first use.
+//! wgpu calls the feature experimental, and has it on Vulkan and Metal, not on DX12.
 //!
 //! The few lines that multiply are `shaders/lib/matrix_units.wgsl`. `lib/matrix_plain.wgsl` says the same in plain WGSL:
 //! so `check` runs all the rest of the kernel on every device that has 16-bit floats ("emulated"). The lines themselves have
-//! run on Mesa's software Vulkan from version 26 on, which has units of 8x8, and on an NVIDIA H100, of 16x16: right on both.
+//! run on Mesa's software Vulkan from version 26 on, which has units of 8x8, and on an NVIDIA H100, of 16x16: right on both. (On the
+//! H100 that was with blocks of 64 x 64, turned and written in another way than now.)
 //!
+//! <details><summary>shaders/lib/matrix_block.wgsl</summary>
+//!
+//! ```wgsl
+#![doc = include_str!("../../shaders/lib/matrix_block.wgsl")]
+//! ```
+//! </details>
 //! <details><summary>shaders/lib/gemm_matrix.wgsl</summary>
 //!
 //! ```wgsl
 #![doc = include_str!("../../shaders/lib/gemm_matrix.wgsl")]
+//! ```
+//! </details>
+//! <details><summary>shaders/lib/weight_matrix.wgsl</summary>
+//!
+//! ```wgsl
+#![doc = include_str!("../../shaders/lib/weight_matrix.wgsl")]
 //! ```
 //! </details>
 //! <details><summary>shaders/lib/matrix_units.wgsl</summary>
@@ -51,49 +74,147 @@
 //! ```
 //! </details>
 
+use std::fmt;
+
 use super::Version;
-use super::conv2d::{self, GatherKernel};
+use super::conv2d::{self, GatherKernel, WeightKernel};
 use crate::cpu::conv2d::Conv2dParams;
-use crate::gpu::Matrix;
+use crate::gpu::{Constants, Matrix, Part, WORKGROUP};
 use crate::tensor::random::Stream;
 use crate::tensor::{DType, Device, Shape, Tensor};
 use crate::{Error, Result};
 
 const OP: &str = "matrix";
 
-/// Rows, and columns, of a workgroup's block.
-const BLOCK: usize = 64;
+/// A kernel for matrix units.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MatrixKernel {
+    /// What multiplies.
+    pub matrix: Matrix,
+    /// The block of a workgroup: constants of `shaders/lib/matrix_block.wgsl`.
+    pub constants: Constants,
+}
 
-/// Channels of a result for which `v5` is worth a try: half of a block.
+impl fmt::Display for MatrixKernel {
+    /// `16x16`, `16x16 emulated PANE_ROWS=128`.
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.matrix.fmt(out)?;
+        if self.constants == Constants::default() { Ok(()) } else { write!(out, " {}", self.constants) }
+    }
+}
+
+/// The blocks that there are: rows and columns of results, and whether a subgroup has two panels.
+const BLOCKS: [(u32, u32, bool); 4] = [(64, 64, false), (128, 64, false), (128, 128, false), (128, 128, true)];
+
+/// The smallest of them.
+const LEAST_BLOCK: usize = 64;
+
+/// Channels of a result for which matrix units are worth a try: half of a block.
 pub const LEAST_CHANNELS: u32 = 32;
 
 /// Pixels of a chunk of statistics.
-pub(super) const CHUNK: usize = BLOCK;
+pub(super) const CHUNK: usize = 64;
 
-/// Workgroups that cover a result.
-pub(super) fn blocks(pixels: usize, channels: usize) -> usize {
-    pixels.div_ceil(BLOCK) * channels.div_ceil(BLOCK)
+/// The constants of all blocks that there are.
+pub fn blocks() -> impl Iterator<Item = Constants> {
+    BLOCKS.into_iter().map(|(rows, columns, pairs)| {
+        let all = [("PANE_ROWS", rows, 64), ("PANE_COLS", columns, 64), ("EACH", 1 + u32::from(pairs), 1)];
+        let others = all.into_iter().filter(|(_, number, usual)| number != usual);
+        others.fold(Constants::default(), |constants, (name, number, _)| constants.with(name, number))
+    })
 }
 
-/// All forms of `v5` that a device has for a gather of these sizes: emulated ones, and that of its matrix units.
-pub fn kernels(device: &Device, p: &Conv2dParams) -> Vec<GatherKernel> {
+impl MatrixKernel {
+    /// Rows and columns of a workgroup's block.
+    fn block(self) -> [usize; 2] {
+        ["PANE_ROWS", "PANE_COLS"].map(|name| self.constants.number(name, LEAST_BLOCK))
+    }
+
+    /// Workgroups that cover a result.
+    pub(super) fn groups(self, rows: usize, columns: usize) -> usize {
+        let [high, wide] = self.block();
+        rows.div_ceil(high) * columns.div_ceil(wide)
+    }
+
+    /// How many of the smallest blocks a block is.
+    pub(super) fn squares(self) -> usize {
+        self.block().into_iter().product::<usize>() / (LEAST_BLOCK * LEAST_BLOCK)
+    }
+
+    /// Workgroup memory of the largest entry point, as `shaders/lib/matrix_block.wgsl` and `tile_statistics.wgsl` declare it.
+    fn memory(self) -> usize {
+        const DEPTH: usize = 32;
+        let [rows, columns] = self.block();
+        let unit = self.matrix.unit();
+        let slots = rows * columns / (8 * unit * unit) / if self.squares() == 4 { 4 } else { 1 };
+        let statistics = 2 * 16 * 2 * WORKGROUP;
+        2 * (rows + columns) * (DEPTH + 8) + 4 * slots * unit * (2 * unit + 4) + statistics
+    }
+
+    /// Whether a device has the invocations and the memory of a workgroup.
+    fn fits(self, device: &Device) -> bool {
+        let Device::Gpu(context) = device else { return false };
+        let invocations = self.squares() * WORKGROUP;
+        invocations <= context.facts().workgroup_invocations as usize
+            && self.memory() <= context.workgroup_bytes() as usize
+    }
+
+    /// If images are what it takes, itself.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for images of f32.
+    pub(super) fn of_images(self, op: &'static str, images: &Tensor) -> Result<Self> {
+        match images.dtype() {
+            DType::F16 => Ok(self),
+            other => {
+                Err(Error::shape(op, format!("matrix units multiply 16-bit floats, and these images are {other:?}")))
+            }
+        }
+    }
+}
+
+/// All kernels for matrix units that a device has for a gather, or a weight gradient, of these sizes: those of its own units, and
+/// emulated ones.
+pub fn kernels(device: &Device, p: &Conv2dParams) -> Vec<MatrixKernel> {
     let forms = [Some(Matrix::Plain16), Some(Matrix::Plain8), units(device)];
-    let takes = device.has_f16() && takes(device, p);
-    forms.into_iter().flatten().filter(|_| takes).map(GatherKernel::Matrix).collect()
+    let takes = device.has_f16() && takes(p);
+    forms.into_iter().flatten().filter(|_| takes).flat_map(|matrix| fitting(device, matrix)).collect()
 }
 
-/// The matrix units that `tune` may try for a gather over these images, if they have no [`fault`].
-pub(super) fn offered(images: &Tensor, p: &Conv2dParams) -> Option<Matrix> {
+/// Those that `tune` may try for a gather over these images, or for a weight gradient, if they have no [`fault`].
+pub(super) fn offered(images: &Tensor, p: &Conv2dParams, part: Part) -> Vec<MatrixKernel> {
     let device = images.device();
-    let takes = images.dtype() == DType::F16 && takes(device, p) && p.out_c >= LEAST_CHANNELS;
-    units(device).filter(|_| takes)
+    if images.dtype() != DType::F16 || !takes(p) || p.out_c < LEAST_CHANNELS {
+        return Vec::new();
+    }
+    let rows = match part {
+        Part::BackwardWeight => p.kernel_h * p.kernel_w * p.in_c,
+        _ => p.batch * p.out_h * p.out_w,
+    };
+    let result = [rows as usize, p.out_c as usize];
+    let useful = |kernel: &MatrixKernel| {
+        kernel.block().iter().zip(result).all(|(block, there)| *block == LEAST_BLOCK || *block <= there)
+    };
+    units(device).into_iter().flat_map(|matrix| fitting(device, matrix)).filter(useful).collect()
 }
 
-/// Whether a device has the workgroup memory, and the channels divide.
-fn takes(device: &Device, p: &Conv2dParams) -> bool {
-    const BYTES: u64 = 18688; // the largest entry point of shaders/lib/gemm_matrix.wgsl
-    let room = matches!(device, Device::Gpu(context) if context.workgroup_bytes() >= BYTES);
-    room && p.out_c.is_multiple_of(8) && p.in_c.is_multiple_of(4)
+/// The kernels with each block that a device has; emulated ones with one each, because drivers take many seconds to compile one: the
+/// largest, of which some subgroups repeat a panel, and the smallest, whose subgroups take turns. Two panels are for subgroups that
+/// are so large that there are too few of them.
+fn fitting(device: &Device, matrix: Matrix) -> impl Iterator<Item = MatrixKernel> + '_ {
+    let large = matches!(device, Device::Gpu(context) if context.facts().subgroup[1] > 32);
+    let wanted = move |(at, constants): &(usize, Constants)| match matrix {
+        Matrix::Plain16 => *at == 2,
+        Matrix::Plain8 => *at == 0,
+        Matrix::Units16 | Matrix::Units8 => large || constants.get("EACH").is_none(),
+    };
+    let kernels = blocks().enumerate().filter(wanted).map(move |(_, constants)| MatrixKernel { matrix, constants });
+    kernels.filter(|kernel| kernel.fits(device))
+}
+
+/// Whether the channels divide.
+fn takes(p: &Conv2dParams) -> bool {
+    p.out_c.is_multiple_of(8) && p.in_c.is_multiple_of(4)
 }
 
 /// The matrix units of a device.
@@ -104,8 +225,8 @@ fn units(device: &Device) -> Option<Matrix> {
     }
 }
 
-/// Why `v5` is not used on a device with matrix units: its results are not those of `v2`. Computed once for each opened
-/// device; `None` where they are right, or where there are none.
+/// Why matrix units are not used on a device that has them: results by them are not those of other kernels. Computed once for
+/// each opened device; `None` where they are right, or where there are none.
 pub fn fault(device: &Device) -> Option<&str> {
     let Device::Gpu(context) = device else { return None };
     let matrix = context.matrix().filter(|_| !context.is_planning())?;
@@ -119,7 +240,8 @@ pub fn fault(device: &Device) -> Option<&str> {
     })
 }
 
-/// What is wrong with a form of `v5`: where its results are not those of `v2`.
+/// What is wrong with matrix units, or with what stands in for them: where results are not those of other kernels, with any
+/// block.
 ///
 /// # Errors
 /// As the launches.
@@ -127,16 +249,37 @@ pub fn compare(device: &Device, matrix: Matrix) -> Result<Option<String>> {
     // Weights are rounded to 2^-11 of them, results too; a wrong product or sum is off by more than this of the largest.
     const BOUND: f32 = 4e-3;
     // Edges in every direction; and a long sum: one vendor's compiler lost parts of those.
-    for (name, shape, out) in [("a small one", [2, 9, 11, 40], 72), ("a long sum", [1, 8, 8, 512], 64)] {
-        let [x, w] = [Shape::from(shape), [3, 3, shape[3], out].into()];
-        let x = numbers(device, "x", x, DType::F16)?;
-        let w = numbers(device, "w", w, DType::F32)?;
-        let by = |kernel: GatherKernel| conv2d::forward(&x, &w, None, 1, 1, kernel)?.to_vec();
-        let (want, got) = (by(Version::V2.into())?, by(GatherKernel::Matrix(matrix))?);
-        let largest = want.iter().fold(0.0_f32, |most, y| most.max(y.abs()));
-        let close = |(want, got): &(&f32, &f32)| (*want - *got).abs() <= BOUND * largest; // false for NaN
-        if let Some((want, got)) = want.iter().zip(&got).find(|pair| !close(pair)) {
-            return Ok(Some(format!("in a convolution, {name}, v2 gets {want} where v5 gets {got}")));
+    // And one whose weight gradient has long sums, too: it cuts pixels into chunks, but no image row.
+    let cases =
+        [("a small one", [2, 9, 11, 40], 72), ("a long sum", [1, 8, 8, 512], 64), ("a wide one", [1, 3, 300, 32], 64)];
+    for (name, shape, out) in cases {
+        let weight_shape = [3, 3, shape[3], out];
+        let p = Conv2dParams::forward(shape, weight_shape, 1, 1, false);
+        let x = numbers(device, "x", shape.into(), DType::F16)?;
+        let w = numbers(device, "w", weight_shape.into(), DType::F32)?;
+        let gy = numbers(device, "gy", [shape[0], shape[1], shape[2], out].into(), DType::F16)?;
+        let y_by = |kernel: GatherKernel| conv2d::forward(&x, &w, None, 1, 1, kernel)?.to_vec();
+        let gw_by = |kernel: WeightKernel| {
+            let gw = device.empty_as(OP, weight_shape, DType::F32)?;
+            conv2d::backward_weight(&p, &x, &gy, &gw, None, kernel)?;
+            gw.to_vec()
+        };
+        let y = y_by(Version::V2.into())?;
+        let gw = gw_by(WeightKernel::V3(Constants::default()))?;
+        for kernel in fitting(device, matrix) {
+            let pairs = [
+                ("v2", "v5", &y, y_by(GatherKernel::Matrix(kernel))?),
+                ("v3", "v6", &gw, gw_by(WeightKernel::V6(kernel))?),
+            ];
+            for (usual, own, want, got) in pairs {
+                let largest = want.iter().fold(0.0_f32, |most, y| most.max(y.abs()));
+                let close = |(want, got): &(&f32, &f32)| (*want - *got).abs() <= BOUND * largest; // false for NaN
+                if let Some((want, got)) = want.iter().zip(&got).find(|pair| !close(pair)) {
+                    let message =
+                        format!("in a convolution, {name}, {usual} gets {want} where {own} {kernel} gets {got}");
+                    return Ok(Some(message));
+                }
+            }
         }
     }
     Ok(None)
@@ -149,15 +292,4 @@ fn numbers(device: &Device, name: &str, shape: Shape, dtype: DType) -> Result<Te
     let tensor = device.empty_as(OP, shape, dtype)?;
     tensor.write(&values)?;
     Ok(tensor)
-}
-
-/// What multiplies, if the images are what it takes.
-///
-/// # Errors
-/// [`Error::Shape`] for images of f32.
-pub(super) fn for_images(op: &'static str, y: &Tensor, matrix: Matrix) -> Result<Matrix> {
-    match y.dtype() {
-        DType::F16 => Ok(matrix),
-        other => Err(Error::shape(op, format!("v5 needs images of 16-bit floats, got {other:?}"))),
-    }
 }
