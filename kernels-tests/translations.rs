@@ -17,6 +17,7 @@ use naga::valid::{Capabilities, ValidationFlags, Validator};
 use shadegrad::gpu::shader::{BLOCK, SPLIT, TOGETHER};
 use shadegrad::gpu::translate::Translator;
 use shadegrad::gpu::{Assembled, Constants, Form, Matrix, Shader};
+use shadegrad::ops::matrix::MatrixKernel;
 
 use crate::bench::harness::peaks::PEAKS;
 
@@ -151,16 +152,38 @@ fn every_kernel_is_plain_webgpu() {
             Err(error) => panic!("{name} needs more than WebGPU promises: {}", error.into_inner()),
         };
         for entry in &module.entry_points {
-            let stage = Some((naga::ShaderStage::Compute, entry.name.as_str()));
-            let (settled, _) = process_overrides(&module, &info, stage, &Default::default()).unwrap();
-            let mut layouter = naga::proc::Layouter::default();
-            layouter.update(settled.to_ctx()).unwrap();
-            let shared = settled.global_variables.iter().filter(|(_, v)| v.space == naga::AddressSpace::WorkGroup);
-            let bytes: u32 = shared.map(|(_, variable)| layouter[variable.ty].size).sum();
+            let bytes = workgroup_bytes(&module, &info, &entry.name);
             // Matrix units, and blocks whose terms are shared out, are only for devices that have more.
             let more = is_for_matrix(&entry.name) || name.contains(SPLIT);
             let most = if more { 2 * MOST_WORKGROUP_BYTES } else { MOST_WORKGROUP_BYTES }; // 2: what DirectX has
             assert!(bytes <= most, "{name}.{}: {bytes} bytes of workgroup memory", entry.name);
+        }
+    }
+}
+
+/// Workgroup memory of an entry point.
+fn workgroup_bytes(module: &naga::Module, info: &naga::valid::ModuleInfo, entry: &str) -> u32 {
+    let stage = Some((naga::ShaderStage::Compute, entry));
+    let (settled, _) = process_overrides(module, info, stage, &Default::default()).unwrap();
+    let mut layouter = naga::proc::Layouter::default();
+    layouter.update(settled.to_ctx()).unwrap();
+    let shared = settled.global_variables.iter().filter(|(_, v)| v.space == naga::AddressSpace::WorkGroup);
+    shared.map(|(_, variable)| layouter[variable.ty].size).sum()
+}
+
+/// What decides whether a device has room for a kernel on matrix units is what the kernel declares.
+#[test]
+fn matrix_units_know_their_workgroup_memory() {
+    let conv2d = shaders().find(|shader| shader.name == "conv2d").unwrap();
+    for matrix in Matrix::ALL {
+        for constants in shadegrad::ops::matrix::blocks() {
+            let text = conv2d.assemble_as(None, &constants.list(), Form::F16(matrix)).unwrap();
+            let module = text.validate().unwrap();
+            let info = Validator::new(ValidationFlags::all(), Capabilities::all()).validate(&module).unwrap();
+            let entries = module.entry_points.iter().filter(|entry| is_for_matrix(&entry.name));
+            let most = entries.map(|entry| workgroup_bytes(&module, &info, &entry.name)).max().unwrap();
+            let kernel = MatrixKernel { matrix, constants };
+            assert_eq!(most as usize, kernel.memory(), "{kernel}");
         }
     }
 }

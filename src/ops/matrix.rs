@@ -141,8 +141,8 @@ impl MatrixKernel {
         self.block().into_iter().product::<usize>() / (LEAST_BLOCK * LEAST_BLOCK)
     }
 
-    /// Workgroup memory of the largest entry point, as `shaders/lib/matrix_block.wgsl` and `tile_statistics.wgsl` declare it.
-    fn memory(self) -> usize {
+    /// Bytes of workgroup memory of the largest entry point, as `shaders/lib/matrix_block.wgsl` and `tile_statistics.wgsl` declare it.
+    pub fn memory(self) -> usize {
         const DEPTH: usize = 32;
         let [rows, columns] = self.block();
         let unit = self.matrix.unit();
