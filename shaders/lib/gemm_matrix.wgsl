@@ -28,8 +28,7 @@ fn begin_gemm(lid: u32, first_row: u32, first_col4: u32) -> GemmWalk {
         walk.places[i] = locate(walk.origins[i], 0u);
     }
     for (var i = 0u; i < SLAB_B4; i++) {
-        let col4 = first_col4 + spread(4u * (lid / DEPTH4 + i * APART), 2u * UNIT) / 4u;
-        walk.col4[i] = min(col4, gemm_cols() / 4u - 1u);
+        walk.col4[i] = min(first_col4 + column4(lid, i), gemm_cols() / 4u - 1u);
     }
     return walk;
 }
@@ -91,18 +90,15 @@ fn gemm_matrix(block: u32, me: Invocation) {
             workgroupBarrier(); // the slab is whole
             next_gemm(&walk);
         }
-        let upper_left = quarter(me, panel, sums.c00, sums.c01, more.c00, more.c01);
-        let upper_right = quarter(me, panel, sums.c02, sums.c03, more.c02, more.c03);
-        let lower_left = quarter(me, panel, sums.c10, sums.c11, more.c10, more.c11);
-        let lower_right = quarter(me, panel, sums.c12, sums.c13, more.c12, more.c13);
+        let mine = tile_sums(me, panel, sums, more);
         if is_of_turn(me, first_panel) {
             let tile = matrix_tile(me.lid);
             let row = first_row + 8u * tile.x;
             let col4 = first_col4 + 2u * tile.y;
-            store_quarter(row, col4, upper_left);
-            store_quarter(row, col4 + 1u, upper_right);
-            store_quarter(row + 4u, col4, lower_left);
-            store_quarter(row + 4u, col4 + 1u, lower_right);
+            store_quarter(row, col4, mine.upper_left);
+            store_quarter(row, col4 + 1u, mine.upper_right);
+            store_quarter(row + 4u, col4, mine.lower_left);
+            store_quarter(row + 4u, col4 + 1u, mine.lower_right);
         }
     }
 }

@@ -62,8 +62,9 @@ const MATRIX_A_SIZE: u32 = PANE_ROWS * STRIP;
 const MATRIX_B_SIZE: u32 = PANE_COLS * STRIP;
 var<workgroup> matrix_c: array<f32, SLOTS * UNIT * C_ROW>;
 
-/// Which row of the block is strip `at` of a, with `width` UNIT; which column is strip `at` of b, with 2 * UNIT. Of each 2 * width rows the first half goes through matrix_c before the second. They are mixed in such a way that each half
-/// is four of the eight rows of every invocation's tile:
+/// Which row of the block is strip `at` of a, with `width` UNIT; which column is strip `at` of b, with 2 * UNIT. Of each 2 * width rows
+/// the first half goes through matrix_c before the second. They are mixed in such a way that each half is four of the eight rows of
+/// every invocation's tile:
 ///
 ///    strips     0..3  4..7  8..11 ..
 ///    first      0..3  8..11 16..19 ..     second   4..7  12..15 20..23 ..
@@ -113,6 +114,9 @@ fn multiply_panels(me: Invocation, panel: u32, sums: ptr<function, Panel>, more:
     if EACH > 1u { multiply_panel(me, panel + 1u, more); }
 }
 
+/// The first of the four columns of the block whose strips an invocation reads together, counted in vectors.
+fn column4(lid: u32, i: u32) -> u32 { return spread(4u * (lid / DEPTH4 + i * APART), 2u * UNIT) / 4u; }
+
 /// Leaves four vectors, of four k's of four strips side by side, by strips.
 fn put_turned_a(strip: u32, k4: u32, by_k: mat4x4<f32>) {
     let turned = transpose(by_k);
@@ -143,6 +147,24 @@ fn is_of_turn(me: Invocation, first_panel: u32) -> bool {
 
 fn panel_of_tile(tile: vec2<u32>) -> u32 {
     return (4u * tile.x / UNIT) * PANELS_SIDE + 4u * tile.y / (2u * UNIT);
+}
+
+/// The sums of an invocation's tile, four rows of four columns each.
+struct TileSums {
+    upper_left: mat4x4<f32>,
+    upper_right: mat4x4<f32>,
+    lower_left: mat4x4<f32>,
+    lower_right: mat4x4<f32>,
+}
+
+/// What an invocation has to store, of the panels that its subgroup and the others have summed up.
+fn tile_sums(me: Invocation, panel: u32, sums: Panel, more: Panel) -> TileSums {
+    return TileSums(
+        quarter(me, panel, sums.c00, sums.c01, more.c00, more.c01),
+        quarter(me, panel, sums.c02, sums.c03, more.c02, more.c03),
+        quarter(me, panel, sums.c10, sums.c11, more.c10, more.c11),
+        quarter(me, panel, sums.c12, sums.c13, more.c12, more.c13),
+    );
 }
 
 /// Four rows of four columns of an invocation's tile. Subgroups leave c0 and c1, two matrices side by side, of `panel`, and d0 and d1

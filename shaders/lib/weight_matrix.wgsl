@@ -25,8 +25,7 @@ fn begin_weights(p: Params, lid: u32, first_row: u32, first_col4: u32, first: u3
         walk.rows[i] = row_source(p, min(row, to.rows - 4u));
     }
     for (var i = 0u; i < SLAB_B4; i++) {
-        let col4 = first_col4 + spread(4u * (lid / DEPTH4 + i * APART), 2u * UNIT) / 4u;
-        walk.col4[i] = min(col4, to.cols4 - 1u);
+        walk.col4[i] = min(first_col4 + column4(lid, i), to.cols4 - 1u);
     }
     walk.k = first + 4u * (lid % DEPTH4);
     walk.term = term_of(p, walk.k);
@@ -76,18 +75,15 @@ fn weight_matrix(p: Params, me: Invocation, first_row: u32, first_col4: u32, fir
             leave_weights(me.lid, next); // behind the last slab one that nobody multiplies
             workgroupBarrier(); // the slab is whole
         }
-        let upper_left = quarter(me, panel, sums.c00, sums.c01, more.c00, more.c01);
-        let upper_right = quarter(me, panel, sums.c02, sums.c03, more.c02, more.c03);
-        let lower_left = quarter(me, panel, sums.c10, sums.c11, more.c10, more.c11);
-        let lower_right = quarter(me, panel, sums.c12, sums.c13, more.c12, more.c13);
+        let mine = tile_sums(me, panel, sums, more);
         if is_of_turn(me, first_panel) {
             let tile = matrix_tile(me.lid);
             let r = first_row + 8u * tile.x;
             let col4 = first_col4 + 2u * tile.y;
-            store_weights(to, r, col4, upper_left);
-            store_weights(to, r, col4 + 1u, upper_right);
-            store_weights(to, r + 4u, col4, lower_left);
-            store_weights(to, r + 4u, col4 + 1u, lower_right);
+            store_weights(to, r, col4, mine.upper_left);
+            store_weights(to, r, col4 + 1u, mine.upper_right);
+            store_weights(to, r + 4u, col4, mine.lower_left);
+            store_weights(to, r + 4u, col4 + 1u, mine.lower_right);
         }
     }
 }

@@ -309,13 +309,12 @@ pub(super) fn select(images: &Tensor, p: &Conv2dParams, part: Part) -> GatherKer
         GatherKernel::Winograd(constants) => Kernel::tiled(*constants).has_blocks(),
         _ => false,
     };
-    let by_matrix = matrix::offered(images, &gather, part);
-    let half = !by_matrix.is_empty();
+    let by_matrix = || matrix::offered(images, &gather, part);
     let candidates = || {
-        let right = by_matrix.into_iter().filter(|_| matrix::fault(device).is_none()).map(GatherKernel::Matrix);
+        let right = matrix::right(device, by_matrix()).map(GatherKernel::Matrix);
         worth_trying(device, kernels(device, &gather), through_memory).into_iter().chain(right).collect()
     };
-    choose(device, || question(p, part, half), usual, candidates)
+    choose(device, || question(p, part, !by_matrix().is_empty()), usual, candidates)
 }
 
 /// All kernels that a device has for a gather of these sizes; [`matrix::kernels`] has those for 16-bit floats only.
@@ -683,13 +682,20 @@ impl WeightKernel {
             other => other,
         };
         let through_memory = |kernel: &Self| Kernel::tiled(kernel.constants()).has_blocks();
-        let by_matrix = matrix::offered(images, p, Part::BackwardWeight);
-        let half = !by_matrix.is_empty();
+        let by_matrix = || matrix::offered(images, p, Part::BackwardWeight);
         let candidates = || {
-            let right = by_matrix.into_iter().filter(|_| matrix::fault(device).is_none()).map(Self::V6);
+            let right = matrix::right(device, by_matrix()).map(Self::V6);
             worth_trying(device, Self::all(device, p), through_memory).into_iter().chain(right).collect()
         };
-        choose(device, || question(p, Part::BackwardWeight, half), usual, candidates)
+        choose(device, || question(p, Part::BackwardWeight, !by_matrix().is_empty()), usual, candidates)
+    }
+
+    /// What stands for numbers that nobody has computed, if this kernel takes it.
+    fn source(self, read: Option<&OnReading>) -> Option<Source<'_>> {
+        match self {
+            Self::V2 | Self::V4 => None,
+            _ => Source::of(read, self != Self::V1),
+        }
     }
 
     /// `v1`, `v2`, ..
@@ -767,8 +773,8 @@ pub fn backward_weight(
     gb: Option<&Tensor>,
     kernel: WeightKernel,
 ) -> Result<()> {
-    let read = x.on_reading().filter(|_| !matches!(kernel, WeightKernel::V2 | WeightKernel::V4));
-    let source = Source::of(read.as_ref(), kernel != WeightKernel::V1).unwrap_or(Source::Plain(x));
+    let read = x.on_reading();
+    let source = kernel.source(read.as_ref()).unwrap_or(Source::Plain(x));
     let mut p = *p;
     source.note(&mut p);
     weight_gradient(&p, source, gy, (gw, gb), kernel, &Wanted::alone(x.device()))
@@ -1149,11 +1155,7 @@ impl Conv2dBackward {
         let input_kernel = select(gy, p, Part::BackwardInput);
         let both = BothGradients::take(gy.device(), p, input_kernel, kernel);
         let read = self.x.on_reading();
-        let source = match (self.x.numbers(), kernel) {
-            (Some(x), _) => Some(Source::Plain(x)),
-            (None, WeightKernel::V2 | WeightKernel::V4) => None,
-            (None, _) => Source::of(read.as_ref(), !matches!(kernel, WeightKernel::V1)),
-        };
+        let source = self.x.numbers().map(Source::Plain).or_else(|| kernel.source(read.as_ref()));
         let mut p = Conv2dParams { split: 0, floor: f32::MIN, ..*p };
         if let Some(source) = source {
             source.note(&mut p);

@@ -35,7 +35,7 @@
 //! # Never by itself
 //! Drivers list matrix units that are slow, and some have been seen to add up wrongly. So they are only what `tune
 //! --precision f16` found faster, for results of [`LEAST_CHANNELS`] or more; and each time a device is opened,
-//! [`fault`] compares two small convolutions and their weight gradients, with every block, with other kernels before the first use.
+//! [`fault`] compares three small convolutions and their weight gradients, with every block, with other kernels before the first use.
 //! wgpu calls the feature experimental, and has it on Vulkan and Metal, not on DX12.
 //!
 //! The few lines that multiply are `shaders/lib/matrix_units.wgsl`. `lib/matrix_plain.wgsl` says the same in plain WGSL:
@@ -196,6 +196,11 @@ pub(super) fn offered(images: &Tensor, p: &Conv2dParams, part: Part) -> Vec<Matr
         kernel.block().iter().zip(result).all(|(block, there)| *block == LEAST_BLOCK || *block <= there)
     };
     units(device).into_iter().flat_map(|matrix| fitting(device, matrix)).filter(useful).collect()
+}
+
+/// Those of the kernels offered that a device may use.
+pub(super) fn right(device: &Device, offered: Vec<MatrixKernel>) -> impl Iterator<Item = MatrixKernel> {
+    offered.into_iter().filter(|_| fault(device).is_none())
 }
 
 /// The kernels with each block that a device has; emulated ones with one each, because drivers take many seconds to compile one: the
