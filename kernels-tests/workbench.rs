@@ -548,7 +548,8 @@ fn a_dry_run_lists_the_space_without_a_device() {
     let tiles =
         |version: &str| ["", " TILE_M=4 TILE_N=1", " TILE_M=4", " TILE_N=1"].map(|tile| format!("{version}{tile}"));
     let few = ["v6", "v6 TILE_N=1"].map(str::to_owned);
-    let fused = ["v7", "v7 QUADS=4 VECTORS=4", "v7 QUADS=4", "v7 VECTORS=4"].map(str::to_owned);
+    let fused =
+        ["v7", "v7 QUADS=4 VECTORS=4", "v7 QUADS=4", "v7 QUADS=4 VECTORS=16", "v7 VECTORS=4"].map(str::to_owned);
     let versions = [&["v1".to_owned()][..], &tiles("v2"), &["v3".to_owned()], &few, &fused].concat();
     assert_eq!(conv("forward", "1x64x64x3 3x3 16 s1 p1"), serde_json::json!(versions));
     assert_eq!(conv("backward_weight", "1x64x64x3 3x3 16 s1 p1"), serde_json::json!(["v1", "v2", "v4"]));

@@ -14,6 +14,7 @@
 // @include conv2d_tile
 // @include conv2d_statistics
 // @include conv2d_forward
+// @include conv2d_eight_joined @half
 // @include conv2d_matrix @half
 // @include conv2d_weight_matrix @half
 // @include conv2d_weights

@@ -56,9 +56,14 @@ fn sums(
     var sum = vec4(0.0);
     for (var begin = lid >> part.shift; begin < part.chunks; begin += BLOCK * lanes) {
         var block = vec4(0.0);
-        for (var chunk = begin; chunk < min(begin + BLOCK * lanes, part.chunks); chunk += lanes) {
-            let row = at + vec4(chunk * part.width);
-            block += vec4(tables[row.x], tables[row.y], tables[row.z], tables[row.w]);
+        let end = min(begin + BLOCK * lanes, part.chunks);
+        for (var chunk = begin; chunk < end; chunk += 4u * lanes) {
+            var four: array<vec4<f32>, 4>; // chunks, whose reads are under way together
+            for (var i = 0u; i < 4u; i++) {
+                let row = at + vec4(min(chunk + i * lanes, part.chunks - 1u) * part.width);
+                four[i] = vec4(tables[row.x], tables[row.y], tables[row.z], tables[row.w]);
+            }
+            for (var i = 0u; i < 4u; i++) { block += select(vec4(0.0), four[i], chunk + i * lanes < end); }
         }
         sum += block;
     }

@@ -39,7 +39,7 @@ const TILE_ROWS: u32 = 2u;
 const FREQUENCIES: u32 = 16u;
 
 const QUADS: u32 = 8u; // @tune 4 8
-const VECTORS: u32 = 8u; // @tune 4 8
+const VECTORS: u32 = 8u; // @tune 4 8 16
 
 /// Channels added up before they join the sum, as in lib/tile_constants.
 const SUM_TERMS: u32 = 64u;

@@ -179,7 +179,7 @@ fn of_two(a_shape: [usize; 4], b_channels: usize, kernel: [usize; 2], out: usize
             let x = ops::concat(&a, &second_of)?;
             let got = device.tensor(OP, weight_shape, &vec![f32::NAN; w.len()])?;
             ops::conv2d::backward_weight(&p, &x, &gy, &got, None, kernel)?;
-            checks.compare("backward_weight", &format!("{kernel} joined"), &got, &want.gw, SUMS)?;
+            checks.compare("backward_weight", &format!("{kernel} joined"), &got, &want.gw, sums_of(kernel))?;
         }
         Ok(())
     })
@@ -345,7 +345,7 @@ fn blocks(shape: [usize; 4]) -> Case {
             let got_w = device.tensor(OP, weight_shape, &vec![f32::NAN; gw.len()])?;
             let got_b = device.tensor(OP, [128], &[f32::NAN; 128])?;
             ops::conv2d::backward_weight(&p, &x, &gy, &got_w, Some(&got_b), kernel)?;
-            checks.compare("backward_weight", &kernel.to_string(), &got_w, &gw, SUMS)?;
+            checks.compare("backward_weight", &kernel.to_string(), &got_w, &gw, sums_of(kernel))?;
             checks.compare("backward_weight bias", &kernel.to_string(), &got_b, &gb, SUMS)?;
             if matches!(device, Device::Cpu(_)) {
                 break; // one version
@@ -450,7 +450,7 @@ fn case((shape, kernel, out, stride, padding, with_bias): Sizes) -> Case {
             let gw = device.tensor(OP, weight_shape, &vec![f32::NAN; w.len()])?;
             let gb = device.tensor(OP, [out], &vec![f32::NAN; out])?;
             ops::conv2d::backward_weight(&p, &x, &gy, &gw, with_bias.then_some(&gb), kernel)?;
-            checks.compare("backward_weight", &kernel.to_string(), &gw, &want.gw, SUMS)?;
+            checks.compare("backward_weight", &kernel.to_string(), &gw, &want.gw, sums_of(kernel))?;
             if with_bias {
                 checks.compare("backward_weight bias", &kernel.to_string(), &gb, &want.gb, SUMS)?;
             }
@@ -480,6 +480,15 @@ fn weight_kernels(device: &Device, checks: &Checks, p: &Conv2dParams) -> Vec<Wei
         kernels.extend(by_matrix(device, p).map(WeightKernel::V6));
     }
     kernels
+}
+
+/// The bound of a weight gradient. Matrix units may cut off what they add up where other arithmetic rounds, so that the errors of a chain of
+/// sums do not cancel: an H200 was 1.0e-12 off after 27 of them, 4.0e-12 after 106 (case 419x421).
+fn sums_of(kernel: WeightKernel) -> Tolerance {
+    match kernel {
+        WeightKernel::V6(kernel) if kernel.matrix.needs_units() => Tolerance { nmse: 1e-11, ..SUMS },
+        _ => SUMS,
+    }
 }
 
 /// The kernels for matrix units, of which the emulated ones take minutes for many pixels.

@@ -1,20 +1,25 @@
 // The tile engine (lib/gemm_tile) on matrix units: blocks of lib/matrix_block, of what the including file has for lib/gemm_tile, with
-// load_a4(place, k), the numbers k..k+3 of a row, in the place of load_a. All taps have gemm_depth(0) terms, which divide by 4.
+// raw8(at, k), norm8(k) and made8(norm, raw), eight numbers k..k+7 of a row, in the place of load_a, and weight8(tap, k, col), those of a
+// column, in the place of load_b (lib/conv2d_eight_plain). All taps have
+// gemm_depth(0) terms, which divide by 8. Both sides lie by strips.
 // @include matrix_block
+
+/// Of each slab, an invocation has vectors of the same eight k (lid % DEPTH8) in some strips of a and of b, lid / DEPTH8 + i * APART.
+const APART: u32 = MATRIX_GROUP / DEPTH8;
 
 /// What an invocation reads: its rows, where they are at a tap, and which slab of the tap comes next.
 struct GemmWalk {
     origins: array<vec3<i32>, SLAB_A>,
     places: array<u32, SLAB_A>,
-    col4: array<u32, SLAB_B4>,
+    cols: array<u32, SLAB_B>,
     tap: u32,
     first: u32, // k of the slab
 }
 
-/// What it has read of a slab: a by rows, b by k.
+/// What it has read of a slab, as it lies in memory.
 struct GemmSlab {
-    a: array<vec4<f32>, SLAB_A>,
-    b: array<mat4x4<f32>, SLAB_B4>,
+    a: array<Eight, SLAB_A>,
+    b: array<Eight, SLAB_B>,
 }
 
 fn matrix_blocks_across() -> u32 { return (gemm_cols() + PANE_COLS - 1u) / PANE_COLS; }
@@ -23,40 +28,51 @@ fn matrix_blocks_across() -> u32 { return (gemm_cols() + PANE_COLS - 1u) / PANE_
 fn begin_gemm(lid: u32, first_row: u32, first_col4: u32) -> GemmWalk {
     var walk: GemmWalk;
     for (var i = 0u; i < SLAB_A; i++) {
-        let row = first_row + spread(lid / DEPTH4 + i * APART, UNIT);
-        walk.origins[i] = origin(min(row, gemm_rows() - 1u));
+        walk.origins[i] = origin(min(first_row + lid / DEPTH8 + i * APART, gemm_rows() - 1u));
         walk.places[i] = locate(walk.origins[i], 0u);
     }
-    for (var i = 0u; i < SLAB_B4; i++) {
-        walk.col4[i] = min(first_col4 + column4(lid, i), gemm_cols() / 4u - 1u);
-    }
+    for (var i = 0u; i < SLAB_B; i++) { walk.cols[i] = min(4u * first_col4 + lid / DEPTH8 + i * APART, gemm_cols() - 1u); }
     return walk;
 }
 
+/// The k from which on an invocation reads.
+fn k_of(lid: u32, walk: ptr<function, GemmWalk>) -> u32 { return min((*walk).first + 8u * (lid % DEPTH8), gemm_depth(0u) - 8u); }
+
 /// Reads the slab. All reads are under way together: the bounds of these loops are constant.
 fn read_gemm(lid: u32, walk: ptr<function, GemmWalk>) -> GemmSlab {
-    let last = gemm_depth(0u);
-    let k = (*walk).first + 4u * (lid % DEPTH4);
-    let at = min(k, last - 4u);
-    let inside = vec4(k < last); // past the end b is 0
     var slab: GemmSlab;
-    for (var i = 0u; i < SLAB_A; i++) { slab.a[i] = load_a4((*walk).places[i], at); }
-    for (var i = 0u; i < SLAB_B4; i++) {
-        let col4 = (*walk).col4[i];
-        let tap = (*walk).tap;
-        slab.b[i] = mat4x4<f32>(
-            select(vec4(0.0), load_b(tap, at, col4), inside), select(vec4(0.0), load_b(tap, at + 1u, col4), inside),
-            select(vec4(0.0), load_b(tap, at + 2u, col4), inside), select(vec4(0.0), load_b(tap, at + 3u, col4), inside),
-        );
+    let k = k_of(lid, walk);
+    for (var i = 0u; i < SLAB_A; i++) {
+        let place = (*walk).places[i];
+        slab.a[i] = raw8(select(place, 0u, place == OUTSIDE), k);
     }
+    for (var i = 0u; i < SLAB_B; i++) { slab.b[i] = weight8((*walk).tap, k, (*walk).cols[i]); }
     return slab;
 }
 
-/// Leaves it in workgroup memory.
-fn leave_gemm(lid: u32, slab: GemmSlab) {
-    let k4 = lid % DEPTH4;
-    for (var i = 0u; i < SLAB_A; i++) { put_a((lid / DEPTH4 + i * APART) * STRIP + 4u * k4, Element4(slab.a[i])); }
-    for (var i = 0u; i < SLAB_B4; i++) { put_turned_b(4u * (lid / DEPTH4 + i * APART), k4, slab.b[i]); }
+/// Leaves it in workgroup memory, with zeros outside of the image, and past the last k.
+fn leave_gemm(lid: u32, walk: ptr<function, GemmWalk>, slab: GemmSlab) {
+    let norm = norm8(k_of(lid, walk));
+    let k8 = 8u * (lid % DEPTH8);
+    for (var i = 0u; i < SLAB_A; i++) {
+        let outside = (*walk).places[i] == OUTSIDE;
+        var eight = made8(norm, slab.a[i]);
+        if outside { eight = Eight(); }
+        put_a8((lid / DEPTH8 + i * APART) * STRIP + k8, eight);
+    }
+    let past = (*walk).first + k8 >= gemm_depth(0u);
+    for (var i = 0u; i < SLAB_B; i++) {
+        var eight = slab.b[i];
+        if past { eight = Eight(); }
+        put_b8((lid / DEPTH8 + i * APART) * STRIP + k8, eight);
+    }
+}
+
+/// A slab of zeros: what is multiplied before the first one.
+fn leave_nothing(lid: u32) {
+    for (var i = 0u; i < SLAB_A; i++) { put_a8((lid / DEPTH8 + i * APART) * STRIP + 8u * (lid % DEPTH8), Eight()); }
+    for (var i = 0u; i < SLAB_B; i++) { put_b8((lid / DEPTH8 + i * APART) * STRIP + 8u * (lid % DEPTH8), Eight()); }
+    workgroupBarrier(); // it is whole
 }
 
 /// Goes on to the next slab, of the next tap if this one has no more; behind the last one to the first of the last tap.
@@ -76,29 +92,28 @@ fn gemm_matrix(block: u32, me: Invocation) {
     for (var first_panel = 0u; first_panel < PANELS; first_panel += panels_together(me)) {
         let panel = panel_of(me, first_panel);
         var sums: Panel;
-        var more: Panel; // of the panel behind it
+        var more: Panel; // of the panel below it
         var walk = begin_gemm(me.lid, first_row, first_col4);
+        leave_nothing(me.lid);
         for (var slab = 0u; slab < slabs + 1u; slab++) {
             let next = read_gemm(me.lid, &walk); // on its way while the slab before is multiplied
-            multiply_panels(me, panel, &sums, &more);
-            if slab == 0u { // there was none before
-                sums = Panel();
-                more = Panel();
-            }
+            multiply_strips(me, panel, &sums, &more);
             workgroupBarrier(); // nobody reads the slab before any more
-            leave_gemm(me.lid, next); // behind the last slab one that nobody multiplies
+            leave_gemm(me.lid, &walk, next); // behind the last slab one that nobody multiplies
             workgroupBarrier(); // the slab is whole
             next_gemm(&walk);
         }
-        let mine = tile_sums(me, panel, sums, more);
-        if is_of_turn(me, first_panel) {
-            let tile = matrix_tile(me.lid);
-            let row = first_row + 8u * tile.x;
-            let col4 = first_col4 + 2u * tile.y;
-            store_quarter(row, col4, mine.upper_left);
-            store_quarter(row, col4 + 1u, mine.upper_right);
-            store_quarter(row + 4u, col4, mine.lower_left);
-            store_quarter(row + 4u, col4 + 1u, mine.lower_right);
+        for (var round = 0u; round < ROUNDS; round++) {
+            let square = square_of(me.lid, round);
+            let mine = taken_sums(me, square, panel, sums, more);
+            if is_of_turn(me, first_panel, square) {
+                let row = first_row + panel_row(square.panel) + square.row;
+                let col4 = first_col4 + (panel_col(square.panel) + square.col) / 4u;
+                store_quarter(row, col4, mine.upper_left);
+                store_quarter(row, col4 + UNIT / 2u, mine.upper_right);
+                store_quarter(row + UNIT, col4, mine.lower_left);
+                store_quarter(row + UNIT, col4 + UNIT / 2u, mine.lower_right);
+            }
         }
     }
 }

@@ -11,9 +11,5 @@ fn put_a(at: u32, v: Element4) {
 fn put_b(at: u32, v: Element4) {
     for (var i = 0u; i < 4u; i++) { matrix_b[at + i] = v[i]; }
 }
-fn quad_of_a(at: u32) -> vec4<f32> {
-    return vec4<f32>(Element4(matrix_a[at], matrix_a[at + 1u], matrix_a[at + 2u], matrix_a[at + 3u]));
-}
-fn quad_of_b(at: u32) -> vec4<f32> {
-    return vec4<f32>(Element4(matrix_b[at], matrix_b[at + 1u], matrix_b[at + 2u], matrix_b[at + 3u]));
-}
+fn number_of_a(at: u32) -> f32 { return f32(matrix_a[at]); }
+fn number_of_b(at: u32) -> f32 { return f32(matrix_b[at]); }

@@ -5,14 +5,15 @@
 // and b stay in workgroup memory. LANES and UNIT stand in lib/matrix_plain16 and lib/matrix_plain8.
 
 /// Numbers of a matrix that an invocation has.
-const SHARE: u32 = UNIT * UNIT / LANES;
+const OWN: u32 = UNIT * UNIT / LANES;
 
-/// A matrix in workgroup memory, and which of the sums the invocation that reads it has.
-struct Place { at: u32, lane: u32 }
+/// A matrix in workgroup memory: from one row (column of b) to the next, and from one k to the next; and which of the sums the invocation
+/// that reads it has.
+struct Place { at: u32, row: u32, k: u32, lane: u32 }
 
 alias MatrixA = Place;
 alias MatrixB = Place;
-alias MatrixC = array<f32, SHARE>;
+alias MatrixC = array<f32, OWN>;
 
 struct Invocation {
     @builtin(workgroup_id) wid: vec3<u32>,
@@ -23,16 +24,18 @@ struct Invocation {
 fn subgroup_of(me: Invocation) -> u32 { return me.lid / LANES; }
 fn subgroups_of(me: Invocation) -> u32 { return MATRIX_GROUP / LANES; }
 
-fn load_matrix_a(me: Invocation, at: u32) -> MatrixA { return Place(at, me.lid % LANES); }
-fn load_matrix_b(me: Invocation, at: u32) -> MatrixB { return Place(at, me.lid % LANES); }
+fn strips_of_a(me: Invocation, at: u32) -> MatrixA { return Place(at, STRIP, 1u, me.lid % LANES); }
+fn strips_of_b(me: Invocation, at: u32) -> MatrixB { return Place(at, STRIP, 1u, me.lid % LANES); }
+fn across_a(me: Invocation, at: u32) -> MatrixA { return Place(at, 1u, ACROSS_A, me.lid % LANES); }
+fn across_b(me: Invocation, at: u32) -> MatrixB { return Place(at, 1u, ACROSS_B, me.lid % LANES); }
 
 fn multiply_add(a: MatrixA, b: MatrixB, c: MatrixC) -> MatrixC {
     var sum = c;
-    for (var i = 0u; i < SHARE; i++) {
+    for (var i = 0u; i < OWN; i++) {
         let row = (i * LANES + a.lane) / UNIT;
         let col = (i * LANES + a.lane) % UNIT;
-        for (var k = 0u; k < UNIT; k += 4u) {
-            sum[i] += dot(quad_of_a(a.at + row * STRIP + k), quad_of_b(b.at + col * STRIP + k));
+        for (var k = 0u; k < UNIT; k++) {
+            sum[i] += number_of_a(a.at + row * a.row + k * a.k) * number_of_b(b.at + col * b.row + k * b.k);
         }
     }
     return sum;
@@ -40,7 +43,7 @@ fn multiply_add(a: MatrixA, b: MatrixB, c: MatrixC) -> MatrixC {
 
 fn leave_matrix(me: Invocation, c: MatrixC, at: u32) {
     var sum = c;
-    for (var i = 0u; i < SHARE; i++) {
+    for (var i = 0u; i < OWN; i++) {
         let number = i * LANES + me.lid % LANES;
         matrix_c[at + number / UNIT * C_ROW + number % UNIT] = sum[i];
     }

@@ -7,5 +7,5 @@ var<workgroup> matrix_b: array<Element4, MATRIX_B_SIZE / STEP>;
 
 fn put_a(at: u32, v: Element4) { matrix_a[at / STEP] = v; }
 fn put_b(at: u32, v: Element4) { matrix_b[at / STEP] = v; }
-fn quad_of_a(at: u32) -> vec4<f32> { return vec4<f32>(matrix_a[at / STEP]); }
-fn quad_of_b(at: u32) -> vec4<f32> { return vec4<f32>(matrix_b[at / STEP]); }
+fn number_of_a(at: u32) -> f32 { return f32(matrix_a[at / STEP][at % STEP]); }
+fn number_of_b(at: u32) -> f32 { return f32(matrix_b[at / STEP][at % STEP]); }

@@ -31,10 +31,11 @@ fn weight_block(p: Params, lid: u32, first_row: u32, first_col4: u32, first: u32
     var terms: Sums;
     for (var turn = 0u; turn < turns; turn++) {
         let slab = first + (turn * SPLIT + part) * SLAB;
-        var a: array<vec4<f32>, A_READS>; // past the end 0
+        var a: array<vec4<f32>, A_READS>; // past the end 0, without a branch: all reads are under way together
         var here = term;
         for (var i = 0u; i < A_READS; i++) {
-            if slab + a_row + i * (TILES / ROWS4) < end { a[i] = row_quad(p, row, here); }
+            let inside = slab + a_row + i * (TILES / ROWS4) < end;
+            a[i] = select(vec4(0.0), row_quad(p, row, here), inside);
             here = later(p, here, TILES / ROWS4);
         }
         term = later(p, term, SLAB * SPLIT);

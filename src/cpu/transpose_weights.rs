@@ -17,19 +17,20 @@ uniform! {
         inputs: u32,
         /// Output channels.
         outputs: u32,
+        /// 1 if the kernel is turned by 180 degrees, else 0.
+        by_half_turn: u32,
         /// Fills 32 bytes.
-        unused_0: u32,
-        /// Fills 32 bytes.
-        unused_1: u32,
+        unused: u32,
     }
 }
 
-/// `turned[taps-1-tap, o, i]` = `weights[tap, i, o]`.
+/// `turned[taps-1-tap, o, i]` = `weights[tap, i, o]`; without the half turn `turned[tap, o, i]`.
 pub fn transpose<T: Real>(p: &Part, weights: &[T], turned: &mut [T]) {
     let (taps, inputs, outputs) = (p.taps as usize, p.inputs as usize, p.outputs as usize);
     let matrix = inputs * outputs;
     for at in 0..taps * matrix {
         let (tap, o, i) = (at / matrix, at % matrix / inputs, at % inputs);
-        turned[p.to as usize + at] = weights[p.source as usize + (taps - 1 - tap) * matrix + i * outputs + o];
+        let from = if p.by_half_turn == 1 { taps - 1 - tap } else { tap };
+        turned[p.to as usize + at] = weights[p.source as usize + from * matrix + i * outputs + o];
     }
 }

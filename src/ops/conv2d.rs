@@ -94,9 +94,10 @@ use std::sync::Arc;
 use super::choice::{Kernel, Product, all_lanes, choose, usual_lanes, worth_trying};
 use super::matrix::MatrixKernel;
 use super::plan::Plan;
+use super::transpose_weights::by_output;
 use super::{
-    Chunks, Tile, Version, add, chunks_with_room, concat, conv2d_few, filling_invocations, matrix, winograd,
-    winograd_fused, winograd_weight,
+    Chunks, GPU_PARTIAL_BYTES, MAX_PARTIAL_BYTES, Tile, Version, add, chunks_with_room, concat, conv2d_few,
+    filling_invocations, matrix, priors, winograd, winograd_fused, winograd_weight,
 };
 use crate::autograd::{Backward, Kept, OnReading, Setting, Wanted, record};
 use crate::cpu::conv2d::{self as plain, Conv2dParams};
@@ -298,6 +299,8 @@ pub(super) fn select(images: &Tensor, p: &Conv2dParams, part: Part) -> GatherKer
     let gather = if part == Part::BackwardInput { p.input_gradient() } else { *p };
     let usual = if let Some(few) = conv2d_few::usual(device, &gather) {
         few
+    } else if let Some(timed) = priors::gather(device, &gather) {
+        timed
     } else if winograd::is_usual(device, &gather) {
         GatherKernel::Winograd(usual_lanes(device))
     } else {
@@ -598,6 +601,10 @@ impl<'a> Gather<'a> {
         };
         let [shader, _] = source.shaders();
         let bias = bias.unwrap_or(weight); // without a bias the binding is not read
+        let weight = match kernel {
+            GatherKernel::Matrix(_) => &by_output(weight)?,
+            _ => weight,
+        };
         for images in source.ranges(&[y])? {
             let y = y.images(&images);
             let mut params = of(p, &images);
@@ -675,8 +682,9 @@ impl WeightKernel {
         let device = images.device();
         let (in_c, out_c) = (p.in_c as usize, p.out_c as usize);
         let few = conv2d_few::is_usual_for_weights(device, p);
-        let usual = match Self::usual(in_c, out_c) {
+        let usual = match priors::weight(device, p).unwrap_or(Self::usual(in_c, out_c)) {
             _ if few => Self::V4,
+            timed @ Self::V5(_) => timed,
             _ if winograd_weight::is_usual(device, p) => Self::V5(usual_lanes(device)),
             Self::V3(_) => Self::V3(Kernel::usual(device, weight_product(p), true).constants),
             other => other,
@@ -910,13 +918,11 @@ impl WeightChunks {
         let groups = match kernel {
             WeightKernel::V1 => Groups::Invocations((weight_rows + 1) * columns),
             WeightKernel::V3(constants) if Kernel::tiled(constants).has_blocks() => {
-                let each = Tile::of(Kernel::tiled(constants)).weight_groups(weight_rows, columns);
-                Groups::Blocks { each, squares: 1 }
+                Groups::Blocks(Tile::of(Kernel::tiled(constants)).weight_groups(weight_rows, columns))
             }
             WeightKernel::V6(kernel) => {
                 // And those of the bias, a row of blocks of its own.
-                let each = kernel.groups(weight_rows, columns) + kernel.groups(1, columns);
-                Groups::Blocks { each, squares: kernel.squares() }
+                Groups::Blocks(kernel.groups(weight_rows, columns) + kernel.groups(1, columns))
             }
             WeightKernel::V2 | WeightKernel::V3(_) => Groups::Invocations((weight_rows / 8 + 1) * (columns / 8)),
             WeightKernel::V4 => Groups::Invocations(columns / 8),
@@ -926,7 +932,8 @@ impl WeightChunks {
         let image_rows = ranges.iter().map(|range| range.len() * p.out_h as usize).max().unwrap_or(1);
         // Enough chunks to fill the device, as long as their partial sums stay small.
         let width = (weight_rows + 1) * p.out_c as usize;
-        let most = chunks_with_room(context, width, ranges.len());
+        let room = if matches!(kernel, WeightKernel::V6(_)) { GPU_PARTIAL_BYTES } else { MAX_PARTIAL_BYTES };
+        let most = chunks_with_room(context, width, ranges.len(), room);
         let enough = groups.filling(context).clamp(1, most).min(image_rows);
         let mut chunks =
             Self { ranges, rows: [p.out_h as usize, image_rows.div_ceil(enough)], groups, table: [0, width] };
@@ -970,27 +977,29 @@ impl WeightChunks {
 enum Groups {
     /// So many invocations, one after the other.
     Invocations(usize),
-    /// So many workgroups of its own, each of so many times 64 invocations.
-    Blocks { each: usize, squares: usize },
+    /// So many workgroups of its own.
+    Blocks(usize),
 }
 
 impl Groups {
-    /// Workgroups of 64 invocations that keep a large GPU busy: a few for each of its multiprocessors.
+    /// Workgroups that keep a large GPU busy: a few for each of its multiprocessors.
     const BUSY: usize = 1024;
 
     /// Workgroups for so many chunks.
     fn of(self, chunks: usize) -> usize {
         match self {
             Self::Invocations(each) => (chunks * each).div_ceil(WORKGROUP),
-            Self::Blocks { each, .. } => chunks * each,
+            Self::Blocks(each) => chunks * each,
         }
     }
 
     /// Chunks that fill a device.
     fn filling(self, context: &Context) -> usize {
         match self {
+            // Four times as many as elsewhere: they read little, one after the other.
+            Self::Invocations(each) if !context.facts().software => 4 * filling_invocations(context) / each.max(1),
             Self::Invocations(each) => filling_invocations(context) / each.max(1),
-            Self::Blocks { each, squares } => Self::BUSY / squares / each,
+            Self::Blocks(each) => Self::BUSY / each,
         }
     }
 }

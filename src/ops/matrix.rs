@@ -20,16 +20,18 @@
 //! ```
 //!
 //! x is read (and normalised, or put together from two tensors, as in the other versions), rounded to 16 bits and kept in
-//! workgroup memory, and so are the weights. That rounding of the weights is the price: 2^-11 of each, as much as every result
-//! of mixed precision loses when it is stored. With f32 images nobody has asked for it, so there is no `v5`.
+//! workgroup memory. The weights are rounded and turned once, by a launch of [`transpose_weights`](super::transpose_weights), so that
+//! they are read as x is: eight neighbouring input channels at a time. That rounding of the weights is the price: 2^-11 of each, as much
+//! as every result of mixed precision loses when it is stored. With f32 images nobody has asked for it, so there is no `v5`.
 //!
 //! The weight gradient is the same with rows of weights (tap, ci) in the place of pixels, and pixels in the place of ci: x and gy
 //! are 16-bit floats anyway, so that only an x that is normalised on the way is rounded once more. Its sums stay f32.
 //!
 //! # What a unit is fed with
-//! A block of 128 x 128 reads a number of x or w from memory for 128 products, one of 64 x 64 for 64. Both sides lie in workgroup
-//! memory by strips of neighbouring k: that is how the units of AMD and NVIDIA take them (16 bytes of a strip an invocation), so a side
-//! that lies across is turned in registers on its way, four by four numbers. They are written four at a time where the device takes
+//! A block of 128 x 128 reads a number of x or w from memory for 128 products, one of 64 x 64 for 64. What is read stays as it lies in memory
+//! until it is left in workgroup memory, a slab ahead of what is multiplied: nobody waits for it before. Where neighbours in memory are
+//! neighbours in k, as in forward, both sides lie by strips, which the units of AMD and NVIDIA take as they are; the weight gradient's
+//! lie across, and are turned by the units that load them. They are written four numbers at a time where the device takes
 //! matrices from arrays of vectors (Vulkan), one by one where it does not (Metal, and so all units of 8x8).
 //!
 //! # Never by itself
@@ -40,8 +42,8 @@
 //!
 //! The few lines that multiply are `shaders/lib/matrix_units.wgsl`. `lib/matrix_plain.wgsl` says the same in plain WGSL:
 //! so `check` runs all the rest of the kernel on every device that has 16-bit floats ("emulated"). The lines themselves have
-//! run on Mesa's software Vulkan from version 26 on, which has units of 8x8, and on an NVIDIA H100, of 16x16: right on both. (On the
-//! H100 that was with blocks of 64 x 64, turned and written in another way than now.)
+//! run on Mesa's software Vulkan from version 26 on, which has units of 8x8, and on an NVIDIA H100 and H200, of 16x16: right on all.
+//! NVIDIA's cut sums of f32 off instead of rounding them: a weight gradient is up to 2^-24 of its terms too small for each sum of a chain.
 //!
 //! <details><summary>shaders/lib/matrix_block.wgsl</summary>
 //!
@@ -103,8 +105,19 @@ impl fmt::Display for MatrixKernel {
     }
 }
 
-/// The blocks that there are: rows and columns of results, and whether a subgroup has two panels.
-const BLOCKS: [(u32, u32, bool); 4] = [(64, 64, false), (128, 64, false), (128, 128, false), (128, 128, true)];
+/// The constants of a block, and their usual numbers.
+const CONSTANTS: [(&str, u32); 5] = [("PANE_ROWS", 64), ("PANE_COLS", 64), ("EACH", 1), ("SHARE", 64), ("DEPTH", 32)];
+/// The blocks that there are.
+const BLOCKS: [[u32; 5]; 8] = [
+    [64, 64, 1, 64, 32],
+    [128, 64, 1, 64, 32],
+    [128, 128, 1, 64, 32],
+    [128, 128, 1, 64, 64],
+    [128, 128, 2, 128, 32],
+    [128, 128, 2, 128, 64],
+    [256, 128, 2, 128, 32],
+    [128, 128, 2, 64, 32],
+];
 
 /// The smallest of them.
 const LEAST_BLOCK: usize = 64;
@@ -117,17 +130,22 @@ pub(super) const CHUNK: usize = 64;
 
 /// The constants of all blocks that there are.
 pub fn blocks() -> impl Iterator<Item = Constants> {
-    BLOCKS.into_iter().map(|(rows, columns, pairs)| {
-        let all = [("PANE_ROWS", rows, 64), ("PANE_COLS", columns, 64), ("EACH", 1 + u32::from(pairs), 1)];
-        let others = all.into_iter().filter(|(_, number, usual)| number != usual);
-        others.fold(Constants::default(), |constants, (name, number, _)| constants.with(name, number))
+    BLOCKS.into_iter().map(|numbers| {
+        let others = CONSTANTS.into_iter().zip(numbers).filter(|((_, usual), number)| number != usual);
+        others.fold(Constants::default(), |constants, ((name, _), number)| constants.with(name, number))
     })
 }
 
 impl MatrixKernel {
+    /// One of [`CONSTANTS`].
+    fn number(self, name: &str) -> usize {
+        let usual = CONSTANTS.iter().find(|(known, _)| *known == name).map_or(1, |(_, usual)| *usual);
+        self.constants.number(name, usual as usize)
+    }
+
     /// Rows and columns of a workgroup's block.
     fn block(self) -> [usize; 2] {
-        ["PANE_ROWS", "PANE_COLS"].map(|name| self.constants.number(name, LEAST_BLOCK))
+        ["PANE_ROWS", "PANE_COLS"].map(|name| self.number(name))
     }
 
     /// Workgroups that cover a result.
@@ -143,18 +161,18 @@ impl MatrixKernel {
 
     /// Bytes of workgroup memory of the largest entry point, as `shaders/lib/matrix_block.wgsl` and `tile_statistics.wgsl` declare it.
     pub fn memory(self) -> usize {
-        const DEPTH: usize = 32;
         let [rows, columns] = self.block();
         let unit = self.matrix.unit();
-        let slots = rows * columns / (8 * unit * unit) / if self.squares() == 4 { 4 } else { 1 };
+        let depth = self.number("DEPTH");
+        let slots = rows * columns / (8 * unit * unit) / if self.squares() >= 4 { self.squares() } else { 1 };
         let statistics = 2 * 16 * 2 * WORKGROUP;
-        2 * (rows + columns) * (DEPTH + 8) + 4 * slots * unit * (2 * unit + 4) + statistics
+        2 * (rows + columns) * (depth + 8) + 4 * slots * unit * (2 * unit + 4) + statistics
     }
 
     /// Whether a device has the invocations and the memory of a workgroup.
     fn fits(self, device: &Device) -> bool {
         let Device::Gpu(context) = device else { return false };
-        let invocations = self.squares() * WORKGROUP;
+        let invocations = self.block().into_iter().product::<usize>() / self.number("SHARE");
         invocations <= context.facts().workgroup_invocations as usize
             && self.memory() <= context.workgroup_bytes() as usize
     }
@@ -204,14 +222,18 @@ pub(super) fn right(device: &Device, offered: Vec<MatrixKernel>) -> impl Iterato
 }
 
 /// The kernels with each block that a device has; emulated ones with one each, because drivers take many seconds to compile one: the
-/// largest, of which some subgroups repeat a panel, and the smallest, whose subgroups take turns. Two panels are for subgroups that
-/// are so large that there are too few of them.
+/// largest, of which some subgroups repeat a panel, and the smallest, whose subgroups take turns. Two panels a subgroup are for
+/// workgroups with half as many invocations, or for subgroups that are twice as large.
 fn fitting(device: &Device, matrix: Matrix) -> impl Iterator<Item = MatrixKernel> + '_ {
     let large = matches!(device, Device::Gpu(context) if context.facts().subgroup[1] > 32);
     let wanted = move |(at, constants): &(usize, Constants)| match matrix {
         Matrix::Plain16 => *at == 2,
         Matrix::Plain8 => *at == 0,
-        Matrix::Units16 | Matrix::Units8 => large || constants.get("EACH").is_none(),
+        Matrix::Units16 | Matrix::Units8 => {
+            let kernel = MatrixKernel { matrix, constants: *constants };
+            kernel.number("EACH") == kernel.number("SHARE") / 64 * if large { 2 } else { 1 }
+                || kernel.number("EACH") == 1
+        }
     };
     let kernels = blocks().enumerate().filter(wanted).map(move |(_, constants)| MatrixKernel { matrix, constants });
     kernels.filter(|kernel| kernel.fits(device))
@@ -219,7 +241,7 @@ fn fitting(device: &Device, matrix: Matrix) -> impl Iterator<Item = MatrixKernel
 
 /// Whether the channels divide.
 fn takes(p: &Conv2dParams) -> bool {
-    p.out_c.is_multiple_of(8) && p.in_c.is_multiple_of(4)
+    p.out_c.is_multiple_of(8) && p.in_c.is_multiple_of(8)
 }
 
 /// The matrix units of a device.

@@ -36,6 +36,7 @@ pub mod matrix;
 pub mod max_pool2d;
 pub mod metric_counts;
 pub mod plan;
+mod priors;
 pub mod relu;
 pub mod sgd;
 pub mod shift;
@@ -101,11 +102,16 @@ fn filling_invocations(context: &Context) -> usize {
     if context.facts().software { 2048 } else { 32768 }
 }
 
+/// What the partial sums of a weight gradient may take.
+const MAX_PARTIAL_BYTES: usize = 16 << 20;
+/// The same on a GPU for kernels that are done with a block so soon that it takes many to keep it busy: on matrix units, and of Winograd's
+/// products, of which each is small.
+const GPU_PARTIAL_BYTES: usize = 64 << 20;
+
 /// Chunks that each of `ranges` launches of a weight gradient may sum separately, if a chunk's partial sums are
-/// `partial_len` numbers: together they stay within 16 MiB and within one binding, as long as that leaves one chunk.
-fn chunks_with_room(context: &Context, partial_len: usize, ranges: usize) -> usize {
-    const MAX_PARTIAL_BYTES: usize = 16 << 20;
-    let room = MAX_PARTIAL_BYTES.min(context.max_binding_bytes() as usize);
+/// `partial_len` numbers: together they stay within so many bytes and within one binding, as long as that leaves one chunk.
+fn chunks_with_room(context: &Context, partial_len: usize, ranges: usize, most_bytes: usize) -> usize {
+    let room = most_bytes.min(context.max_binding_bytes() as usize);
     (room / (partial_len * 4) / ranges).max(1)
 }
 
@@ -129,7 +135,7 @@ impl RowChunks {
         let ranges = x.device().image_ranges(op, &[x, gy])?;
         let per_image = rows / x.shape().dims()[0];
         let longest = ranges.iter().map(|images| images.len() * per_image).max().unwrap_or(1);
-        let most = chunks_with_room(context, width, ranges.len());
+        let most = chunks_with_room(context, width, ranges.len(), MAX_PARTIAL_BYTES);
         Ok(Self { ranges, per_image, rows: Self::ROWS.max(longest.div_ceil(most)) })
     }
 

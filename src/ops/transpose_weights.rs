@@ -17,9 +17,12 @@
 //!
 //! Shapes: `[.., in, out]` -> `[.., out, in]`.
 //!
-//! Versions: one.
+//! Versions: one; `transpose_quads` where inputs and outputs divide by 4.
 //!
 //! Launches: 1 for up to 32 weights of one model.
+//!
+//! [`matrix`](super::matrix) units read a convolution's weight with inputs and outputs exchanged, too, but not turned round, and as 16-bit
+//! floats.
 //!
 //! # Files
 //! - [`shaders/transpose_weights.wgsl`](../../../../../shaders/transpose_weights.wgsl), below
@@ -40,7 +43,7 @@ use crate::cpu::transpose_weights::{self as plain, Part};
 use crate::debug::observed;
 use crate::gpu::shader::shader;
 use crate::gpu::{Shader, WORKGROUP};
-use crate::tensor::{Device, Shape, Tensor};
+use crate::tensor::{DType, Device, Shape, Tensor};
 use crate::{Error, Result};
 
 const OP: &str = "transpose_weights";
@@ -81,7 +84,7 @@ pub fn transpose_weights(weights: &[&Tensor]) -> Result<Vec<Tensor>> {
         let (mut turned, mut rest) = (Vec::new(), &weights[..]);
         while !rest.is_empty() {
             let (now, later) = rest.split_at(together(rest));
-            turned.extend(launch(now)?);
+            turned.extend(launch(now, true, DType::F32)?);
             rest = later;
         }
         Ok(turned)
@@ -97,10 +100,19 @@ fn together(weights: &[&Tensor]) -> usize {
     (2..=weights.len().min(PARTS)).take_while(fits).last().unwrap_or(1)
 }
 
-fn launch(weights: &[&Tensor]) -> Result<Vec<Tensor>> {
+/// A convolution's weight `[kh, kw, in, out]` as matrix units read it: `[kh, kw, out, in]`, 16-bit floats, the kernel not turned round.
+///
+/// # Errors
+/// As the launch.
+pub(super) fn by_output(weight: &Tensor) -> Result<Tensor> {
+    Ok(launch(&[weight], false, DType::F16)?.remove(0))
+}
+
+fn launch(weights: &[&Tensor], by_half_turn: bool, dtype: DType) -> Result<Vec<Tensor>> {
     let Some(span) = Tensor::span(weights) else { return Ok(Vec::new()) };
     let mut parts = [Part { first_group: u32::MAX, ..bytemuck::Zeroable::zeroed() }; PARTS];
     let (mut groups, mut to, mut places) = (0, 0, Vec::new());
+    let mut whole_quads = true;
     for (part, weight) in parts.iter_mut().zip(weights) {
         let shape = weight.shape();
         let [leading @ .., inputs, outputs] = shape.dims() else {
@@ -113,16 +125,23 @@ fn launch(weights: &[&Tensor]) -> Result<Vec<Tensor>> {
             taps: leading.iter().product::<usize>() as u32,
             inputs: *inputs as u32,
             outputs: *outputs as u32,
+            by_half_turn: by_half_turn.into(),
             ..*part
         };
+        whole_quads &= [part.source as usize, *inputs, *outputs].iter().all(|number| number.is_multiple_of(BLOCK));
         places.push((to, Shape::new(&[leading, &[*outputs, *inputs]].concat())?));
         let blocks = part.taps as usize * inputs.div_ceil(BLOCK) * outputs.div_ceil(BLOCK);
         groups += blocks.div_ceil(WORKGROUP);
         to += weight.len().next_multiple_of(ALIGNMENT);
     }
-    let turned = span.device().empty(OP, [to])?;
+    let turned = span.device().empty_as(OP, [to], dtype)?;
     match span.device() {
-        Device::Gpu(_) => SHADER.entry("transpose").params(&parts).reads([&span]).writes([&turned]).groups(groups)?,
+        Device::Gpu(_) => SHADER
+            .entry(if whole_quads { "transpose_quads" } else { "transpose" })
+            .params(&parts)
+            .reads([&span])
+            .writes([&turned])
+            .groups(groups)?,
         Device::Cpu(_) => {
             for part in &parts[..weights.len()] {
                 plain::transpose(part, &span.f32s(), &mut turned.f32s_mut());
@@ -170,7 +189,7 @@ impl TurnedWeights {
         let small = small.count().max(1);
         let count = together(&self.waiting[..small].iter().collect::<Vec<_>>());
         let now: Vec<Tensor> = self.waiting.drain(..count).collect();
-        let turned = launch(&now.iter().collect::<Vec<_>>())?;
+        let turned = launch(&now.iter().collect::<Vec<_>>(), true, DType::F32)?;
         self.launches += 1;
         self.ready.extend(now.into_iter().zip(turned));
         Ok(self.ready.remove(self.ready.len() - count).1)

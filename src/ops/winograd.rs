@@ -6,7 +6,7 @@
 //! F(4, 3), those on the right of F(2, 3).)
 //!
 //! Three launches for each slab: `transform_input` (and, once, the weights), `forward_v3`, `transform_output`. What stands
-//! between them is three times as large as x and y; slabs of tiles keep it below [`SCRATCH_BYTES`]. The rounding errors are
+//! between them is three times as large as x and y; slabs of tiles keep it below [`scratch_bytes`]. The rounding errors are
 //! 1.7 to 3 times those of the plain sum (root mean square, 256 to 16 channels). F(2x2, 3x3) would all but halve them for a third
 //! more of products and memory; F(4x4, 3x3) would double them for a quarter less.
 //!
@@ -64,8 +64,11 @@ const OP: &str = "conv2d";
 pub(super) const SHADER: Shader = shader!("winograd");
 
 /// The transformed tiles of a slab and their products take at most so much, as long as that leaves eight tiles. On a
-/// processor they then stay in its last cache; a GPU has work for all its cores.
-pub const SCRATCH_BYTES: usize = 32 << 20;
+/// processor they then stay in its last cache. A large GPU is filled by no less: on an H200, weight gradients of 64 to 512 channels
+/// took 5 to 1.3 times as long with 32 MiB (bench/results/2026-11-27-h200.md).
+pub fn scratch_bytes(context: &Context) -> usize {
+    if context.facts().software { 32 << 20 } else { 256 << 20 }
+}
 
 /// Products for one tile and pair of channels.
 pub(super) const FREQUENCIES: usize = 24;
@@ -191,7 +194,7 @@ pub(super) fn tiles(p: &Conv2dParams) -> usize {
 /// How many of `most` groups of so many tiles a slab has: as few slabs as there is room for, all of one size.
 pub(super) fn slab(context: &Context, most: usize, group: usize, [in_c, out_c]: [usize; 2]) -> usize {
     let bytes = |channels: usize| 4 * FREQUENCIES * group * channels;
-    let room = SCRATCH_BYTES / bytes(in_c + out_c);
+    let room = scratch_bytes(context) / bytes(in_c + out_c);
     let room = room.min(context.max_binding_bytes() as usize / bytes(in_c.max(out_c))).max(1);
     most.div_ceil(most.div_ceil(room).max(1))
 }

@@ -43,10 +43,14 @@ fn fits(device: &Device, p: &Conv2dParams) -> bool {
     matches!(device, Device::Gpu(context) if bytes <= context.max_binding_bytes())
 }
 
+/// Whether a device can run a block of these sizes for this gather.
+pub(super) fn runs(device: &Device, p: &Conv2dParams, constants: Constants) -> bool {
+    takes(p) && fits(device, p) && Block::of(constants).runs_on(device)
+}
+
 /// Its kernels for a gather: one for each size of a block.
 pub(super) fn kernels(device: &Device, p: &Conv2dParams) -> impl Iterator<Item = GatherKernel> {
-    let all = if takes(p) && fits(device, p) { SHADER.variants() } else { Vec::new() };
-    all.into_iter().map(GatherKernel::Fused)
+    SHADER.variants().into_iter().filter(|constants| runs(device, p, *constants)).map(GatherKernel::Fused)
 }
 
 /// What a workgroup computes.
@@ -60,6 +64,14 @@ struct Block {
 impl Block {
     fn of(constants: Constants) -> Self {
         Self { quads: constants.number("QUADS", 8), vectors: constants.number("VECTORS", 8) }
+    }
+
+    /// Whether a device has the invocations and the workgroup memory.
+    fn runs_on(&self, device: &Device) -> bool {
+        let Device::Gpu(context) = device else { return false };
+        let bytes = FREQUENCIES * self.vectors * self.quads * 16;
+        4 * self.quads * self.vectors <= context.facts().workgroup_invocations as usize
+            && bytes <= context.workgroup_bytes() as usize
     }
 
     /// Pixels of a block of whole quads.
@@ -150,7 +162,8 @@ mod tests {
         let names = |p| -> Result<BTreeSet<_>> {
             Ok(kernels(&Device::plan(None)?, &p).map(|kernel| kernel.to_string()).collect())
         };
-        let all = ["v7", "v7 VECTORS=4", "v7 QUADS=4", "v7 QUADS=4 VECTORS=4"].map(str::to_owned);
+        let all =
+            ["v7", "v7 VECTORS=4", "v7 QUADS=4", "v7 QUADS=4 VECTORS=4", "v7 QUADS=4 VECTORS=16"].map(str::to_owned);
         assert_eq!(names(params(3, 1, [3, 8]))?, BTreeSet::from(all));
         assert!(names(params(3, 2, [3, 8]))?.is_empty());
         assert!(names(params(3, 1, [2048, 2048]))?.is_empty(), "256 MiB of weights fit no binding");

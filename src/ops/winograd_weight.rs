@@ -8,7 +8,7 @@
 //!
 //! Two launches for each slab of tiles (`transform_both`, and `linear`'s `backward_weight_v2` for all of them), and `backward_weight_v5` at
 //! the end. What stands between them is three times as large as x and gy; slabs keep it below
-//! [`SCRATCH_BYTES`](super::winograd::SCRATCH_BYTES).
+//! [`scratch_bytes`](super::winograd::scratch_bytes).
 //!
 //! <details><summary>shaders/winograd_weight.wgsl</summary>
 //!
@@ -22,7 +22,7 @@ use std::ops::Range;
 use super::choice::{all_lanes, worth_trying};
 use super::conv2d::{Source, WeightKernel};
 use super::winograd::{FREQUENCIES, TILE_ROWS, is_3x3, slab, tiles};
-use super::{Kernel, chunks_with_room, linear};
+use super::{GPU_PARTIAL_BYTES, Kernel, MAX_PARTIAL_BYTES, chunks_with_room, linear};
 use crate::autograd::Wanted;
 use crate::cpu::conv2d::Conv2dParams;
 use crate::cpu::linear::LinearParams;
@@ -101,7 +101,7 @@ pub(super) fn kernels(device: &Device, p: &Conv2dParams) -> Vec<WeightKernel> {
 }
 
 /// Whether the sums of all products fit into one binding. Images that do not fit into one make more slabs.
-fn fits(device: &Device, p: &Conv2dParams) -> bool {
+pub(super) fn fits(device: &Device, p: &Conv2dParams) -> bool {
     let Device::Gpu(context) = device else { return false };
     let image_bytes = 4 * u64::from((p.in_h * p.in_w * p.in_c).max(p.out_h * p.out_w * p.out_c));
     let (batch, most) = (p.batch as usize, (context.max_binding_bytes() / image_bytes).max(1) as usize);
@@ -146,7 +146,8 @@ impl Cut {
         let slab = slab(context, most, 1, [in_c, out_c]);
         let slabs = ranges.iter().map(|images| (images.len() * image).div_ceil(slab)).sum();
         let width = (in_c + 1) * out_c;
-        let most_chunks = chunks_with_room(context, FREQUENCIES * width, slabs);
+        let room = if context.facts().software { MAX_PARTIAL_BYTES } else { GPU_PARTIAL_BYTES };
+        let most_chunks = chunks_with_room(context, FREQUENCIES * width, slabs, room);
         let chunks = slab.div_ceil(CHUNK_TILES).min(most_chunks);
         Self { ranges, image, slab, chunks, chunk_rows: slab.div_ceil(chunks), slabs, width }
     }
@@ -255,7 +256,7 @@ pub(super) fn table(
 
 #[cfg(test)]
 mod tests {
-    use super::super::winograd::SCRATCH_BYTES;
+    use super::super::winograd::scratch_bytes;
     use super::*;
 
     fn params(kernel: usize, stride: usize, [in_c, out_c]: [usize; 2]) -> Conv2dParams {
@@ -295,7 +296,7 @@ mod tests {
             assert!(cut.slabs * cut.slab >= tiles(&p) && (cut.slabs - 1) * cut.slab < tiles(&p), "{p:?}");
             assert!(cut.rows() >= cut.slab && cut.rows() < cut.slab + cut.chunks, "{p:?}");
             assert!(cut.chunk_rows <= CHUNK_TILES, "{p:?}: {} rows", cut.chunk_rows);
-            assert!(4 * FREQUENCIES * cut.slab * (channels[0] + channels[1]) <= SCRATCH_BYTES, "{p:?}");
+            assert!(4 * FREQUENCIES * cut.slab * (channels[0] + channels[1]) <= scratch_bytes(&context), "{p:?}");
         }
         Ok(())
     }
