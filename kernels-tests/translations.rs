@@ -162,8 +162,8 @@ fn every_kernel_is_plain_webgpu() {
         };
         for entry in &module.entry_points {
             let bytes = workgroup_bytes(&module, &info, &entry.name);
-            // Matrix units, and blocks whose terms are shared out, are only for devices that have more.
-            let more = is_for_matrix(&entry.name) || name.contains(SPLIT);
+            // Matrix units, blocks whose terms are shared out and the largest of Winograd's in one kernel are only for devices that have more.
+            let more = is_for_matrix(&entry.name) || name.contains(SPLIT) || name.contains("VECTORS=16");
             let most = match form {
                 Form::F16(matrix) if matrix.needs_units() && is_for_matrix(&entry.name) => UNITS_WORKGROUP_BYTES,
                 _ if more => DIRECTX_WORKGROUP_BYTES,

@@ -108,13 +108,11 @@ impl fmt::Display for MatrixKernel {
 /// The constants of a block, and their usual numbers.
 const CONSTANTS: [(&str, u32); 5] = [("PANE_ROWS", 64), ("PANE_COLS", 64), ("EACH", 1), ("SHARE", 64), ("DEPTH", 32)];
 /// The blocks that there are.
-const BLOCKS: [[u32; 5]; 8] = [
+const BLOCKS: [[u32; 5]; 6] = [
     [64, 64, 1, 64, 32],
     [128, 64, 1, 64, 32],
     [128, 128, 1, 64, 32],
     [128, 128, 1, 64, 64],
-    [128, 128, 2, 128, 32],
-    [128, 128, 2, 128, 64],
     [256, 128, 2, 128, 32],
     [128, 128, 2, 64, 32],
 ];
