@@ -20,7 +20,7 @@
 //! ```
 //!
 //! x is read (and normalised, or put together from two tensors, as in the other versions), rounded to 16 bits and kept in
-//! workgroup memory. The weights are rounded and turned once, by a launch of [`transpose_weights`](super::transpose_weights), so that
+//! workgroup memory. The weights are rounded and turned once, by a launch of [`transpose_weights`](mod@super::transpose_weights), so that
 //! they are read as x is: eight neighbouring input channels at a time. That rounding of the weights is the price: 2^-11 of each, as much
 //! as every result of mixed precision loses when it is stored. With f32 images nobody has asked for it, so there is no `v5`.
 //!
