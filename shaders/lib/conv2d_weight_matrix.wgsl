@@ -1,6 +1,6 @@
 // The entry point of the weight gradient on matrix units, for each way to read x; only for images of 16-bit floats.
 //
-// The including file takes in lib/flat, and has what lib/conv2d_weight asks for; input channels divide by 4, output channels by 8.
+// The including file takes in lib/flat, and has what lib/conv2d_weight asks for; input and output channels divide by 8.
 // @include weight_matrix
 // @include conv2d_weight_terms
 // @include matrix

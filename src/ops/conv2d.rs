@@ -33,7 +33,8 @@
 //! ([`winograd_weight`]), `v6`, blocks on [`matrix`] units, for images of 16-bit floats. Forward and input gradient `v3`: 3x3 with stride 1 in Winograd's
 //! form, 24 products for 4x2 pixels instead of 72 ([`winograd`]); `v5`: tiles on [`matrix`] units, for images of 16-bit floats;
 //! `v6`: 3x3 with stride 1 of an x of one to four channels ([`conv2d_few`]); `v7`: Winograd's form in one kernel, through workgroup
-//! memory ([`winograd_fused`]), which `tune` may choose. With `BLOCK` above 1, tiles of `v2`, `v3` and of the weight gradient's `v3` and
+//! memory ([`winograd_fused`]), which `tune` may choose. (NVIDIA's cards take forms of Winograd for large 3x3 convolutions without it:
+//! `src/ops/priors.rs`.) With `BLOCK` above 1, tiles of `v2`, `v3` and of the weight gradient's `v3` and
 //! `v5` read through workgroup memory (`shaders/lib/gemm_block.wgsl`); usual on GPUs for `v2` and the weight gradient's `v3`. With
 //! `TOGETHER=8`, those that stand side by side read what they have in common once for all of them, and hand it around in their
 //! subgroup (`shaders/lib/lanes_together.wgsl`); usual in software.

@@ -14,8 +14,8 @@
 //!     x  UNIT ci                                   c[i][j] += x[i] * w[j]
 //!       +----+       +----+----+----+----+
 //!       | x0 |       | c00| c01| c02| c03|     Each cell is a matrix of UNIT x UNIT. A subgroup has the eight sums c:
-//!       +----+       +----+----+----+----+     2 * UNIT pixels x 4 * UNIT channels. A workgroup has 64 or 128 pixels x 64 or
-//!       | x1 |       | c10| c11| c12| c13|     128 channels, whatever the size of its subgroups: an invocation for each 8 x 8.
+//!       +----+       +----+----+----+----+     2 * UNIT pixels x 4 * UNIT channels. A workgroup has 64 to 256 pixels x 64 or
+//!       | x1 |       | c10| c11| c12| c13|     128 channels, whatever the size of its subgroups: an invocation for 64 or 128.
 //!       +----+       +----+----+----+----+
 //! ```
 //!
@@ -224,16 +224,17 @@ pub(super) fn right(device: &Device, offered: Vec<MatrixKernel>) -> impl Iterato
 /// workgroups with half as many invocations, or for subgroups that are twice as large.
 fn fitting(device: &Device, matrix: Matrix) -> impl Iterator<Item = MatrixKernel> + '_ {
     let large = matches!(device, Device::Gpu(context) if context.facts().subgroup[1] > 32);
-    let wanted = move |(at, constants): &(usize, Constants)| match matrix {
+    let panels_of_subgroup = move |kernel: &MatrixKernel| kernel.number("SHARE") / 64 * if large { 2 } else { 1 };
+    let wanted = move |(at, kernel): &(usize, MatrixKernel)| match matrix {
         Matrix::Plain16 => *at == 2,
         Matrix::Plain8 => *at == 0,
         Matrix::Units16 | Matrix::Units8 => {
-            let kernel = MatrixKernel { matrix, constants: *constants };
-            kernel.number("EACH") == kernel.number("SHARE") / 64 * if large { 2 } else { 1 }
-                || kernel.number("EACH") == 1
+            let each = kernel.number("EACH");
+            each == 1 || each == panels_of_subgroup(kernel)
         }
     };
-    let kernels = blocks().enumerate().filter(wanted).map(move |(_, constants)| MatrixKernel { matrix, constants });
+    let all = blocks().map(move |constants| MatrixKernel { matrix, constants }).enumerate();
+    let kernels = all.filter(wanted).map(|(_, kernel)| kernel);
     kernels.filter(|kernel| kernel.fits(device))
 }
 

@@ -26,20 +26,14 @@ const MANY_CHANNELS: u32 = 256;
 
 /// The kernel of a gather.
 pub(super) fn gather(device: &Device, p: &Conv2dParams) -> Option<GatherKernel> {
-    let kernel = by_channels(device, p)?;
-    match kernel {
-        GatherKernel::Winograd(_) => (winograd::takes(p) && winograd::fits(device, p)).then_some(kernel),
-        GatherKernel::Fused(constants) => winograd_fused::runs(device, p, constants).then_some(kernel),
-        _ => None,
+    if !is_timed(device, p) {
+        return None;
     }
-}
-
-fn by_channels(device: &Device, p: &Conv2dParams) -> Option<GatherKernel> {
-    let fused = || Constants::default().with("QUADS", 4).with("VECTORS", 16);
-    is_timed(device, p).then(|| match p.out_c >= MANY_CHANNELS {
-        true => GatherKernel::Winograd(blocks()),
-        false => GatherKernel::Fused(fused()),
-    })
+    if p.out_c >= MANY_CHANNELS {
+        return (winograd::takes(p) && winograd::fits(device, p)).then(|| GatherKernel::Winograd(blocks()));
+    }
+    let constants = Constants::default().with("QUADS", 4).with("VECTORS", 16);
+    winograd_fused::runs(device, p, constants).then_some(GatherKernel::Fused(constants))
 }
 
 /// The kernel of a weight gradient.

@@ -7,7 +7,7 @@
 //! of its own makes them.
 //!
 //! On software Vulkan, where there is no workgroup memory, it takes 2.6 times as long as version 3 (measured): it is for
-//! GPUs, where `tune` tries it.
+//! GPUs, where `tune` tries it; usual on NVIDIA's for large images (`src/ops/priors.rs`).
 //!
 //! <details><summary>shaders/winograd_fused.wgsl</summary>
 //!
