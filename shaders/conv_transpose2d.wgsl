@@ -12,11 +12,14 @@
 //
 //        x pixel ──> | ky0 kx0: co.. | ky0 kx1: co.. | ky1 kx0: co.. | ky1 kx1: co.. |      one row of the product
 //                         y[2iy,2ix]    y[2iy,2ix+1]   y[2iy+1,2ix]   y[2iy+1,2ix+1]        for stride 2
+// _v5  the same on matrix units, for images of 16-bit floats (lib/conv_transpose2d_matrix).
 // @include flat
 // @include element
 // @include gemm
 // @include gemm_forward
 // @include conv_transpose2d_tile
+// @include conv2d_eight_plain @half
+// @include conv_transpose2d_matrix @half
 
 override WG: u32 = 64u;
 

@@ -1,11 +1,13 @@
 // The transposed convolution of an x that still has to be normalised: as conv2d_normed.wgsl does it.
 //
-// _v2  as in conv_transpose2d.wgsl, with v = (x - center) * scale + shift, and 0 below floor, in the place of x.
+// _v2, _v5  as in conv_transpose2d.wgsl, with v = (x - center) * scale + shift, and 0 below floor, in the place of x.
 // @include flat
 // @include element
 // @include gemm
 // @include gemm_forward
 // @include conv_transpose2d_tile
+// @include conv2d_eight_normed @half
+// @include conv_transpose2d_matrix @half
 // @include batch_norm_table
 // @include batch_norm_table4
 

@@ -1,6 +1,7 @@
 // The weights of several layers as their input gradients read them, in one launch; or as matrix units read them, as 16-bit floats.
 //
-//   turned[to + (taps-1-tap, o, i)] = weights[from + (tap, i, o)]   for each part; for matrix units without the turn: (tap, o, i)
+//   transpose     turned[to + (taps-1-tap, o, i)] = weights[from + (tap, i, o)]   for each part; for matrix units without the turn
+//   halve_quads   turned[to + (taps-1-tap, i, o)] = weights[from + (tap, i, o)]   for their input gradients, or without the turn
 //
 // A layer's weight is [taps, inputs, outputs]: one tap for a linear layer, the positions (ky, kx) of a convolution's
 // kernel. Its input gradient is the same sum with inputs and outputs exchanged and the kernel turned by 180 degrees:
@@ -9,7 +10,10 @@
 //      d e f   ->   f e d
 //      g h i        c b a
 //
-// One invocation takes 4x4 numbers of a matrix; a workgroup belongs to one part.
+// Matrix units read the numbers that are multiplied with one result after the other: those of a convolution lie apart in its weight, those
+// of its input gradient side by side.
+//
+// One invocation takes 4x4 numbers of a matrix, or 16 of them as they stand; a workgroup belongs to one part.
 // @include flat
 // @include parts
 // @include element
@@ -103,5 +107,25 @@ fn transpose_quads(
     for (var column = 0u; column < BLOCK; column++) {
         let across = vec4(rows[0][column], rows[1][column], rows[2][column], rows[3][column]);
         turned4[to + column * (at.part.inputs / 4u)] = Element4(across);
+    }
+}
+
+/// 16-bit floats in the order of the weight, but for the turn.
+@compute @workgroup_size(WG)
+fn halve_quads(
+    @builtin(workgroup_id) wid: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lid: u32,
+) {
+    let group = flat_group(wid, groups);
+    let part = parts[part_of(group)];
+    let quads = part.inputs * part.outputs / 4u; // of a matrix
+    for (var i = 0u; i < BLOCK; i++) {
+        let at = ((group - part.first_group) * BLOCK + i) * WG + lid; // (tap, quad)
+        let tap = at / quads;
+        if tap < part.taps {
+            let source_tap = select(tap, part.taps - 1u - tap, part.by_half_turn == 1u);
+            turned4[part.to / 4u + at] = Element4(weights4[part.source / 4u + source_tap * quads + at % quads]);
+        }
     }
 }

@@ -495,7 +495,7 @@ fn sums_of(kernel: WeightKernel) -> Tolerance {
 /// The kernels for matrix units, of which the emulated ones take minutes for many pixels.
 fn by_matrix(device: &Device, p: &Conv2dParams) -> impl Iterator<Item = MatrixKernel> {
     let few = p.batch * p.out_h * p.out_w < 8192;
-    ops::matrix::kernels(device, p).into_iter().filter(move |kernel| few || kernel.matrix.needs_units())
+    ops::matrix::kernels(device, [p.in_c, p.out_c]).into_iter().filter(move |kernel| few || kernel.matrix.needs_units())
 }
 
 /// Without one of two emulations: for an x that is made where it is read. That differs from another x, what multiplies does not.

@@ -6,10 +6,11 @@
 use std::cell::RefCell;
 
 use shadegrad::cpu::conv_transpose2d::{ConvTranspose2dParams, backward_input, backward_weight, forward};
-use shadegrad::ops::{BatchNormSettings, Mode};
+use shadegrad::ops::conv_transpose2d::SpreadKernel;
+use shadegrad::ops::{BatchNormSettings, Mode, RunningStats, Version};
 use shadegrad::{Device, Tape, ops};
 
-use super::{Case, GradientCase, SUMS, batch_norm, doubles, numbers};
+use super::{Case, Checks, GradientCase, SUMS, batch_norm, doubles, numbers};
 
 const OP: &str = "conv_transpose2d";
 
@@ -89,7 +90,21 @@ fn after_norm(channels: usize, mode: Mode) -> Case {
             let v = ops::batch_norm(x, weight, bias, running, &settings)?;
             ops::conv_transpose2d(&v, &w, Some(&b), 2, 0, 0)
         })?;
-        checks.compare("backward_weight", "selected", grads.of(&w).expect("watched"), &want_w.into_inner(), SUMS)
+        checks.compare("backward_weight", "selected", grads.of(&w).expect("watched"), &want_w.into_inner(), SUMS)?;
+        if matches!(device, Device::Cpu(_)) {
+            return Ok(()); // one version
+        }
+        let vector = |values: &[f32]| device.tensor(OP, [channels], values);
+        let (x, mean, var) = (checks.image(device, shape, &x)?, vector(&mean)?, vector(&var)?);
+        let running = RunningStats { mean: &mean, var: &var };
+        let v = ops::batch_norm(&x, &vector(&weight)?, &vector(&bias)?, &running, &settings)?;
+        for kernel in kernels(device, checks, &p) {
+            let y = ops::conv_transpose2d::forward(&v, &w.detach(), Some(&b), 2, 0, 0, kernel)?;
+            // The plain one reads x written.
+            let bound = if kernel == Version::V1.into() { checks.through(SUMS) } else { SUMS };
+            checks.compare("forward", &format!("{kernel} normed"), &y, &want.y, bound)?;
+        }
+        Ok(())
     })
 }
 
@@ -214,13 +229,23 @@ fn case((shape, kernel, out, settings, with_bias): Sizes) -> Case {
         if matches!(device, Device::Cpu(_)) {
             return Ok(()); // one version
         }
-        for kernel in ops::conv_transpose2d::kernels(device, &p) {
+        for kernel in kernels(device, checks, &p) {
             let bias = with_bias.then_some(&b);
             let y = ops::conv_transpose2d::forward(&x, &w, bias, stride, padding, output_padding, kernel)?;
             checks.compare("forward", &kernel.to_string(), &y, &want.y, SUMS)?;
         }
         Ok(())
     })
+}
+
+/// The kernels that take these sizes; with 16-bit floats also those for matrix units.
+fn kernels(device: &Device, checks: &Checks, p: &ConvTranspose2dParams) -> Vec<SpreadKernel> {
+    let mut kernels: Vec<SpreadKernel> =
+        ops::conv_transpose2d::kernels(device, p).into_iter().map(Into::into).collect();
+    if checks.is_half() {
+        kernels.extend(ops::conv_transpose2d::matrix_kernels(device, p).into_iter().map(SpreadKernel::Matrix));
+    }
+    kernels
 }
 
 pub fn gradients() -> Vec<GradientCase> {

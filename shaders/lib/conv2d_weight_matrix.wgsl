@@ -16,6 +16,6 @@ fn backward_weight_v6(me: Invocation) {
     if !mine.is_bias {
         weight_matrix(p, me, mine.first_row, mine.first_col4, first, end, mine.to);
     } else {
-        bias_block(p, me.lid, PANE_COLS4, mine.first_col4, first, end, mine.to);
+        bias_matrix(p, me.lid, mine.first_col4, first, end, mine.to);
     }
 }

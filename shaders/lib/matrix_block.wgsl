@@ -63,15 +63,6 @@ const MATRIX_A_SIZE: u32 = max(PANE_ROWS * STRIP, DEPTH * ACROSS_A);
 const MATRIX_B_SIZE: u32 = max(PANE_COLS * STRIP, DEPTH * ACROSS_B);
 var<workgroup> matrix_c: array<f32, SLOTS * UNIT * C_ROW>;
 
-fn put_a8(at: u32, v: Eight) {
-    put_a(at, v.first);
-    put_a(at + 4u, v.second);
-}
-fn put_b8(at: u32, v: Eight) {
-    put_b(at, v.first);
-    put_b(at + 4u, v.second);
-}
-
 /// The sums of a panel. By name: drivers are known to do arrays of matrices badly.
 struct Panel {
     c00: MatrixC,

@@ -2,11 +2,10 @@
 // subgroup, which loads, multiplies and stores it together. No invocation knows which numbers it has.
 //
 // lib/matrix_plain has the same functions for devices without such units. Which of both a kernel is put together with is
-// said where it is launched; UNIT and the types of matrices stand in lib/matrix_units16 and lib/matrix_units8.
+// said where it is launched; UNIT, the types of matrices and how they are loaded stand in lib/matrix_units16 and lib/matrix_units8.
 //
 // coopLoadT and coopStoreT (T: row by row) take a place of workgroup memory and the length of a row; coopLoad takes a matrix column
-// by column: in strips b's columns lie as a's rows do, across a's columns as b's rows. Where the arrays are of vectors
-// (lib/matrix_vectors), places are counted in vectors.
+// by column: in strips b's columns lie as a's rows do, across a's columns as b's rows.
 
 struct Invocation {
     @builtin(workgroup_id) wid: vec3<u32>,
@@ -18,11 +17,6 @@ struct Invocation {
 
 fn subgroup_of(me: Invocation) -> u32 { return me.subgroup; }
 fn subgroups_of(me: Invocation) -> u32 { return me.subgroups; }
-
-fn strips_of_a(me: Invocation, at: u32) -> MatrixA { return coopLoadT<MatrixA>(&matrix_a[at / STEP], STRIP / STEP); }
-fn strips_of_b(me: Invocation, at: u32) -> MatrixB { return coopLoad<MatrixB>(&matrix_b[at / STEP], STRIP / STEP); }
-fn across_a(me: Invocation, at: u32) -> MatrixA { return coopLoad<MatrixA>(&matrix_a[at / STEP], ACROSS_A / STEP); }
-fn across_b(me: Invocation, at: u32) -> MatrixB { return coopLoadT<MatrixB>(&matrix_b[at / STEP], ACROSS_B / STEP); }
 
 fn multiply_add(a: MatrixA, b: MatrixB, c: MatrixC) -> MatrixC { return coopMultiplyAdd(a, b, c); }
 

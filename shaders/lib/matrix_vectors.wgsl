@@ -1,11 +1,8 @@
-// Workgroup memory of a and b as vectors of four: one write for four numbers. Vulkan's matrices may begin at a vector.
+// Workgroup memory of a and b as vectors of eight: one write for eight numbers. Vulkan's matrices may begin at a vector.
+var<workgroup> matrix_a: array<Eight, MATRIX_A_SIZE / 8u>;
+var<workgroup> matrix_b: array<Eight, MATRIX_B_SIZE / 8u>;
 
-/// Numbers that stand in one place of the arrays.
-const STEP: u32 = 4u;
-var<workgroup> matrix_a: array<Element4, MATRIX_A_SIZE / STEP>;
-var<workgroup> matrix_b: array<Element4, MATRIX_B_SIZE / STEP>;
-
-fn put_a(at: u32, v: Element4) { matrix_a[at / STEP] = v; }
-fn put_b(at: u32, v: Element4) { matrix_b[at / STEP] = v; }
-fn number_of_a(at: u32) -> f32 { return f32(matrix_a[at / STEP][at % STEP]); }
-fn number_of_b(at: u32) -> f32 { return f32(matrix_b[at / STEP][at % STEP]); }
+fn put_a8(at: u32, v: Eight) { matrix_a[at / 8u] = v; }
+fn put_b8(at: u32, v: Eight) { matrix_b[at / 8u] = v; }
+fn number_of_a(at: u32) -> f32 { return f32(matrix_a[at / 8u][at / 4u % 2u][at % 4u]); }
+fn number_of_b(at: u32) -> f32 { return f32(matrix_b[at / 8u][at / 4u % 2u][at % 4u]); }

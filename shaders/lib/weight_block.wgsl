@@ -65,3 +65,20 @@ fn weight_block(p: Params, lid: u32, first_row: u32, first_col4: u32, first: u32
         store_weights(to, r + 4u, col4 + 1u, sums.lower_right);
     }
 }
+
+/// The gradient of the bias: `wide` vectors of it, summed over first <= k < end.
+fn bias_block(p: Params, lid: u32, wide: u32, first_col4: u32, first: u32, end: u32, to: Destination) {
+    let col4 = first_col4 + lid % wide;
+    let side = BIAS_LANES / wide; // invocations for one vector
+    var sum = vec4(0.0);
+    if lid < BIAS_LANES && col4 < to.cols4 {
+        for (var k = first + lid / wide; k < end; k += side * 16u) {
+            var part = vec4(0.0); // no long chain
+            for (var i = 0u; i < 16u; i++) {
+                if k + i * side < end { part += bias_quad(p, col4, k + i * side); }
+            }
+            sum += part;
+        }
+    }
+    leave_bias(lid, wide, first_col4, sum, to);
+}

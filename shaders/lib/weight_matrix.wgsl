@@ -48,8 +48,7 @@ fn read_weights(p: Params, lid: u32, walk: ptr<function, WeightWalk>, end: u32) 
     }
     for (var i = 0u; i < SLAB_B; i++) {
         let pixel = min((*walk).k + lid / COLS8 + i * APART_B, end - 1u);
-        let at = (pixel * p.out_c + (*walk).col) / 4u;
-        slab.b[i] = Eight(gy4[at], gy4[at + 1u]);
+        slab.b[i] = gy8[(pixel * p.out_c + (*walk).col) / 8u];
     }
     (*walk).k += DEPTH;
     return slab;
@@ -98,4 +97,22 @@ fn weight_matrix(p: Params, me: Invocation, first_row: u32, first_col4: u32, fir
             }
         }
     }
+}
+
+/// The gradient of the bias, as lib/weight_block has it.
+fn bias_matrix(p: Params, lid: u32, first_col4: u32, first: u32, end: u32, to: Destination) {
+    let col4 = first_col4 + lid % PANE_COLS4;
+    let side = BIAS_LANES / PANE_COLS4;
+    var sum = vec4(0.0);
+    if lid < BIAS_LANES && col4 < to.cols4 {
+        for (var k = first + lid / PANE_COLS4; k < end; k += side * 16u) {
+            var part = vec4(0.0); // no long chain
+            for (var i = 0u; i < 16u; i++) {
+                let eight = gy8[(min(k + i * side, end - 1u) * to.cols4 + col4) / 2u];
+                if k + i * side < end { part += vec4<f32>(select(eight[0], eight[1], col4 % 2u == 1u)); }
+            }
+            sum += part;
+        }
+    }
+    leave_bias(lid, PANE_COLS4, first_col4, sum, to);
 }

@@ -1,8 +1,5 @@
 // Where a block of the weight gradient (lib/weight_block, lib/weight_matrix) goes, and the gradient of the bias, which is the row of
-// blocks below the last.
-//
-// The including file has partial4 and says
-//   bias_quad(p, col4, k) -> vec4      what the bias is the sum of
+// blocks below the last. The including file has partial4.
 
 /// Where the partial sums of a chunk go.
 struct Destination {
@@ -25,24 +22,14 @@ fn store_weights(to: Destination, r: u32, col4: u32, m: mat4x4<f32>) {
 const BIAS_LANES: u32 = 64u;
 var<workgroup> bias_sums: array<vec4<f32>, BIAS_LANES>;
 
-/// The gradient of the bias, the row of partial sums behind those of the weights: `wide` vectors of it, summed over first <= k < end.
-fn bias_block(p: Params, lid: u32, wide: u32, first_col4: u32, first: u32, end: u32, to: Destination) {
-    let col4 = first_col4 + lid % wide;
-    let side = BIAS_LANES / wide; // invocations for one vector
-    var sum = vec4(0.0);
-    if lid < BIAS_LANES && col4 < to.cols4 {
-        for (var k = first + lid / wide; k < end; k += side * 16u) {
-            var part = vec4(0.0); // no long chain
-            for (var i = 0u; i < 16u; i++) {
-                if k + i * side < end { part += bias_quad(p, col4, k + i * side); }
-            }
-            sum += part;
-        }
-        bias_sums[lid] = sum;
-    }
+/// The gradient of the bias, the row of partial sums behind those of the weights: `wide` vectors of it. Of the first BIAS_LANES invocations
+/// each has the sum of every so many k for vector lid % wide.
+fn leave_bias(lid: u32, wide: u32, first_col4: u32, sum: vec4<f32>, to: Destination) {
+    if lid < BIAS_LANES { bias_sums[lid] = sum; }
     workgroupBarrier(); // the sums of all are in
+    let col4 = first_col4 + lid;
     if lid >= wide || col4 >= to.cols4 { return; }
     var whole = vec4(0.0);
-    for (var i = 0u; i < side; i++) { whole += bias_sums[i * wide + lid]; }
+    for (var i = 0u; i < BIAS_LANES / wide; i++) { whole += bias_sums[i * wide + lid]; }
     partial4[(to.row + to.rows) * to.cols4 + col4] = whole;
 }

@@ -168,9 +168,7 @@ fn say(args: &TuneArgs, line: impl FnOnce() -> String) {
 /// What the ops of the named networks ask in a training step on a device, each question once. Matrix units that compute
 /// something else than the other kernels are said and left out.
 fn questions(args: &TuneArgs, device: Option<&Device>) -> Result<Vec<Asked>> {
-    let adapter = device.map(|device| gpu_of(device, "tune")).transpose()?.map(|context| context.facts().name.clone());
-    let fault = device.and_then(matrix::fault);
-    if let Some(fault) = fault {
+    if let Some(fault) = device.and_then(matrix::fault) {
         eprintln!("WRONG {fault}");
     }
     let (models, ops): (Vec<_>, Vec<_>) = args.names.iter().partition(|name| name.parse::<Model>().is_ok());
@@ -183,13 +181,11 @@ fn questions(args: &TuneArgs, device: Option<&Device>) -> Result<Vec<Asked>> {
     for model in models {
         let mut config = ModelConfig::new(model);
         args.network.apply(&mut config)?;
-        for event in planned_step(args, &config, adapter.as_deref())? {
-            if let PlanEvent::Asked { question, usual, mut candidates } = event
+        for event in planned_step(args, &config, device)? {
+            if let PlanEvent::Asked { question, usual, candidates } = event
                 && (ops.is_empty() || ops.iter().any(|op| *op == question.op))
                 && all.iter().all(|known| known.question != question)
             {
-                candidates
-                    .retain(|kernel| fault.is_none() || !["16x16", "8x8"].iter().any(|unit| kernel.contains(unit)));
                 all.push(Asked { question, usual, candidates });
             }
         }
@@ -198,14 +194,18 @@ fn questions(args: &TuneArgs, device: Option<&Device>) -> Result<Vec<Asked>> {
     Ok(all)
 }
 
-/// What would happen in a training step on an adapter; on any GPU, if none is named.
-fn planned_step(args: &TuneArgs, config: &ModelConfig, adapter: Option<&str>) -> Result<Vec<PlanEvent>> {
+/// What would happen in a training step on a device; on any GPU, if none is given.
+fn planned_step(args: &TuneArgs, config: &ModelConfig, real: Option<&Device>) -> Result<Vec<PlanEvent>> {
     let TuneArgs { batch, size, .. } = *args;
     let multiple = config.multiple();
     if !size.is_multiple_of(multiple) {
         return Err(Error::Config(format!("{} needs a --size that divides by {multiple}, got {size}", config.model)));
     }
-    let device = Device::plan(adapter)?;
+    let real = real.map(|device| gpu_of(device, "tune")).transpose()?;
+    let device = Device::plan(real.map(|context| context.facts().name.as_str()))?;
+    if let Some(real) = real {
+        gpu_of(&device, "a plan")?.share_fault(real);
+    }
     let net = build(&device, config, 0)?;
     let images = device.empty_as("images", [batch, size, size, config.in_channels], args.precision.dtype())?;
     let tape = Tape::new();

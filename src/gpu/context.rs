@@ -449,6 +449,13 @@ impl Context {
         self.matrix_fault.get_or_init(find).as_deref()
     }
 
+    /// Takes over what is known to be wrong with the matrix units of another device: for a plan of what that one would do.
+    pub fn share_fault(&self, other: &Self) {
+        if let Some(known) = other.matrix_fault.get() {
+            let _known_already = self.matrix_fault.set(known.clone());
+        }
+    }
+
     /// What the buffer pool holds.
     pub fn memory(&self) -> PoolReport {
         self.pool.report()

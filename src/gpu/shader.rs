@@ -70,6 +70,7 @@ const PIECES: &[(&str, &str)] = &[
     ("conv2d_weight_terms", include_str!("../../shaders/lib/conv2d_weight_terms.wgsl")),
     ("conv2d_x_joined", include_str!("../../shaders/lib/conv2d_x_joined.wgsl")),
     ("conv2d_x_plain", include_str!("../../shaders/lib/conv2d_x_plain.wgsl")),
+    ("conv_transpose2d_matrix", include_str!("../../shaders/lib/conv_transpose2d_matrix.wgsl")),
     ("conv_transpose2d_tile", include_str!("../../shaders/lib/conv_transpose2d_tile.wgsl")),
     ("eight", include_str!("../../shaders/lib/eight.wgsl")),
     ("element", include_str!("../../shaders/lib/element.wgsl")),

@@ -95,7 +95,7 @@ use std::sync::Arc;
 use super::choice::{Kernel, Product, all_lanes, choose, usual_lanes, worth_trying};
 use super::matrix::MatrixKernel;
 use super::plan::Plan;
-use super::transpose_weights::by_output;
+use super::transpose_weights::{by_input, by_output};
 use super::{
     Chunks, GPU_PARTIAL_BYTES, MAX_PARTIAL_BYTES, Tile, Version, add, chunks_with_room, concat, conv2d_few,
     filling_invocations, matrix, priors, winograd, winograd_fused, winograd_weight,
@@ -105,7 +105,7 @@ use crate::cpu::conv2d::{self as plain, Conv2dParams};
 use crate::debug::observed;
 use crate::gpu::shader::shader;
 use crate::gpu::{Constants, Context, Matrix, Part, Question, Shader, Sizes, WORKGROUP};
-use crate::tensor::{Device, Shape, Summed, Tensor};
+use crate::tensor::{DType, Device, Shape, Summed, Tensor};
 use crate::{Error, Result};
 
 const OP: &str = "conv2d";
@@ -129,8 +129,8 @@ pub(super) const PLAN: Plan = Plan {
             "forward_v3",
             "a 3x3 kernel has stride 1, the device is software, and tiles of 4x2 pixels times channels in and out are 65536 or more",
         ),
-        ("forward_v5", "`tune --precision f16` found it faster, on matrix units"),
-        ("forward_statistics_v5", "`tune --precision f16` found it faster, on matrix units, and a batch norm follows"),
+        ("forward_v5", "on matrix units: `tune --precision f16` found it faster, or it was timed on such a card"),
+        ("forward_statistics_v5", "as forward_v5, and a batch norm follows"),
         (
             "forward_v6",
             "a 3x3 kernel has stride 1, x one to four channels, the result a multiple of 4, and rows are 16 pixels or longer",
@@ -145,7 +145,7 @@ pub(super) const PLAN: Plan = Plan {
         ("backward_weight_v3", "the channels of x and of the result divide by 8"),
         ("backward_weight_v2", "the channels of the result divide by 8, those of x do not"),
         ("backward_weight_v4", "as forward_v6, the channels of the result divide by 8, and the device is software"),
-        ("backward_weight_v6", "`tune --precision f16` found it faster, on matrix units"),
+        ("backward_weight_v6", "as forward_v5"),
         (
             "backward_weight_v5",
             "a 3x3 kernel has stride 1, the device is software, 32 tiles of 4x2 pixels and 16 channels or more",
@@ -296,11 +296,15 @@ fn named(out: &mut fmt::Formatter<'_>, version: &str, constants: Constants) -> f
 /// The kernel of the gather for the result of a convolution or for its input gradient, which reads such images. `p` are
 /// forward's sizes.
 pub(super) fn select(images: &Tensor, p: &Conv2dParams, part: Part) -> GatherKernel {
-    let device = images.device();
+    select_for((images.device(), images.dtype()), p, part)
+}
+
+fn select_for(images: (&Device, DType), p: &Conv2dParams, part: Part) -> GatherKernel {
+    let (device, _) = images;
     let gather = if part == Part::BackwardInput { p.input_gradient() } else { *p };
     let usual = if let Some(few) = conv2d_few::usual(device, &gather) {
         few
-    } else if let Some(timed) = priors::gather(device, &gather) {
+    } else if let Some(timed) = priors::gather(images, &gather, part) {
         timed
     } else if winograd::is_usual(device, &gather) {
         GatherKernel::Winograd(usual_lanes(device))
@@ -428,7 +432,8 @@ fn run(
     let inputs = [Some(x), Some(weight), bias, there.as_ref()];
     let added = there.is_some();
     let inputs = if added { &inputs[..] } else { &inputs[..3] };
-    record(y, inputs, || Conv2dBackward { x: Kept::of(x), weight: weight.detach(), params, added })
+    let images = x.dtype();
+    record(y, inputs, || Conv2dBackward { x: Kept::of(x), images, weight: weight.detach(), params, added })
 }
 
 /// The place for the statistics of y, if the kernel can make them.
@@ -566,6 +571,7 @@ impl<'a> Source<'a> {
 pub(super) struct Gather<'a> {
     pub(super) p: &'a Conv2dParams,
     pub(super) source: Source<'a>,
+    /// `[kh, kw, in, out]`; for matrix units, as 16-bit floats, already `[kh, kw, out, in]`.
     pub(super) weight: &'a Tensor,
     pub(super) bias: Option<&'a Tensor>,
     pub(super) y: &'a Tensor,
@@ -603,7 +609,7 @@ impl<'a> Gather<'a> {
         let [shader, _] = source.shaders();
         let bias = bias.unwrap_or(weight); // without a bias the binding is not read
         let weight = match kernel {
-            GatherKernel::Matrix(_) => &by_output(weight)?,
+            GatherKernel::Matrix(_) if weight.dtype() == DType::F32 => &by_output(weight)?,
             _ => weight,
         };
         for images in source.ranges(&[y])? {
@@ -683,15 +689,15 @@ impl WeightKernel {
         let device = images.device();
         let (in_c, out_c) = (p.in_c as usize, p.out_c as usize);
         let few = conv2d_few::is_usual_for_weights(device, p);
-        let usual = match priors::weight(device, p).unwrap_or(Self::usual(in_c, out_c)) {
+        let usual = match priors::weight((device, images.dtype()), p).unwrap_or(Self::usual(in_c, out_c)) {
             _ if few => Self::V4,
-            timed @ Self::V5(_) => timed,
+            timed @ (Self::V5(_) | Self::V6(_)) => timed,
             _ if winograd_weight::is_usual(device, p) => Self::V5(usual_lanes(device)),
             Self::V3(_) => Self::V3(Kernel::usual(device, weight_product(p), true).constants),
             other => other,
         };
         let through_memory = |kernel: &Self| Kernel::tiled(kernel.constants()).has_blocks();
-        let by_matrix = || matrix::offered(images, p, Part::BackwardWeight);
+        let by_matrix = || matrix::offered((device, images.dtype()), p, Part::BackwardWeight);
         let candidates = || {
             let right = matrix::right(device, by_matrix()).map(Self::V6);
             worth_trying(device, Self::all(device, p), through_memory).into_iter().chain(right).collect()
@@ -761,7 +767,13 @@ fn input_gradient(
     wanted: &Wanted<'_>,
 ) -> Result<()> {
     match gy.device() {
-        Device::Gpu(_) => Gather::new(&p.input_gradient(), Source::Plain(gy), &wanted.turned(weight)?, gx).run(kernel),
+        Device::Gpu(_) => {
+            let weight = match kernel {
+                GatherKernel::Matrix(_) => by_input(weight)?,
+                _ => wanted.turned(weight)?,
+            };
+            Gather::new(&p.input_gradient(), Source::Plain(gy), &weight, gx).run(kernel)
+        }
         Device::Cpu(_) => {
             plain::backward_input(p, &gy.f32s(), &weight.f32s(), &mut gx.f32s_mut());
             Ok(())
@@ -1120,6 +1132,7 @@ const BLOCK_PIXELS: usize = 512;
 #[derive(Debug)]
 struct Conv2dBackward {
     x: Kept,
+    images: DType,
     weight: Tensor,
     params: Conv2dParams,
     /// Whether the result was added to a further input, which gets the gradient as it is.
@@ -1206,7 +1219,8 @@ impl Backward for Conv2dBackward {
     }
 
     fn turns(&self) -> Option<&Tensor> {
-        Some(&self.weight)
+        let kernel = select_for((self.weight.device(), self.images), &self.params, Part::BackwardInput);
+        (!matches!(kernel, GatherKernel::Matrix(_))).then_some(&self.weight)
     }
 
     fn makes_gradient(&self, for_x: bool) -> bool {

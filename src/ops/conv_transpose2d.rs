@@ -26,9 +26,10 @@
 //! out]`, op the output padding: rows and columns at the end that no kernel may reach.
 //!
 //! Versions: `v1` one element per invocation, any sizes; `v2` kernel = stride without padding (U-Net: 2x2, stride 2) as
-//! a matrix product, result channels that divide by 4.
+//! a matrix product, result channels that divide by 4; `v5` the same on [`matrix`] units, for images of 16-bit floats and channels that
+//! divide by 8.
 //!
-//! Launches: forward 1 (v2 2, the weight is transposed first); backward 1 for x, 1 each for weight and bias, and a share in
+//! Launches: forward 1 (v2 and v5 2, the weight is transposed or rounded first); backward 1 for x, 1 each for weight and bias, and a share in
 //! those of [`sum_chunks`](mod@super::sum_chunks).
 //!
 //! # Files
@@ -48,17 +49,21 @@
 //! An x that is the result of a [`batch_norm`](super::batch_norm()) and that nobody has asked for yet is made where it is
 //! read (`conv_transpose2d_normed.wgsl`, `conv_transpose2d_normed_backward.wgsl`), as [`conv2d`](super::conv2d()) does.
 
+use std::fmt;
+
 use super::choice::{Kernel, Product, choose, worth_trying};
 use super::conv2d::{BothGradients, Source};
+use super::matrix::MatrixKernel;
 use super::plan::Plan;
-use super::{Tile, Version, add, conv2d};
+use super::transpose_weights::halves;
+use super::{Tile, Version, add, conv2d, matrix, priors};
 use crate::autograd::{Backward, Kept, OnReading, Setting, Wanted, record};
 use crate::cpu::conv_transpose2d::{self as plain, ConvTranspose2dParams};
 use crate::cpu::conv2d::Conv2dParams;
 use crate::debug::observed;
 use crate::gpu::shader::shader;
-use crate::gpu::{Part, Question, Shader, Sizes, WORKGROUP};
-use crate::tensor::{Device, Shape, Tensor};
+use crate::gpu::{Matrix, Part, Question, Shader, Sizes, WORKGROUP};
+use crate::tensor::{DType, Device, Shape, Tensor};
 use crate::{Error, Result};
 
 const OP: &str = "conv_transpose2d";
@@ -70,6 +75,10 @@ pub(super) const PLAN: Plan = Plan {
     op: OP,
     rules: &[
         ("forward_v2", "kernel = stride, no padding, the channels of the result divide by 4 and times the kernel by 8"),
+        (
+            "forward_v5",
+            "on matrix units: `tune --precision f16` found it faster, or its gradient was timed on such a card",
+        ),
         ("backward_sums_v2", "as backward_v2"),
         ("backward_v2", "x is the result of a batch norm that no other op has read, and both channels divide by 8"),
     ],
@@ -105,19 +114,61 @@ pub fn conv_transpose2d(
 ) -> Result<Tensor> {
     let params = sizes(x.shape(), weight.shape(), bias.map(Tensor::shape), [stride, padding, output_padding])?;
     observed(OP, x.device(), |on| {
-        launch(&on.read(x)?, &on.read(weight)?, on.maybe(bias)?.as_ref(), params, select(x.device(), &params))
+        launch(&on.read(x)?, &on.read(weight)?, on.maybe(bias)?.as_ref(), params, select(x, &params))
     })
 }
 
-fn select(device: &Device, p: &ConvTranspose2dParams) -> Kernel {
-    let usual = Kernel::usual(device, product(p), takes(p, Version::V2.into()));
+/// The kernel of a transposed convolution.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SpreadKernel {
+    /// The sum as it stands: `v1` and `v2`.
+    Direct(Kernel),
+    /// `v5`: [`matrix`] units, or what stands in for them.
+    Matrix(MatrixKernel),
+}
+
+impl<K: Into<Kernel>> From<K> for SpreadKernel {
+    fn from(kernel: K) -> Self {
+        Self::Direct(kernel.into())
+    }
+}
+
+impl fmt::Display for SpreadKernel {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Direct(kernel) => kernel.fmt(out),
+            Self::Matrix(kernel) => write!(out, "v5 {kernel}"),
+        }
+    }
+}
+
+/// For such an x.
+fn select(x: &Tensor, p: &ConvTranspose2dParams) -> SpreadKernel {
+    let images = (x.device(), x.dtype());
+    let (device, _) = images;
+    let usual = match priors::spread(images, p) {
+        Some(timed) => SpreadKernel::Matrix(timed),
+        None => Kernel::usual(device, product(p), takes(p, Version::V2.into())).into(),
+    };
+    let by_matrix = || offered(images, p);
     let shape = Shape::from([p.batch, p.in_h, p.in_w, p.in_c].map(|extent| extent as usize));
     let question = || {
         let (kernel, stride, padding) = (p.kernel_h as usize, p.stride as usize, p.padding as usize);
-        let sizes = Sizes { out: p.out_c as usize, kernel, stride, padding, ..Sizes::of(shape) };
+        let half = !by_matrix().is_empty();
+        let sizes = Sizes { out: p.out_c as usize, kernel, stride, padding, half, ..Sizes::of(shape) };
         (p.kernel_h == p.kernel_w).then_some(Question { op: OP, part: Part::Forward, sizes })
     };
-    choose(device, question, usual, || worth_trying(device, kernels(device, p), Kernel::has_blocks))
+    choose(device, question, usual, || {
+        let direct = worth_trying(device, kernels(device, p), Kernel::has_blocks).into_iter().map(Into::into);
+        direct.chain(matrix::right(device, by_matrix()).map(SpreadKernel::Matrix)).collect()
+    })
+}
+
+/// Those for matrix units that may be tried for such images of a device, if the units have no fault.
+pub(super) fn offered(images: (&Device, DType), p: &ConvTranspose2dParams) -> Vec<MatrixKernel> {
+    let Product { rows, columns, .. } = product(p);
+    let result = [rows, columns].map(|extent| extent as u32);
+    if p.tiles() { matrix::offered_for(images, [p.in_c, p.out_c], result) } else { Vec::new() }
 }
 
 /// The matrix product fits where kernels do not overlap and its columns divide.
@@ -126,9 +177,14 @@ fn takes(p: &ConvTranspose2dParams, kernel: Kernel) -> bool {
     p.tiles() && p.out_c.is_multiple_of(4) && columns.is_multiple_of(Tile::of(kernel).columns)
 }
 
-/// All kernels that a device has for these sizes.
+/// All kernels that a device has for these sizes; [`matrix_kernels`] has those for 16-bit floats only.
 pub fn kernels(device: &Device, p: &ConvTranspose2dParams) -> Vec<Kernel> {
     Kernel::all(device, &SHADER, |kernel| takes(p, kernel) && product(p).takes(device, kernel))
+}
+
+/// All kernels for matrix units that a device has for these sizes, emulated ones too.
+pub fn matrix_kernels(device: &Device, p: &ConvTranspose2dParams) -> Vec<MatrixKernel> {
+    if p.tiles() { matrix::kernels(device, [p.in_c, p.out_c]) } else { Vec::new() }
 }
 
 /// Pixels of x times a kernel's worth of pixels of y.
@@ -148,13 +204,18 @@ pub fn forward(
     stride: usize,
     padding: usize,
     output_padding: usize,
-    kernel: impl Into<Kernel>,
+    kernel: impl Into<SpreadKernel>,
 ) -> Result<Tensor> {
     let kernel = kernel.into();
     let params = sizes(x.shape(), weight.shape(), bias.map(Tensor::shape), [stride, padding, output_padding])?;
-    if kernel.version == Version::V2 && !takes(&params, kernel) {
+    let takes = match kernel {
+        SpreadKernel::Direct(kernel) => kernel.version == Version::V1 || takes(&params, kernel),
+        SpreadKernel::Matrix(_) => !matrix_kernels(x.device(), &params).is_empty(),
+    };
+    if !takes {
         let message = format!(
-            "v2 needs kernel = stride, no padding and result channels that divide by 4, got weight {} and stride {stride}",
+            "{kernel} needs kernel = stride, no padding and result channels that divide by 4 (all by 8 on matrix units), got weight {} and \
+             stride {stride}",
             weight.shape()
         );
         return Err(Error::shape(OP, message));
@@ -167,7 +228,7 @@ fn launch(
     weight: &Tensor,
     bias: Option<&Tensor>,
     params: ConvTranspose2dParams,
-    kernel: Kernel,
+    kernel: SpreadKernel,
 ) -> Result<Tensor> {
     let p = &params;
     let y = x.new_empty(OP, [p.batch, p.out_h, p.out_w, p.out_c].map(|extent| extent as usize))?;
@@ -235,37 +296,41 @@ fn gather(
     weight: &Tensor,
     bias: Option<&Tensor>,
     y: &Tensor,
-    kernel: Kernel,
+    kernel: SpreadKernel,
 ) -> Result<()> {
-    let weight = match kernel.version {
-        Version::V1 => weight.detach(),
-        Version::V2 => {
+    let by_element = kernel == Version::V1.into();
+    let weight = match kernel {
+        SpreadKernel::Direct(_) if by_element => weight.detach(),
+        SpreadKernel::Direct(_) => {
             let transposed = x.device().empty(OP, weight.shape())?;
             SHADER.entry("transpose_weight").params(p).reads([weight]).writes([&transposed]).over(weight.len())?;
             transposed
         }
+        SpreadKernel::Matrix(_) => halves(weight)?,
+    };
+    let (matrix, constants) = match kernel {
+        SpreadKernel::Direct(kernel) => (Matrix::default(), kernel.constants),
+        SpreadKernel::Matrix(kernel) => (kernel.of_images(OP, y)?.matrix, kernel.constants),
     };
     let bias = bias.unwrap_or(&weight); // without a bias the binding is not read
     let read = x.on_reading();
     let (shader, x, table, floor) = match &read {
-        Some(OnReading::Normed { x, table, floor }) if kernel.version == Version::V2 => {
-            (NORMED, x, Some(table), *floor)
-        }
+        Some(OnReading::Normed { x, table, floor }) if !by_element => (NORMED, x, Some(table), *floor),
         _ => (SHADER, x, None, f32::MIN),
     };
     for images in x.device().image_ranges(OP, &[x, y])? {
         let (x, y) = (x.images(&images), y.images(&images));
         let params = ConvTranspose2dParams { batch: images.len() as u32, floor, ..*p };
-        let (entry, groups) = match kernel.version {
-            Version::V1 => ("forward_v1", y.len().div_ceil(WORKGROUP)),
-            Version::V2 => {
-                let columns = (p.kernel_h * p.kernel_w * p.out_c) as usize;
-                ("forward_v2", Tile::of(kernel).groups(x.len() / p.in_c as usize, columns))
-            }
+        let (pixels, columns) = (x.len() / p.in_c as usize, (p.kernel_h * p.kernel_w * p.out_c) as usize);
+        let (entry, groups) = match kernel {
+            SpreadKernel::Direct(_) if by_element => ("forward_v1", y.len().div_ceil(WORKGROUP)),
+            SpreadKernel::Direct(kernel) => ("forward_v2", Tile::of(kernel).groups(pixels, columns)),
+            SpreadKernel::Matrix(kernel) => ("forward_v5", kernel.groups(pixels, columns)),
         };
         shader
             .entry(entry)
-            .constants(kernel.constants)
+            .constants(constants)
+            .matrix(matrix)
             .params(&params)
             .reads([&x, &weight])
             .reads(table)

@@ -189,25 +189,33 @@ impl MatrixKernel {
     }
 }
 
-/// All kernels for matrix units that a device has for a gather, or a weight gradient, of these sizes: those of its own units, and
-/// emulated ones.
-pub fn kernels(device: &Device, p: &Conv2dParams) -> Vec<MatrixKernel> {
+/// All kernels for matrix units that a device has for a gather, a weight gradient or a transposed convolution of so many channels in and
+/// out: those of its own units, and emulated ones.
+pub fn kernels(device: &Device, channels: [u32; 2]) -> Vec<MatrixKernel> {
     let forms = [Some(Matrix::Plain16), Some(Matrix::Plain8), units(device)];
-    let takes = device.has_f16() && takes(p);
+    let takes = device.has_f16() && takes(channels);
     forms.into_iter().flatten().filter(|_| takes).flat_map(|matrix| fitting(device, matrix)).collect()
 }
 
-/// Those that `tune` may try for a gather over these images, or for a weight gradient, if they have no [`fault`].
-pub(super) fn offered(images: &Tensor, p: &Conv2dParams, part: Part) -> Vec<MatrixKernel> {
-    let device = images.device();
-    if images.dtype() != DType::F16 || !takes(p) || p.out_c < LEAST_CHANNELS {
-        return Vec::new();
-    }
+/// Those that `tune` may try for a gather over such images of a device, or for a weight gradient, if they have no [`fault`].
+pub(super) fn offered(images: (&Device, DType), p: &Conv2dParams, part: Part) -> Vec<MatrixKernel> {
     let rows = match part {
         Part::BackwardWeight => p.kernel_h * p.kernel_w * p.in_c,
         _ => p.batch * p.out_h * p.out_w,
     };
-    let result = [rows as usize, p.out_c as usize];
+    offered_for(images, [p.in_c, p.out_c], [rows, p.out_c])
+}
+
+/// The same for so many channels in and out, and a result of so many rows and columns.
+pub(super) fn offered_for(
+    (device, images): (&Device, DType),
+    channels: [u32; 2],
+    result: [u32; 2],
+) -> Vec<MatrixKernel> {
+    if images != DType::F16 || !takes(channels) || result[1] < LEAST_CHANNELS {
+        return Vec::new();
+    }
+    let result = result.map(|extent| extent as usize);
     let useful = |kernel: &MatrixKernel| {
         kernel.block().iter().zip(result).all(|(block, there)| *block == LEAST_BLOCK || *block <= there)
     };
@@ -239,8 +247,8 @@ fn fitting(device: &Device, matrix: Matrix) -> impl Iterator<Item = MatrixKernel
 }
 
 /// Whether the channels divide.
-fn takes(p: &Conv2dParams) -> bool {
-    p.out_c.is_multiple_of(8) && p.in_c.is_multiple_of(8)
+fn takes(channels: [u32; 2]) -> bool {
+    channels.iter().all(|count| count.is_multiple_of(8))
 }
 
 /// The matrix units of a device.
@@ -255,8 +263,11 @@ fn units(device: &Device) -> Option<Matrix> {
 /// each opened device; `None` where they are right, or where there are none.
 pub fn fault(device: &Device) -> Option<&str> {
     let Device::Gpu(context) = device else { return None };
-    let matrix = context.matrix().filter(|_| !context.is_planning())?;
+    let matrix = context.matrix()?;
     context.matrix_fault(|| {
+        if context.is_planning() {
+            return None;
+        }
         let wrong = match compare(device, matrix) {
             Ok(None) => return None,
             Ok(Some(wrong)) => wrong,

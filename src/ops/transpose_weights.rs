@@ -21,8 +21,8 @@
 //!
 //! Launches: 1 for up to 32 weights of one model.
 //!
-//! [`matrix`](super::matrix) units read a convolution's weight with inputs and outputs exchanged, too, but not turned round, and as 16-bit
-//! floats.
+//! [`matrix`](super::matrix) units read a convolution's weight with inputs and outputs exchanged, too, but not turned round; and for
+//! its input gradient turned round, but not exchanged. Both as 16-bit floats.
 //!
 //! # Files
 //! - [`shaders/transpose_weights.wgsl`](../../../../../shaders/transpose_weights.wgsl), below
@@ -84,7 +84,7 @@ pub fn transpose_weights(weights: &[&Tensor]) -> Result<Vec<Tensor>> {
         let (mut turned, mut rest) = (Vec::new(), &weights[..]);
         while !rest.is_empty() {
             let (now, later) = rest.split_at(together(rest));
-            turned.extend(launch(now, true, DType::F32)?);
+            turned.extend(launch(now, Order::Turned, DType::F32)?);
             rest = later;
         }
         Ok(turned)
@@ -105,10 +105,45 @@ fn together(weights: &[&Tensor]) -> usize {
 /// # Errors
 /// As the launch.
 pub(super) fn by_output(weight: &Tensor) -> Result<Tensor> {
-    Ok(launch(&[weight], false, DType::F16)?.remove(0))
+    Ok(launch(&[weight], Order::Exchanged, DType::F16)?.remove(0))
 }
 
-fn launch(weights: &[&Tensor], by_half_turn: bool, dtype: DType) -> Result<Vec<Tensor>> {
+/// A convolution's weight `[kh, kw, in, out]` as matrix units read it for the input gradient: 16-bit floats, the kernel turned round.
+///
+/// # Errors
+/// [`Error::Shape`] unless inputs and outputs divide by 4; else as the launch.
+pub(super) fn by_input(weight: &Tensor) -> Result<Tensor> {
+    Ok(launch(&[weight], Order::HalfTurn, DType::F16)?.remove(0))
+}
+
+/// The weight `[kh, kw, out, in]` of a transposed convolution as 16-bit floats: matrix units read it as it stands.
+///
+/// # Errors
+/// As [`by_input`].
+pub(super) fn halves(weight: &Tensor) -> Result<Tensor> {
+    Ok(launch(&[weight], Order::Same, DType::F16)?.remove(0))
+}
+
+/// What becomes of the order of a weight's numbers.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Order {
+    /// Inputs and outputs exchanged, and the kernel turned by 180 degrees.
+    Turned,
+    /// Inputs and outputs exchanged.
+    Exchanged,
+    /// The kernel turned by 180 degrees.
+    HalfTurn,
+    /// Nothing.
+    Same,
+}
+
+impl Order {
+    fn exchanges(self) -> bool {
+        matches!(self, Self::Turned | Self::Exchanged)
+    }
+}
+
+fn launch(weights: &[&Tensor], order: Order, dtype: DType) -> Result<Vec<Tensor>> {
     let Some(span) = Tensor::span(weights) else { return Ok(Vec::new()) };
     let mut parts = [Part { first_group: u32::MAX, ..bytemuck::Zeroable::zeroed() }; PARTS];
     let (mut groups, mut to, mut places) = (0, 0, Vec::new());
@@ -125,23 +160,27 @@ fn launch(weights: &[&Tensor], by_half_turn: bool, dtype: DType) -> Result<Vec<T
             taps: leading.iter().product::<usize>() as u32,
             inputs: *inputs as u32,
             outputs: *outputs as u32,
-            by_half_turn: by_half_turn.into(),
+            by_half_turn: matches!(order, Order::Turned | Order::HalfTurn).into(),
             ..*part
         };
         whole_quads &= [part.source as usize, *inputs, *outputs].iter().all(|number| number.is_multiple_of(BLOCK));
-        places.push((to, Shape::new(&[leading, &[*outputs, *inputs]].concat())?));
+        let last = if order.exchanges() { [*outputs, *inputs] } else { [*inputs, *outputs] };
+        places.push((to, Shape::new(&[leading, &last].concat())?));
         let blocks = part.taps as usize * inputs.div_ceil(BLOCK) * outputs.div_ceil(BLOCK);
         groups += blocks.div_ceil(WORKGROUP);
         to += weight.len().next_multiple_of(ALIGNMENT);
     }
+    if !order.exchanges() && !whole_quads {
+        return Err(Error::shape(OP, "numbers in their own order are taken by fours".to_owned()));
+    }
+    let entry = match order {
+        Order::HalfTurn | Order::Same => "halve_quads",
+        _ if whole_quads => "transpose_quads",
+        _ => "transpose",
+    };
     let turned = span.device().empty_as(OP, [to], dtype)?;
     match span.device() {
-        Device::Gpu(_) => SHADER
-            .entry(if whole_quads { "transpose_quads" } else { "transpose" })
-            .params(&parts)
-            .reads([&span])
-            .writes([&turned])
-            .groups(groups)?,
+        Device::Gpu(_) => SHADER.entry(entry).params(&parts).reads([&span]).writes([&turned]).groups(groups)?,
         Device::Cpu(_) => {
             for part in &parts[..weights.len()] {
                 plain::transpose(part, &span.f32s(), &mut turned.f32s_mut());
@@ -189,7 +228,7 @@ impl TurnedWeights {
         let small = small.count().max(1);
         let count = together(&self.waiting[..small].iter().collect::<Vec<_>>());
         let now: Vec<Tensor> = self.waiting.drain(..count).collect();
-        let turned = launch(&now.iter().collect::<Vec<_>>(), true, DType::F32)?;
+        let turned = launch(&now.iter().collect::<Vec<_>>(), Order::Turned, DType::F32)?;
         self.launches += 1;
         self.ready.extend(now.into_iter().zip(turned));
         Ok(self.ready.remove(self.ready.len() - count).1)
