@@ -276,7 +276,8 @@ fn the_table_of_samples_equals_its_shader_struct() {
     assert_eq!(found, want);
 }
 
-/// What the emulation of matrix units shows of a kernel holds with the units themselves only if both have the same functions.
+/// What the emulation of matrix units shows of a kernel holds with the units themselves only if it has their functions, and the rest of the
+/// kernel is the same.
 #[test]
 fn matrix_units_and_their_emulation_have_the_same_functions() {
     let functions = |matrix: Matrix| -> (Vec<String>, Vec<String>) {
@@ -297,9 +298,11 @@ fn matrix_units_and_their_emulation_have_the_same_functions() {
         let multiplies = |file: &str| file.starts_with("lib/matrix_") && !file.starts_with("lib/matrix_block");
         (of(multiplies), of(|file| ["lib/gemm_matrix", "lib/matrix_block"].iter().any(|piece| file.starts_with(piece))))
     };
-    let (emulated, kernel) = functions(Matrix::Plain16);
-    assert_eq!(emulated.iter().filter(|head| head.starts_with("fn ")).count(), 12, "{emulated:?}");
+    let (units, kernel) = functions(Matrix::Units16);
+    assert_eq!(units.iter().filter(|head| head.starts_with("fn ")).count(), 12, "{units:?}");
     for matrix in Matrix::ALL {
-        assert_eq!(functions(matrix), (emulated.clone(), kernel.clone()), "{matrix}");
+        let (found, rest) = functions(matrix);
+        let missing: Vec<_> = units.iter().filter(|head| !found.contains(head)).collect();
+        assert!(missing.is_empty() && rest == kernel, "{matrix}: {missing:?}");
     }
 }

@@ -40,6 +40,9 @@ struct Part {
 @group(0) @binding(1) var<storage, read> weights: array<f32>;
 @group(0) @binding(2) var<storage, read_write> turned: array<Element>;
 
+/// The tap that becomes this one.
+fn source_tap(part: Part, tap: u32) -> u32 { return select(tap, part.taps - 1u - tap, part.by_half_turn == 1u); }
+
 /// A square of 4x4 numbers of a matrix: which part it belongs to, and its first numbers there.
 struct Square {
     part: Part,
@@ -59,8 +62,8 @@ fn square_of(wid: vec3<u32>, groups: vec3<u32>, lid: u32) -> Square {
     let tap = block / (across * down);
     let i = select((block % across) * BLOCK, part.inputs, tap >= part.taps);
     let matrix = part.inputs * part.outputs;
-    let source_tap = select(tap, part.taps - 1u - tap, part.by_half_turn == 1u);
-    return Square(part, i, (block / across) % down * BLOCK, part.source + source_tap * matrix, part.to + tap * matrix);
+    let source = part.source + source_tap(part, tap) * matrix;
+    return Square(part, i, (block / across) % down * BLOCK, source, part.to + tap * matrix);
 }
 
 @compute @workgroup_size(WG)
@@ -124,8 +127,7 @@ fn halve_quads(
         let at = ((group - part.first_group) * BLOCK + i) * WG + lid; // (tap, quad)
         let tap = at / quads;
         if tap < part.taps {
-            let source_tap = select(tap, part.taps - 1u - tap, part.by_half_turn == 1u);
-            turned4[part.to / 4u + at] = Element4(weights4[part.source / 4u + source_tap * quads + at % quads]);
+            turned4[part.to / 4u + at] = Element4(weights4[part.source / 4u + source_tap(part, tap) * quads + at % quads]);
         }
     }
 }

@@ -75,13 +75,15 @@ struct Panel {
     c13: MatrixC,
 }
 
-/// The matrices of a panel's row of b at k, of sides that lie by strips, and across.
+/// The matrices of a panel's row of b at k.
 struct Columns {
     b0: MatrixB,
     b1: MatrixB,
     b2: MatrixB,
     b3: MatrixB,
 }
+
+/// Of sides that lie by strips, and across.
 fn strip_columns(me: Invocation, panel: u32, k: u32) -> Columns {
     let b = panel_col(panel) * STRIP + k;
     const NEXT: u32 = UNIT * STRIP;
@@ -92,17 +94,6 @@ fn columns_across(me: Invocation, panel: u32, k: u32) -> Columns {
     return Columns(across_b(me, b), across_b(me, b + UNIT), across_b(me, b + 2u * UNIT), across_b(me, b + 3u * UNIT));
 }
 
-/// Adds the products of two matrices of a, one below the other, with four of b.
-fn add_products(a0: MatrixA, a1: MatrixA, b: Columns, sums: ptr<function, Panel>) {
-    (*sums).c00 = multiply_add(a0, b.b0, (*sums).c00);
-    (*sums).c01 = multiply_add(a0, b.b1, (*sums).c01);
-    (*sums).c02 = multiply_add(a0, b.b2, (*sums).c02);
-    (*sums).c03 = multiply_add(a0, b.b3, (*sums).c03);
-    (*sums).c10 = multiply_add(a1, b.b0, (*sums).c10);
-    (*sums).c11 = multiply_add(a1, b.b1, (*sums).c11);
-    (*sums).c12 = multiply_add(a1, b.b2, (*sums).c12);
-    (*sums).c13 = multiply_add(a1, b.b3, (*sums).c13);
-}
 fn add_strips(me: Invocation, panel: u32, k: u32, sums: ptr<function, Panel>, more: ptr<function, Panel>) {
     let b = strip_columns(me, panel, k);
     let a = panel_row(panel) * STRIP + k;

@@ -7,9 +7,9 @@
 /// Numbers of a matrix that an invocation has.
 const OWN: u32 = UNIT * UNIT / LANES;
 
-/// A matrix in workgroup memory: from one row (column of b) to the next, and from one k to the next; and which of the sums the invocation
-/// that reads it has.
-struct Place { at: u32, row: u32, k: u32, lane: u32 }
+/// A matrix in workgroup memory: from one row (column of b) to the next, and from one k to the next; which of the sums the invocation that
+/// reads it has, and what turns_of says.
+struct Place { at: u32, row: u32, k: u32, lane: u32, turns: u32 }
 
 alias MatrixA = Place;
 alias MatrixB = Place;
@@ -22,28 +22,43 @@ struct Invocation {
 }
 
 fn subgroup_of(me: Invocation) -> u32 { return me.lid / LANES; }
-fn subgroups_of(me: Invocation) -> u32 { return MATRIX_GROUP / LANES; }
+fn subgroups_of(me: Invocation) -> u32 { return MATRIX_GROUP / LANES * turns_of(me); }
 
-fn strips_of_a(me: Invocation, at: u32) -> MatrixA { return Place(at, STRIP, 1u, me.lid % LANES); }
-fn strips_of_b(me: Invocation, at: u32) -> MatrixB { return Place(at, STRIP, 1u, me.lid % LANES); }
-fn across_a(me: Invocation, at: u32) -> MatrixA { return Place(at, 1u, ACROSS_A, me.lid % LANES); }
-fn across_b(me: Invocation, at: u32) -> MatrixB { return Place(at, 1u, ACROSS_B, me.lid % LANES); }
+/// 1, of which no compiler knows: it would write out the loops below, and some take minutes for that.
+fn turns_of(me: Invocation) -> u32 { return min(me.groups.x, 1u); }
 
-fn multiply_add(a: MatrixA, b: MatrixB, c: MatrixC) -> MatrixC {
-    var sum = c;
-    for (var i = 0u; i < OWN; i++) {
-        let row = (i * LANES + a.lane) / UNIT;
-        let col = (i * LANES + a.lane) % UNIT;
-        for (var k = 0u; k < UNIT; k++) {
-            sum[i] += number_of_a(a.at + row * a.row + k * a.k) * number_of_b(b.at + col * b.row + k * b.k);
+fn place(me: Invocation, at: u32, row: u32, k: u32) -> Place { return Place(at, row, k, me.lid % LANES, turns_of(me)); }
+fn strips_of_a(me: Invocation, at: u32) -> MatrixA { return place(me, at, STRIP, 1u); }
+fn strips_of_b(me: Invocation, at: u32) -> MatrixB { return place(me, at, STRIP, 1u); }
+fn across_a(me: Invocation, at: u32) -> MatrixA { return place(me, at, 1u, ACROSS_A); }
+fn across_b(me: Invocation, at: u32) -> MatrixB { return place(me, at, 1u, ACROSS_B); }
+
+/// Adds the products of two matrices of a, one below the other, with four of b.
+fn add_products(a0: MatrixA, a1: MatrixA, b: Columns, sums: ptr<function, Panel>) {
+    for (var i = 0u; i < OWN * a0.turns; i++) {
+        let row = (i * LANES + a0.lane) / UNIT * a0.row;
+        let col = (i * LANES + a0.lane) % UNIT * b.b0.row;
+        for (var k = 0u; k < UNIT * a0.turns; k++) {
+            let upper = number_of_a(a0.at + row + k * a0.k);
+            let lower = number_of_a(a1.at + row + k * a0.k);
+            let at = col + k * b.b0.k;
+            let numbers = vec4(number_of_b(b.b0.at + at), number_of_b(b.b1.at + at), number_of_b(b.b2.at + at), number_of_b(b.b3.at + at));
+            (*sums).c00[i] += upper * numbers.x;
+            (*sums).c01[i] += upper * numbers.y;
+            (*sums).c02[i] += upper * numbers.z;
+            (*sums).c03[i] += upper * numbers.w;
+            (*sums).c10[i] += lower * numbers.x;
+            (*sums).c11[i] += lower * numbers.y;
+            (*sums).c12[i] += lower * numbers.z;
+            (*sums).c13[i] += lower * numbers.w;
         }
     }
-    return sum;
 }
 
 fn leave_matrix(me: Invocation, c: MatrixC, at: u32) {
     var sum = c;
-    for (var i = 0u; i < OWN; i++) {
+    let own = OWN * turns_of(me);
+    for (var i = 0u; i < own; i++) {
         let number = i * LANES + me.lid % LANES;
         matrix_c[at + number / UNIT * C_ROW + number % UNIT] = sum[i];
     }

@@ -18,6 +18,16 @@ struct Invocation {
 fn subgroup_of(me: Invocation) -> u32 { return me.subgroup; }
 fn subgroups_of(me: Invocation) -> u32 { return me.subgroups; }
 
-fn multiply_add(a: MatrixA, b: MatrixB, c: MatrixC) -> MatrixC { return coopMultiplyAdd(a, b, c); }
+/// Adds the products of two matrices of a, one below the other, with four of b.
+fn add_products(a0: MatrixA, a1: MatrixA, b: Columns, sums: ptr<function, Panel>) {
+    (*sums).c00 = coopMultiplyAdd(a0, b.b0, (*sums).c00);
+    (*sums).c01 = coopMultiplyAdd(a0, b.b1, (*sums).c01);
+    (*sums).c02 = coopMultiplyAdd(a0, b.b2, (*sums).c02);
+    (*sums).c03 = coopMultiplyAdd(a0, b.b3, (*sums).c03);
+    (*sums).c10 = coopMultiplyAdd(a1, b.b0, (*sums).c10);
+    (*sums).c11 = coopMultiplyAdd(a1, b.b1, (*sums).c11);
+    (*sums).c12 = coopMultiplyAdd(a1, b.b2, (*sums).c12);
+    (*sums).c13 = coopMultiplyAdd(a1, b.b3, (*sums).c13);
+}
 
 fn leave_matrix(me: Invocation, c: MatrixC, at: u32) { coopStoreT(c, &matrix_c[at], C_ROW); }
