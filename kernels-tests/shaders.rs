@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 use naga::{AddressSpace, TypeInner};
 use shadegrad::gpu::loops::unbounded;
 use shadegrad::gpu::plan::{PlanEvent, PlannedLaunch};
-use shadegrad::gpu::{Context, Form, Matrix};
+use shadegrad::gpu::{AdapterFacts, Context, Form, Matrix};
 use shadegrad::models::{Model, ModelConfig, build};
 use shadegrad::ops::{BceDice, Mode, SHADERS, UNIFORMS, bce_dice, metric_counts, shaders};
 use shadegrad::{DType, Device, Tape};
@@ -176,6 +176,56 @@ fn a_kernel_gets_the_types_that_it_declares() {
         }
     }
     assert!(seen.iter().filter(|(_, _, types)| types.contains(&DType::F16)).count() > 30, "{seen:?}");
+}
+
+/// On an NVIDIA card (an H200's facts; none need be there) a large U-Net takes what was timed on one, without `tune`.
+#[test]
+fn what_was_timed_on_a_card_is_taken_there() {
+    let facts = || AdapterFacts {
+        name: "NVIDIA H200".to_owned(),
+        driver: "NVIDIA 580.159.04".to_owned(),
+        max_binding_bytes: (1 << 31) - 4,
+        max_buffer_bytes: 1 << 40,
+        workgroup_bytes: 48 << 10,
+        workgroup_invocations: 1024,
+        subgroup: [32, 32],
+        features: vec!["f16", "subgroup", "timestamps", "cooperative_matrix"],
+        matrix_units: vec!["16x16x16 f16 to f32".to_owned()],
+        ..AdapterFacts::default()
+    };
+    let launches = |facts: AdapterFacts, images: DType| {
+        let context = Context::plan_as(facts).unwrap();
+        let device = Device::Gpu(context.clone());
+        let net = build(&device, &ModelConfig { base: 64, ..ModelConfig::new(Model::Unet) }, 0).unwrap();
+        let x = device.empty_as("x", [8, 256, 256, 3], images).unwrap();
+        let target = device.empty("target", [8, 256, 256, 1]).unwrap();
+        let tape = Tape::new();
+        let logits = net.forward(&tape.watch(&x), Mode::Train).unwrap();
+        tape.backward(&bce_dice(&logits, &target, &BceDice::batch()).unwrap()).unwrap();
+        let of = |event| match event {
+            PlanEvent::Launched(PlannedLaunch { shader, entry, .. }) => Some(format!("{shader}.{entry}")),
+            _ => None,
+        };
+        context.take_plan().into_iter().filter_map(of).collect::<Vec<_>>()
+    };
+    let count = |all: &[String], name: &str| all.iter().filter(|known| known.contains(name)).count();
+    let half = launches(facts(), DType::F16);
+    // 18 convolutions 3x3, of which one has three channels; each has a weight gradient, and all but that one an input gradient. The four
+    // transposed ones have both gradients, too.
+    let by_units =
+        [".forward_statistics_v5", ".backward_weight_v6", "conv_transpose2d_normed.forward_v5", "conv2d.forward_v5"];
+    assert_eq!(by_units.map(|name| count(&half, name)), [17, 21, 4, 21], "{half:?}");
+    assert_eq!(["halve_quads", "transpose_weights.transpose"].map(|name| count(&half, name)), [21, 22], "{half:?}");
+    let single = launches(facts(), DType::F32);
+    assert_eq!(by_units.map(|name| count(&single, name)), [0; 4], "{single:?}");
+    assert!(count(&single, "winograd") > 60, "{single:?}");
+    let other = launches(AdapterFacts { name: "another".to_owned(), driver: String::new(), ..facts() }, DType::F16);
+    assert_eq!(
+        count(&other, "conv2d.forward_v5") + count(&other, "backward_weight_v6") + count(&other, "winograd"),
+        0,
+        "{other:?}"
+    );
+    println!("launches of a U-Net step: {} f16, {} f32, {} elsewhere", half.len(), single.len(), other.len());
 }
 
 fn compare_types(shader: &str, entry: &str, types: &[DType], half: bool) {

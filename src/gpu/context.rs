@@ -351,21 +351,35 @@ impl Context {
                 (AdapterFacts { name, ..facts_of_noop(&noop) }, limits)
             }
         };
-        let mut context = Self::open_adapter(&noop, &options, Switches::default())?;
+        let facts = AdapterFacts {
+            max_binding_bytes: limits.max_storage_buffer_binding_size,
+            max_buffer_bytes: limits.max_buffer_size,
+            workgroup_bytes: limits.max_compute_workgroup_storage_size,
+            ..facts
+        };
+        let mut context = Self::plan_as(facts)?;
+        if let Some(context) = Arc::get_mut(&mut context) {
+            context.offset_alignment = u64::from(limits.min_storage_buffer_offset_alignment);
+        }
+        Ok(context)
+    }
+
+    /// As [`plan`](Self::plan), of a GPU that need not be there: one with these facts.
+    ///
+    /// # Errors
+    /// [`Error::Adapter`] if wgpu's backend that does nothing is missing.
+    pub fn plan_as(facts: AdapterFacts) -> Result<Arc<Self>> {
+        let mut context = Self::open_adapter(&noop()?, &GpuOptions::default(), Switches::default())?;
         if let Some(context) = Arc::get_mut(&mut context) {
             context.pool = Pool::planning();
             context.planning = true;
-            context.max_binding = limits.max_storage_buffer_binding_size;
-            context.max_buffer = limits.max_buffer_size;
-            context.workgroup_bytes = u64::from(limits.max_compute_workgroup_storage_size);
-            context.offset_alignment = u64::from(limits.min_storage_buffer_offset_alignment);
+            context.max_binding = facts.max_binding_bytes;
+            context.max_buffer = facts.max_buffer_bytes;
+            context.workgroup_bytes = u64::from(facts.workgroup_bytes);
+            context.offset_alignment = u64::from(wgpu::Limits::default().min_storage_buffer_offset_alignment);
             context.matrix = facts.matrix();
             context.subgroups = facts.features.contains(&"subgroup");
-            context.facts = AdapterFacts {
-                max_binding_bytes: limits.max_storage_buffer_binding_size,
-                max_buffer_bytes: limits.max_buffer_size,
-                ..facts
-            };
+            context.facts = facts;
         }
         Ok(context)
     }

@@ -21,7 +21,8 @@
 //!
 //! x is read (and normalised, or put together from two tensors, as in the other versions), rounded to 16 bits and kept in
 //! workgroup memory. The weights are rounded and turned once, by a launch of [`transpose_weights`](mod@super::transpose_weights), so that
-//! they are read as x is: eight neighbouring input channels at a time. That rounding of the weights is the price: 2^-11 of each, as much
+//! they are read as x is: eight neighbouring input channels at a time. For the input gradient, whose channels these are in the weight,
+//! they are only rounded. That rounding of the weights is the price: 2^-11 of each, as much
 //! as every result of mixed precision loses when it is stored. With f32 images nobody has asked for it, so there is no `v5`.
 //!
 //! The weight gradient is the same with rows of weights (tap, ci) in the place of pixels, and pixels in the place of ci: x and gy
@@ -31,13 +32,14 @@
 //! A block of 128 x 128 reads a number of x or w from memory for 128 products, one of 64 x 64 for 64. What is read stays as it lies in memory
 //! until it is left in workgroup memory, a slab ahead of what is multiplied: nobody waits for it before. Where neighbours in memory are
 //! neighbours in k, as in forward, both sides lie by strips, which the units of AMD and NVIDIA take as they are; the weight gradient's
-//! lie across, and are turned by the units that load them. They are written four numbers at a time where the device takes
+//! lie across, and are turned by the units that load them. They are read eight numbers at a time, and written so where the device takes
 //! matrices from arrays of vectors (Vulkan), one by one where it does not (Metal, and so all units of 8x8).
 //!
-//! # Never by itself
-//! Drivers list matrix units that are slow, and some have been seen to add up wrongly. So they are only what `tune
-//! --precision f16` found faster, for results of [`LEAST_CHANNELS`] or more; and each time a device is opened,
-//! [`fault`] compares three small convolutions and their weight gradients, with every block, with other kernels before the first use.
+//! # Where they are used
+//! Drivers list matrix units that are slow, and some have been seen to add up wrongly. So they are usual only where they were timed
+//! (`src/ops/priors.rs`: large convolutions on NVIDIA's cards), and elsewhere what `tune --precision f16` found faster, for results of
+//! [`LEAST_CHANNELS`] or more; and each time a device is opened, [`fault`] compares three small convolutions and their weight gradients,
+//! with every block, with other kernels before the first use.
 //! wgpu calls the feature experimental, and has it on Vulkan and Metal, not on DX12.
 //!
 //! The few lines that multiply are `shaders/lib/matrix_units.wgsl`. `lib/matrix_plain.wgsl` says the same in plain WGSL:
@@ -273,7 +275,9 @@ pub fn fault(device: &Device) -> Option<&str> {
             Ok(Some(wrong)) => wrong,
             Err(error) => error.to_string(),
         };
-        Some(format!("the matrix units {matrix} of {device} are not used: {wrong}"))
+        let fault = format!("the matrix units {matrix} of {device} are not used: {wrong}");
+        device.switches().say(1, || fault.clone());
+        Some(fault)
     })
 }
 
