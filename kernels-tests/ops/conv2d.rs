@@ -167,7 +167,7 @@ fn of_two(a_shape: [usize; 4], b_channels: usize, kernel: [usize; 2], out: usize
             return Ok(()); // one version
         }
         let (a, weight, bias) = (a.detach(), weight.detach(), bias.detach());
-        for kernel in but_one(kernels(device, checks, &p)) {
+        for kernel in but_some(device, kernels(device, checks, &p)) {
             let x = ops::concat(&a, &second_of)?;
             let y = ops::conv2d::forward_with_statistics(&x, &weight, Some(&bias), stride, padding, kernel)?;
             let version = format!("{kernel} joined");
@@ -175,7 +175,7 @@ fn of_two(a_shape: [usize; 4], b_channels: usize, kernel: [usize; 2], out: usize
             compare_statistics(checks, &version, &y, &want.y, SUMS)?;
         }
         let gy = checks.image(device, y.shape(), &gy)?;
-        for kernel in but_one(weight_kernels(device, checks, &p)) {
+        for kernel in but_some(device, weight_kernels(device, checks, &p)) {
             let x = ops::concat(&a, &second_of)?;
             let got = device.tensor(OP, weight_shape, &vec![f32::NAN; w.len()])?;
             ops::conv2d::backward_weight(&p, &x, &gy, &got, None, kernel)?;
@@ -249,7 +249,7 @@ fn after_norm((shape, kernel, out, stride, padding, with_bias): Sizes, mode: Mod
         let (mean, var) = (vector(&mean)?, vector(&var)?);
         let (w, b) = (w.detach(), b.detach());
         let v = normed(&x, affine.each_ref(), &RunningStats { mean: &mean, var: &var })?;
-        for kernel in but_one(kernels(device, checks, &p)) {
+        for kernel in but_some(device, kernels(device, checks, &p)) {
             let version = format!("{kernel} normed");
             let y = ops::conv2d::forward_with_statistics(&v, &w, with_bias.then_some(&b), stride, padding, kernel)?;
             let bound = if matches!(kernel, GatherKernel::Few(_)) { through } else { SUMS };
@@ -257,7 +257,7 @@ fn after_norm((shape, kernel, out, stride, padding, with_bias): Sizes, mode: Mod
             compare_statistics(checks, &version, &y, &want.y, bound)?;
         }
         let gy = checks.image(device, y_shape, &gy)?;
-        for kernel in but_one(weight_kernels(device, checks, &p)) {
+        for kernel in but_some(device, weight_kernels(device, checks, &p)) {
             let v = normed(&x, affine.each_ref(), &RunningStats { mean: &mean, var: &var })?;
             let got = device.tensor(OP, weight_shape, &vec![f32::NAN; want_w.len()])?;
             ops::conv2d::backward_weight(&p, &v, &gy, &got, None, kernel)?;
@@ -465,10 +465,7 @@ fn case((shape, kernel, out, stride, padding, with_bias): Sizes) -> Case {
 fn kernels(device: &Device, checks: &Checks, p: &Conv2dParams) -> Vec<GatherKernel> {
     let mut kernels = ops::conv2d::kernels(device, p);
     if checks.is_half() {
-        let usual = |kernel: &GatherKernel| {
-            ![" TILE_", " SPLIT", " QUADS", " VECTORS"].iter().any(|more| kernel.to_string().contains(more))
-        };
-        kernels.retain(usual);
+        kernels.retain(is_usual);
         kernels.extend(by_matrix(device, p).map(GatherKernel::Matrix));
     }
     kernels
@@ -478,6 +475,7 @@ fn kernels(device: &Device, checks: &Checks, p: &Conv2dParams) -> Vec<GatherKern
 fn weight_kernels(device: &Device, checks: &Checks, p: &Conv2dParams) -> Vec<WeightKernel> {
     let mut kernels = WeightKernel::all(device, p);
     if checks.is_half() {
+        kernels.retain(|kernel| !is_software(device) || is_usual(kernel));
         kernels.extend(by_matrix(device, p).map(WeightKernel::V6));
     }
     kernels
@@ -498,10 +496,21 @@ fn by_matrix(device: &Device, p: &Conv2dParams) -> impl Iterator<Item = MatrixKe
     ops::matrix::kernels(device, [p.in_c, p.out_c]).into_iter().filter(move |kernel| few || kernel.matrix.needs_units())
 }
 
-/// Without one of two emulations: for an x that is made where it is read. That differs from another x, what multiplies does not.
-fn but_one<K: Display>(mut kernels: Vec<K>) -> Vec<K> {
+/// Whether a kernel has the usual tiles.
+pub fn is_usual<K: Display>(kernel: &K) -> bool {
+    ![" TILE_", " SPLIT", " QUADS", " VECTORS"].iter().any(|more| kernel.to_string().contains(more))
+}
+
+/// For an x that is made where it is read, which differs from another x where what multiplies it does not: without one of two emulations;
+/// in software, which takes seconds to compile a kernel, with the usual tiles only.
+pub fn but_some<K: Display>(device: &Device, mut kernels: Vec<K>) -> Vec<K> {
     kernels.retain(|kernel| !kernel.to_string().contains("8x8 emulated"));
+    kernels.retain(|kernel| !is_software(device) || is_usual(kernel));
     kernels
+}
+
+pub fn is_software(device: &Device) -> bool {
+    matches!(device, Device::Gpu(context) if context.facts().software)
 }
 
 /// Compares y and the statistics that the kernel left of it, as it is stored, if it did.
