@@ -42,7 +42,8 @@ fn missing(compared: &BTreeSet<Compared>, cases: &[BenchCase]) -> Vec<String> {
         // The CPU twin against plain loops, and refused inputs: no kernel runs.
         // The kernels for matrix units take images of f16 only: they are timed in whole networks.
         let by_matrix = if entry == "backward_weight" { "v6" } else { "v5" };
-        if matches!(entry, "twin" | "refusal") || (op, version.split(' ').next()) == (&"conv2d", Some(by_matrix)) {
+        let on_units = ["conv2d", "conv_transpose2d"].contains(op) && version.split(' ').next() == Some(by_matrix);
+        if matches!(entry, "twin" | "refusal") || on_units {
             continue;
         }
         // The CPU has one implementation, and what an op selects is one of its versions.
