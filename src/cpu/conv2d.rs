@@ -453,12 +453,15 @@ fn add_products<T: Real, const M: usize>(
     out_w: usize,
     sums: &mut WeightTile<T>,
 ) {
+    const { assert!(M <= 12, "each! has twelve") };
     let mut acc = [Lanes::zero(); M];
     for (x, gy) in x.chunks(width).zip(gy.chunks_exact(out_w)) {
         for (x, gy) in x.iter().zip(gy) {
-            for m in 0..M {
-                acc[m] = acc[m].add_scaled(x[m], gy);
+            // Written out: of a loop, LLVM makes gathers and scatters across channels for AMD's Zen 4, at a fortieth of the speed.
+            macro_rules! each {
+                ($($m:literal)*) => { $(if $m < M { acc[$m] = acc[$m].add_scaled(x[$m], gy); })* };
             }
+            each!(0 1 2 3 4 5 6 7 8 9 10 11);
         }
     }
     for (sum, acc) in sums.iter_mut().zip(acc) {
