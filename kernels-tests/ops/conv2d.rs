@@ -475,7 +475,7 @@ fn kernels(device: &Device, checks: &Checks, p: &Conv2dParams) -> Vec<GatherKern
 fn weight_kernels(device: &Device, checks: &Checks, p: &Conv2dParams) -> Vec<WeightKernel> {
     let mut kernels = WeightKernel::all(device, p);
     if checks.is_half() {
-        kernels.retain(|kernel| !is_software(device) || is_usual(kernel));
+        usual_in_software(device, &mut kernels);
         kernels.extend(by_matrix(device, p).map(WeightKernel::V6));
     }
     kernels
@@ -497,20 +497,23 @@ fn by_matrix(device: &Device, p: &Conv2dParams) -> impl Iterator<Item = MatrixKe
 }
 
 /// Whether a kernel has the usual tiles.
-pub fn is_usual<K: Display>(kernel: &K) -> bool {
+fn is_usual<K: Display>(kernel: &K) -> bool {
     ![" TILE_", " SPLIT", " QUADS", " VECTORS"].iter().any(|more| kernel.to_string().contains(more))
 }
 
-/// For an x that is made where it is read, which differs from another x where what multiplies it does not: without one of two emulations;
-/// in software, which takes seconds to compile a kernel, with the usual tiles only.
-pub fn but_some<K: Display>(device: &Device, mut kernels: Vec<K>) -> Vec<K> {
-    kernels.retain(|kernel| !kernel.to_string().contains("8x8 emulated"));
-    kernels.retain(|kernel| !is_software(device) || is_usual(kernel));
-    kernels
+/// Software takes seconds to compile a kernel: there only those with the usual tiles.
+pub fn usual_in_software<K: Display>(device: &Device, kernels: &mut Vec<K>) {
+    if matches!(device, Device::Gpu(context) if context.facts().software) {
+        kernels.retain(is_usual);
+    }
 }
 
-pub fn is_software(device: &Device) -> bool {
-    matches!(device, Device::Gpu(context) if context.facts().software)
+/// For an x that is made where it is read, which differs from another x where what multiplies it does not: without one of two emulations,
+/// and in software the usual tiles only.
+pub fn but_some<K: Display>(device: &Device, mut kernels: Vec<K>) -> Vec<K> {
+    kernels.retain(|kernel| !kernel.to_string().contains("8x8 emulated"));
+    usual_in_software(device, &mut kernels);
+    kernels
 }
 
 /// Compares y and the statistics that the kernel left of it, as it is stored, if it did.

@@ -10,7 +10,7 @@ use shadegrad::ops::conv_transpose2d::SpreadKernel;
 use shadegrad::ops::{BatchNormSettings, Mode, RunningStats, Version};
 use shadegrad::{Device, Tape, ops};
 
-use super::conv2d::{but_some, is_software, is_usual};
+use super::conv2d::{but_some, usual_in_software};
 use super::{Case, Checks, GradientCase, SUMS, batch_norm, doubles, numbers};
 
 const OP: &str = "conv_transpose2d";
@@ -244,7 +244,7 @@ fn kernels(device: &Device, checks: &Checks, p: &ConvTranspose2dParams) -> Vec<S
     let mut kernels: Vec<SpreadKernel> =
         ops::conv_transpose2d::kernels(device, p).into_iter().map(Into::into).collect();
     if checks.is_half() {
-        kernels.retain(|kernel| !is_software(device) || is_usual(kernel));
+        usual_in_software(device, &mut kernels);
         kernels.extend(ops::conv_transpose2d::matrix_kernels(device, p).into_iter().map(SpreadKernel::Matrix));
     }
     kernels

@@ -7,11 +7,6 @@
 
 @group(0) @binding(3) var<storage, read> weight_by_output8: array<Eight>; // [tap, co, ci]
 
-/// The weights of eight channels of x.
-fn weight8(tap: u32, ci: u32, co: u32) -> Eight {
-    return weight_by_output8[((tap * params.out_c + co) * params.in_c + ci) / 8u];
-}
-
 fn raw8(pixel: u32, ci: u32) -> Eight {
     if ci < params.split { return a8[(pixel * params.split + ci) / 8u]; }
     return b8[(pixel * (params.in_c - params.split) + ci - params.split) / 8u];

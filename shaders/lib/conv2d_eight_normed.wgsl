@@ -6,11 +6,6 @@
 
 @group(0) @binding(2) var<storage, read> weight_by_output8: array<Eight>; // [tap, co, ci]
 
-/// The weights of eight channels of x.
-fn weight8(tap: u32, ci: u32, co: u32) -> Eight {
-    return weight_by_output8[((tap * params.out_c + co) * params.in_c + ci) / 8u];
-}
-
 struct Norm8 {
     first: Norm4,
     second: Norm4,

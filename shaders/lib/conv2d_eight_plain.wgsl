@@ -10,11 +10,6 @@
 
 @group(0) @binding(2) var<storage, read> weight_by_output8: array<Eight>; // [tap, co, ci]
 
-/// The weights of eight channels of x.
-fn weight8(tap: u32, ci: u32, co: u32) -> Eight {
-    return weight_by_output8[((tap * params.out_c + co) * params.in_c + ci) / 8u];
-}
-
 fn raw8(at: u32, ci: u32) -> Eight { return x8[(at + ci) / 8u]; }
 fn norm8(ci: u32) -> u32 { return ci; }
 fn made8(none: u32, raw: Eight) -> Eight { return raw; }

@@ -42,11 +42,11 @@ const MANY_CHANNELS: u32 = 256;
 /// The kernel of a gather over such images of a device.
 pub(super) fn gather(images: (&Device, DType), p: &Conv2dParams, part: Part) -> Option<GatherKernel> {
     let (device, _) = images;
-    if let Some(kernel) = on_units(images, p, part, gather_block(p)) {
-        return Some(GatherKernel::Matrix(kernel));
-    }
     if !is_timed(device, p) {
         return None;
+    }
+    if let Some(kernel) = on_units(device, matrix::offered(images, p, part), gather_block(p)) {
+        return Some(GatherKernel::Matrix(kernel));
     }
     if p.out_c >= MANY_CHANNELS {
         return (winograd::takes(p) && winograd::fits(device, p)).then(|| GatherKernel::Winograd(blocks()));
@@ -58,11 +58,13 @@ pub(super) fn gather(images: (&Device, DType), p: &Conv2dParams, part: Part) -> 
 /// The kernel of a weight gradient of such images.
 pub(super) fn weight(images: (&Device, DType), p: &Conv2dParams) -> Option<WeightKernel> {
     let (device, _) = images;
-    if let Some(kernel) = on_units(images, p, Part::BackwardWeight, weight_block(p)) {
+    if !is_timed(device, p) {
+        return None;
+    }
+    if let Some(kernel) = on_units(device, matrix::offered(images, p, Part::BackwardWeight), weight_block(p)) {
         return Some(WeightKernel::V6(kernel));
     }
-    (is_timed(device, p) && winograd_weight::takes(p) && winograd_weight::fits(device, p))
-        .then(|| WeightKernel::V5(blocks()))
+    (winograd_weight::takes(p) && winograd_weight::fits(device, p)).then(|| WeightKernel::V5(blocks()))
 }
 
 fn blocks() -> Constants {
@@ -71,29 +73,15 @@ fn blocks() -> Constants {
 
 /// The kernel of a transposed convolution of such images: as its input gradient, which is the same product of matrices.
 pub(super) fn spread(images: (&Device, DType), p: &ConvTranspose2dParams) -> Option<MatrixKernel> {
-    let adjoint = p.adjoint();
-    if !is_2x2_by_2(&adjoint) || !is_large(&adjoint) {
-        return None;
-    }
-    right_on_units(images, large_block(), conv_transpose2d::offered(images, p))
+    let (device, _) = images;
+    let timed = is_timed(device, &p.adjoint());
+    timed.then(|| on_units(device, conv_transpose2d::offered(images, p), large_block())).flatten()
 }
 
-/// A block of matrix units, for images of 16-bit floats, where the units are those that were timed and have no fault.
-fn on_units(images: (&Device, DType), p: &Conv2dParams, part: Part, block: Constants) -> Option<MatrixKernel> {
-    if !is_large(p) || !(winograd::is_3x3(p) || is_2x2_by_2(p)) {
-        return None;
-    }
-    right_on_units(images, block, matrix::offered(images, p, part))
-}
-
-fn right_on_units(
-    (device, _): (&Device, DType),
-    block: Constants,
-    mut offered: Vec<MatrixKernel>,
-) -> Option<MatrixKernel> {
-    let Device::Gpu(context) = device else { return None };
+/// The kernel with this block among those offered, where the units are those that were timed and have no fault.
+fn on_units(device: &Device, mut offered: Vec<MatrixKernel>, block: Constants) -> Option<MatrixKernel> {
     offered.retain(|kernel| *kernel == MatrixKernel { matrix: Matrix::Units16, constants: block });
-    if is_nvidia(context.facts()) { matrix::right(device, offered).next() } else { None }
+    matrix::right(device, offered).next()
 }
 
 fn gather_block(p: &Conv2dParams) -> Constants {
@@ -115,7 +103,12 @@ fn is_2x2_by_2(p: &Conv2dParams) -> bool {
 
 fn is_timed(device: &Device, p: &Conv2dParams) -> bool {
     let Device::Gpu(context) = device else { return false };
-    winograd::is_3x3(p) && is_large(p) && is_nvidia(context.facts())
+    is_of_a_kind(p) && is_large(p) && is_nvidia(context.facts())
+}
+
+/// Winograd's kernels take only the first of both.
+fn is_of_a_kind(p: &Conv2dParams) -> bool {
+    winograd::is_3x3(p) || is_2x2_by_2(p)
 }
 
 fn is_large(p: &Conv2dParams) -> bool {
@@ -143,7 +136,7 @@ mod tests {
         }
         let [one, two] =
             [params([8, 256], 1, [64, 64]), Conv2dParams::forward([8, 256, 256, 64], [2, 2, 64, 128], 2, 0, false)];
-        assert!(!winograd::is_3x3(&one) && !is_2x2_by_2(&one) && !winograd::is_3x3(&two) && is_2x2_by_2(&two));
+        assert!(!is_of_a_kind(&one) && is_of_a_kind(&two) && !winograd_fused::takes(&two) && !winograd::takes(&two));
     }
 
     #[test]
