@@ -2,6 +2,7 @@
 """Training steps of the same networks in PyTorch, to stand beside `shadegrad bench NAME --train`.
 
     python3 bench/torch_steps.py unext:f32 unext:compile unext:compile,graphs unet:f32 unet:amp,nhwc
+    OMP_NUM_THREADS=1 python3 bench/torch_steps.py unext:cpu,nhwc unext:cpu
 
 Each word is NETWORK:MODE, the network unext, unet or resunet, the mode some of, joined by commas:
   f32      strict f32 (TF32 off)          tf32    TF32 matrix units        amp      torch.autocast to f16, with a GradScaler
@@ -27,7 +28,7 @@ except ImportError:
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "kernels-tests" / "golden"))
 import networks  # noqa: E402
 
-BATCH, SIZE, WARM = 8, 256, 5
+SIZE, WARM = 256, 5
 
 
 def loss_of(logits, masks):
@@ -37,19 +38,24 @@ def loss_of(logits, masks):
 
 
 def run(name, mode):
+    on_card = "cpu" not in mode
+    device, batch = ("cuda", 8) if on_card else ("cpu", 2)
+    if on_card and not torch.cuda.is_available():
+        sys.exit(f"{name}:{','.join(mode)} needs a card that PyTorch can use; {name}:cpu,nhwc runs without")
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = "tf32" in mode
     torch.backends.cudnn.benchmark = True
-    torch.cuda.reset_peak_memory_stats()
-    net = {"unext": networks.UNeXt, "unet": networks.UNet, "resunet": networks.ResUNet}[name]().cuda()
-    images = torch.randn(BATCH, 3, SIZE, SIZE, device="cuda")
-    masks = (torch.rand(BATCH, 1, SIZE, SIZE, device="cuda") > 0.5).float()
+    if on_card:
+        torch.cuda.reset_peak_memory_stats()
+    net = {"unext": networks.UNeXt, "unet": networks.UNet, "resunet": networks.ResUNet}[name]().to(device)
+    images = torch.randn(batch, 3, SIZE, SIZE, device=device)
+    masks = (torch.rand(batch, 1, SIZE, SIZE, device=device) > 0.5).float()
     if "nhwc" in mode:
         net, images = (x.to(memory_format=torch.channels_last) for x in (net, images))
     adam = torch.optim.Adam(net.parameters(), lr=1e-3, fused=True)
-    scaler = torch.amp.GradScaler("cuda", enabled="amp" in mode)
+    scaler = torch.amp.GradScaler(device, enabled="amp" in mode)
 
     def forward(images, masks):
-        with torch.autocast("cuda", torch.float16, enabled="amp" in mode):
+        with torch.autocast(device, torch.float16, enabled="amp" in mode):
             logits = net(images)
         return loss_of(logits.float(), masks)
 
@@ -66,7 +72,8 @@ def run(name, mode):
         start = time.perf_counter()
         for _ in range(steps):
             step()
-        torch.cuda.synchronize()
+        if on_card:
+            torch.cuda.synchronize()
         return (time.perf_counter() - start) * 1e3
 
     warm_ms = timed(WARM)
@@ -74,9 +81,10 @@ def run(name, mode):
     each = sorted(timed(1) for _ in range(runs))
     row_ms = timed(runs) / runs
     print(json.dumps({
-        "torch": torch.__version__, "device": torch.cuda.get_device_name(), "model": name, "mode": ",".join(mode),
-        "batch": BATCH, "size": SIZE, "step_ms": round(each[runs // 2], 3), "min_ms": round(each[0], 3),
-        "row_ms": round(row_ms, 3), "warm_ms": round(warm_ms), "peak_bytes": torch.cuda.max_memory_allocated(),
+        "torch": torch.__version__, "device": torch.cuda.get_device_name() if on_card else f"CPU ({torch.get_num_threads()} threads)",
+        "model": name, "mode": ",".join(mode), "batch": batch, "size": SIZE, "step_ms": round(each[runs // 2], 3),
+        "min_ms": round(each[0], 3), "row_ms": round(row_ms, 3), "warm_ms": round(warm_ms),
+        "peak_bytes": torch.cuda.max_memory_allocated() if on_card else None,
     }), flush=True)
 
 
@@ -84,4 +92,5 @@ if __name__ == "__main__":
     for word in sys.argv[1:]:
         network, _, modes = word.partition(":")
         run(network, modes.split(",") if modes else ["f32"])
-        torch.cuda.empty_cache()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
