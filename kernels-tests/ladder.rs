@@ -177,7 +177,7 @@ const FAULTS: &[(&str, &str, &str, &str, &str)] = &[
         "layer_norm",
         "kept tensor",
     ),
-    ("adam.wgsl", "moment2[at] = v;", "moment2[at] = m;", "adam", "changed tensor"),
+    ("adam.wgsl", "moment2_4[at] = next.v;", "moment2_4[at] = next.m;", "adam", "changed tensor"),
     (
         "metric_counts.wgsl",
         "counts_out[3u * image + which] = counts[which];",

@@ -1,21 +1,25 @@
 //! One step of Adam for all parameters of a network.
 
 use shadegrad::Result;
-use shadegrad::ops::{self, Adam};
+use shadegrad::ops::{Adam, Version, adam};
 
-use super::{BenchCase, COUNT, Cost, Layer, Work};
+use super::{BenchCase, COUNT, Cost, Layer, Work, versions};
 
 pub const FORM: &str = COUNT;
 
 pub fn cases(layer: &Layer) -> Result<Vec<BenchCase>> {
+    Ok(versions(layer.x.len().is_multiple_of(4)).iter().map(|version| case(layer, *version)).collect())
+}
+
+fn case(layer: &Layer, version: Version) -> BenchCase {
     let (x, elements) = (layer.x, layer.elements());
     // Parameter and both moments are read and written, the gradient is read.
     let cost = Cost::of(14.0 * elements, 7.0 * elements);
-    Ok(vec![BenchCase::new(layer, FORM, "update", "v1", cost, move |device| {
+    BenchCase::new(layer, FORM, "update", version, cost, move |device| {
         let settings = Adam::default();
         let step = device.tensor("bench", [4], &settings.step_values(1e-3, 1))?;
         let zeros = || device.zeros("bench", x);
         let (gradient, parameter, m, v) = (zeros()?, zeros()?, zeros()?, zeros()?);
-        Work::launch(move || ops::adam(&settings, &gradient, &step, &parameter, &m, &v))
-    })])
+        Work::launch(move || adam::update(&settings, &gradient, &step, [&parameter, &m, &v], version))
+    })
 }

@@ -1,16 +1,21 @@
 //! The moving average of all parameters of a network.
 
-use shadegrad::{Result, ops};
+use shadegrad::Result;
+use shadegrad::ops::{Version, ema};
 
-use super::{BenchCase, COUNT, Cost, Layer, Work};
+use super::{BenchCase, COUNT, Cost, Layer, Work, versions};
 
 pub const FORM: &str = COUNT;
 
 pub fn cases(layer: &Layer) -> Result<Vec<BenchCase>> {
+    Ok(versions(layer.x.len().is_multiple_of(4)).iter().map(|version| case(layer, *version)).collect())
+}
+
+fn case(layer: &Layer, version: Version) -> BenchCase {
     let (x, elements) = (layer.x, layer.elements());
     let cost = Cost::of(3.0 * elements, 3.0 * elements);
-    Ok(vec![BenchCase::new(layer, FORM, "update", "v1", cost, move |device| {
+    BenchCase::new(layer, FORM, "update", version, cost, move |device| {
         let (parameter, average) = (device.zeros("bench", x)?, device.zeros("bench", x)?);
-        Work::launch(move || ops::ema(0.999, &parameter, &average))
-    })])
+        Work::launch(move || ema::update(0.999, &parameter, &average, version))
+    })
 }

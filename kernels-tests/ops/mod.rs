@@ -33,6 +33,7 @@ mod unscale;
 mod upsample_bilinear;
 mod upsample_bilinear_concat;
 
+use shadegrad::ops::Version;
 use shadegrad::tensor::random::Stream;
 use shadegrad::{DType, Device, Result, Shape, Tensor};
 
@@ -268,6 +269,11 @@ pub fn input(device: &Device, name: &str, shape: impl Into<Shape>) -> Result<(Te
     let shape = shape.into();
     let values = numbers(name, shape.len());
     Ok((device.tensor("case", shape, &values)?, doubles(&values)))
+}
+
+/// The versions of an op that takes one number an invocation, or four.
+pub fn by_fours(count: usize) -> &'static [Version] {
+    if count.is_multiple_of(4) { &[Version::V1, Version::V2] } else { &[Version::V1] }
 }
 
 /// The same numbers in f64.

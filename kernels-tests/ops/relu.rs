@@ -4,7 +4,7 @@ use shadegrad::cpu::relu::{backward_input, forward};
 use shadegrad::ops::Version;
 use shadegrad::{Shape, Tape, ops};
 
-use super::{Case, EXACT, GradientCase, doubles, numbers};
+use super::{Case, EXACT, GradientCase, by_fours, doubles, numbers};
 
 const OP: &str = "relu";
 
@@ -29,7 +29,7 @@ fn case(dims: Vec<usize>) -> Case {
         let (mut want_y, mut want_gx) = (vec![0.0; x.len()], vec![0.0; x.len()]);
         forward(&doubles(&x), &mut want_y);
         backward_input(&doubles(&gy), &want_y, &mut want_gx);
-        for version in versions(shape) {
+        for &version in by_fours(shape.len()) {
             let tape = Tape::new();
             let input = tape.watch_input(&checks.image(device, shape, &x)?);
             let y = ops::relu::forward(&input, version)?;
@@ -57,10 +57,6 @@ fn not_a_number() -> Case {
         }
         Ok(())
     })
-}
-
-fn versions(shape: Shape) -> Vec<Version> {
-    if shape.len().is_multiple_of(4) { vec![Version::V1, Version::V2] } else { vec![Version::V1] }
 }
 
 pub fn gradients() -> Vec<GradientCase> {

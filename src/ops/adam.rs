@@ -21,12 +21,12 @@
 //! ```text
 //! gradient [count] ---.
 //! step         [4] ---+--> update --> parameter, m, v [count], changed in place
-//! parameter, m, v  ---'    one invocation, one number
+//! parameter, m, v  ---'    one invocation, one number; in v2 four
 //! ```
 //!
 //! Shapes: gradient, parameter and both moments `[count]`; `step` `[4]`.
 //!
-//! Versions: one.
+//! Versions: v1 (a number per invocation), v2 (four).
 //!
 //! Launches: 1.
 //!
@@ -45,6 +45,7 @@
 //! </details>
 
 use super::plan::Plan;
+use super::{Version, updates};
 use crate::cpu::adam::{self as plain, AdamParams};
 use crate::debug::observed;
 use crate::gpu::Shader;
@@ -56,7 +57,7 @@ const OP: &str = "adam";
 pub(super) const SHADER: Shader = shader!("adam");
 pub(super) const PLAN: Plan = Plan {
     op: OP,
-    rules: &[],
+    rules: &[updates::RULE],
     run: |on| {
         let [p, m, v] = [on.flat()?, on.flat()?, on.flat()?];
         adam(&Adam::default(), &on.flat()?, &on.constant([4])?, &p, &m, &v).map(|()| None)
@@ -119,12 +120,22 @@ pub fn adam(
     v: &Tensor,
 ) -> Result<()> {
     observed(OP, parameter.device(), |on| {
-        let moments = [&on.change(m)?, &on.change(v)?];
-        update(settings, &on.read(gradient)?, &on.read(step)?, &on.change(parameter)?, moments)
+        let (gradient, step, version) = (&on.read(gradient)?, &on.read(step)?, updates::select(parameter));
+        update(settings, gradient, step, [&on.change(parameter)?, &on.change(m)?, &on.change(v)?], version)
     })
 }
 
-fn update(settings: &Adam, gradient: &Tensor, step: &Tensor, parameter: &Tensor, [m, v]: [&Tensor; 2]) -> Result<()> {
+/// As [`adam`] for `[parameter, m, v]`, with the kernel named.
+///
+/// # Errors
+/// As [`adam`]; [`Error::Shape`] for [`Version::V2`] if the numbers do not divide by 4.
+pub fn update(
+    settings: &Adam,
+    gradient: &Tensor,
+    step: &Tensor,
+    [parameter, m, v]: [&Tensor; 3],
+    version: Version,
+) -> Result<()> {
     let count = parameter.len();
     if [gradient.len(), m.len(), v.len()] != [count; 3] || step.len() != 4 {
         let shapes = [gradient, parameter, m, v, step].map(|tensor| tensor.shape().to_string()).join(", ");
@@ -133,7 +144,8 @@ fn update(settings: &Adam, gradient: &Tensor, step: &Tensor, parameter: &Tensor,
     let params = settings.params(count);
     match parameter.device() {
         Device::Gpu(_) => {
-            SHADER.entry("update").params(&params).reads([gradient, step]).writes([parameter, m, v]).over(count)
+            let (entry, invocations) = updates::entry(OP, version, count)?;
+            SHADER.entry(entry).params(&params).reads([gradient, step]).writes([parameter, m, v]).over(invocations)
         }
         Device::Cpu(_) => {
             let (mut p, mut m, mut v) = (parameter.f32s_mut(), m.f32s_mut(), v.f32s_mut());

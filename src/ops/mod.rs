@@ -46,6 +46,7 @@ pub mod softmax;
 pub mod sum_chunks;
 pub mod transpose_weights;
 pub mod unscale;
+mod updates;
 pub mod upsample_bilinear;
 pub mod upsample_bilinear_concat;
 pub mod winograd;

@@ -16,12 +16,12 @@
 //! ```text
 //! gradient [count] ----.
 //! step         [4] ----+--> update --> parameter, buffer [count], changed in place
-//! parameter, buffer ---'    one invocation, one number
+//! parameter, buffer ---'    one invocation, one number; in v2 four
 //! ```
 //!
 //! Shapes: gradient, parameter and buffer `[count]`; `step` `[4]`.
 //!
-//! Versions: one.
+//! Versions: v1 (a number per invocation), v2 (four).
 //!
 //! Launches: 1.
 //!
@@ -40,6 +40,7 @@
 //! </details>
 
 use super::plan::Plan;
+use super::{Version, updates};
 use crate::cpu::sgd::{self as plain, SgdParams};
 use crate::debug::observed;
 use crate::gpu::Shader;
@@ -51,7 +52,7 @@ const OP: &str = "sgd";
 pub(super) const SHADER: Shader = shader!("sgd");
 pub(super) const PLAN: Plan = Plan {
     op: OP,
-    rules: &[],
+    rules: &[updates::RULE],
     run: |on| {
         let (parameter, buffer) = (on.flat()?, on.flat()?);
         sgd(&Sgd::default(), &on.flat()?, &on.constant([4])?, &parameter, &buffer).map(|()| None)
@@ -82,11 +83,22 @@ impl Sgd {
 /// [`Error::Shape`] if the three tensors differ in size or `step` is not `[4]`.
 pub fn sgd(settings: &Sgd, gradient: &Tensor, step: &Tensor, parameter: &Tensor, buffer: &Tensor) -> Result<()> {
     observed(OP, parameter.device(), |on| {
-        update(settings, &on.read(gradient)?, &on.read(step)?, &on.change(parameter)?, &on.change(buffer)?)
+        let (gradient, step, version) = (&on.read(gradient)?, &on.read(step)?, updates::select(parameter));
+        update(settings, gradient, step, [&on.change(parameter)?, &on.change(buffer)?], version)
     })
 }
 
-fn update(settings: &Sgd, gradient: &Tensor, step: &Tensor, parameter: &Tensor, buffer: &Tensor) -> Result<()> {
+/// As [`sgd`] for `[parameter, buffer]`, with the kernel named.
+///
+/// # Errors
+/// As [`sgd`]; [`Error::Shape`] for [`Version::V2`] if the numbers do not divide by 4.
+pub fn update(
+    settings: &Sgd,
+    gradient: &Tensor,
+    step: &Tensor,
+    [parameter, buffer]: [&Tensor; 2],
+    version: Version,
+) -> Result<()> {
     let count = parameter.len();
     if [gradient.len(), buffer.len()] != [count; 2] || step.len() != 4 {
         let shapes = [gradient, parameter, buffer, step].map(|tensor| tensor.shape().to_string()).join(", ");
@@ -100,7 +112,8 @@ fn update(settings: &Sgd, gradient: &Tensor, step: &Tensor, parameter: &Tensor, 
     };
     match parameter.device() {
         Device::Gpu(_) => {
-            SHADER.entry("update").params(&params).reads([gradient, step]).writes([parameter, buffer]).over(count)
+            let (entry, invocations) = updates::entry(OP, version, count)?;
+            SHADER.entry(entry).params(&params).reads([gradient, step]).writes([parameter, buffer]).over(invocations)
         }
         Device::Cpu(_) => {
             let (mut p, mut buffer) = (parameter.f32s_mut(), buffer.f32s_mut());
