@@ -27,7 +27,8 @@ override WG: u32 = 64u;
 @group(0) @binding(7) var<storage, read_write> gb4: array<Element4>;
 @group(0) @binding(8) var<storage, read_write> partial4: array<vec4<f32>>;
 
-fn store(pixel: u32, col4: u32, value: vec4<f32>) {
+fn store(row: u32, col4: u32, value: vec4<f32>) {
+    let pixel = pixel_of(row);
     let split = params.split / 4u;
     if col4 < split {
         ga4[pixel * split + col4] = Element4(value);

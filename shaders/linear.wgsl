@@ -12,6 +12,7 @@
 // @include element
 // @include gemm
 // @include gemm_columns
+// @include all_taps
 // @include gemm_forward
 // @include linear_weights
 

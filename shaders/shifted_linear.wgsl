@@ -14,6 +14,7 @@
 // @include element
 // @include gemm
 // @include gemm_columns
+// @include all_taps
 // @include gemm_forward
 // @include shifted
 // @include shifted_quad

@@ -18,6 +18,7 @@
 // @include element
 // @include gemm
 // @include gemm_columns
+// @include all_taps
 // @include shifted
 // @include shifted_quad
 // @include shifted_weights

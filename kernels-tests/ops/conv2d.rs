@@ -25,7 +25,7 @@ const SUMMED: [&str; 2] = ["backward_input norm weight", "backward_input norm bi
 type Sizes = ([usize; 4], [usize; 2], usize, usize, usize, bool);
 
 pub fn cases() -> Vec<Case> {
-    let sizes: [Sizes; 46] = [
+    let sizes: [Sizes; 48] = [
         // 3x3, stride 1, padding 1
         ([1, 1, 1, 1], [3, 3], 1, 1, 1, true),
         ([1, 1, 1, 8], [3, 3], 8, 1, 1, true),
@@ -57,6 +57,9 @@ pub fn cases() -> Vec<Case> {
         // 2x2, stride 2: with rows and columns that no window sees
         ([2, 8, 6, 8], [2, 2], 16, 2, 0, true),
         ([1, 7, 5, 3], [2, 2], 5, 2, 0, false),
+        // blocks of the input gradient whose pixels see some taps, or none; and as many classes as 3x3
+        ([2, 33, 31, 16], [1, 1], 8, 2, 0, true),
+        ([1, 34, 35, 8], [5, 5], 16, 3, 1, false),
         // More padding than the kernel needs, and kernels that are not square
         ([1, 3, 4, 8], [1, 3], 8, 1, 3, true),
         ([1, 5, 4, 3], [3, 5], 8, 2, 4, true),
@@ -84,11 +87,12 @@ pub fn cases() -> Vec<Case> {
         ([8, 32, 32, 24], [1, 1], 40, 1, 0, true),
     ];
     // x is the result of a batch norm, which the kernels compute where they read it.
-    let normed: [Sizes; 14] = [
+    let normed: [Sizes; 15] = [
         ([2, 7, 9, 8], [3, 3], 16, 1, 1, true),
         ([2, 16, 16, 16], [3, 3], 16, 1, 1, false), // v3 and its gradients
         ([2, 13, 19, 24], [3, 3], 16, 1, 0, true),
         ([1, 9, 11, 16], [3, 3], 24, 2, 1, true),
+        ([2, 26, 33, 16], [3, 3], 8, 2, 1, true), // blocks of pixels that see the same taps
         ([2, 9, 7, 16], [1, 1], 3, 1, 0, true),
         ([2, 5, 7, 64], [1, 1], 16, 1, 0, false),
         ([2, 7, 9, 5], [3, 3], 16, 1, 1, true), // the weight gradient needs x written

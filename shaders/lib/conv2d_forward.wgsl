@@ -3,8 +3,8 @@
 // The including file takes in lib/flat, lib/gemm_tile or lib/gemm_block, and lib/conv2d_statistics, and has what they ask for.
 // @include gemm_forward
 
-/// The engine's rows are pixels of y, its columns channels.
-fn store(pixel: u32, col4: u32, value: vec4<f32>) { store_at(pixel * (params.out_c / 4u) + col4, col4, value); }
+/// The engine's columns are channels.
+fn store(row: u32, col4: u32, value: vec4<f32>) { store_at(pixel_of(row) * (params.out_c / 4u) + col4, col4, value); }
 
 @compute @workgroup_size(GROUP)
 fn forward_statistics_v2(

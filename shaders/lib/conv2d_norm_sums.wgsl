@@ -31,7 +31,7 @@ fn leave_norm_sums(place: vec2<u32>, lid: u32) {
         var product = vec4(0.0);
         for (var m = 0u; m < TILE_M; m++) {
             if m < rows {
-                let at = (place.x * TILE_M + m) * quads + col4;
+                let at = pixel_of(place.x * TILE_M + m) * quads + col4;
                 let off = raw_x(at) - norm.center;
                 let gv = gated4(norm, vec4<f32>(y4[at]), off); // as this invocation has just written it
                 sum += gv;

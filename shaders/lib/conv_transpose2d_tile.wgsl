@@ -4,6 +4,7 @@
 // The including file has weight4 [ci, (ky, kx, co)], bias4 and y4, and says what it reads of x: load_a(at, ci), where `at` is
 // channel 0 of a pixel.
 // @include gemm_columns
+// @include all_taps
 
 struct Params {
     batch: u32,

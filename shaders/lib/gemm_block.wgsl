@@ -15,7 +15,8 @@
 // every fourth slab, and the first part adds up the four.
 //
 // The including file has what lib/gemm_tile asks for, with load_columns(places, k), the numbers k..k+3 of four rows, in the place of
-// load_a (lib/gemm_columns); gemm_depth divides by 4 and is largest for tap 0.
+// load_a (lib/gemm_columns), and the taps that the rows of a block see (lib/all_taps, lib/conv2d_order); gemm_depth divides by 4 and
+// is largest for tap 0.
 
 const TILE_M: u32 = 8u; // @tune 4 8
 const TILE_N: u32 = 2u; // @tune 1 2
@@ -150,24 +151,24 @@ fn gemm(group: u32, lid: u32) {
     let col4 = min((group % blocks_across()) * COLS4 + tile % COLS4, gemm_cols() / 4u - 1u);
     let b_row = tile / COLS4;
 
-    let taps = gemm_taps();
+    let taps = taps_of(first_row, min(first_row + 4u * ROWS4 - 1u, last_row));
     let slabs = (gemm_depth(0u) + SLAB - 1u) / SLAB; // of a tap
-    let turns = (taps * slabs + SPLIT - 1u) / SPLIT;
-    var tap = part / slabs;
+    let turns = (taps.count * slabs + SPLIT - 1u) / SPLIT;
+    var nth = part / slabs;
     var slab = part % slabs;
     var places: vec4<u32>; // of the rows, at this tap
     var located = OUTSIDE;
     var sums: Sums;
     var terms: Sums;
     for (var turn = 0u; turn < turns; turn++) {
-        let here = min(tap, taps - 1u);
+        let here = nth_tap(taps, min(nth, taps.count - 1u));
         if located != here {
             located = here;
             places = locate4(origins, here);
         }
         let first = slab * SLAB;
         let last = gemm_depth(here);
-        let depth = select(0u, last, tap < taps); // past the end b is 0
+        let depth = select(0u, last, nth < taps.count); // past the end b is 0
         let k = min(first + 4u * k4, last - 4u);
         let columns = load_columns(places, k);
         var b: array<vec4<f32>, B_READS>;
@@ -187,7 +188,7 @@ fn gemm(group: u32, lid: u32) {
             slab++;
             if slab == slabs {
                 slab = 0u;
-                tap++;
+                nth++;
             }
         }
     }

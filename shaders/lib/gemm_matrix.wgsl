@@ -1,7 +1,7 @@
 // The tile engine (lib/gemm_tile) on matrix units: blocks of lib/matrix_block, of what the including file has for lib/gemm_tile, with
 // raw8(at, k), norm8(k) and made8(norm, raw), eight numbers k..k+7 of a row, in the place of load_a, and weight8(tap, k, col), those of a
-// column, in the place of load_b (lib/conv2d_eight_plain). All taps have
-// gemm_depth(0) terms, which divide by 8. Both sides lie by strips.
+// column, in the place of load_b (lib/conv2d_eight_plain), and the taps that the rows of a block see (lib/all_taps, lib/conv2d_order).
+// All taps have gemm_depth(0) terms, which divide by 8. Both sides lie by strips.
 // @include matrix_block
 
 /// Of each slab, an invocation has vectors of the same eight k (lid % DEPTH8) in some strips of a and of b, lid / DEPTH8 + i * APART.
@@ -12,6 +12,8 @@ struct GemmWalk {
     origins: array<vec3<i32>, SLAB_A>,
     places: array<u32, SLAB_A>,
     cols: array<u32, SLAB_B>,
+    taps: Taps,
+    nth: u32, // of these taps
     tap: u32,
     first: u32, // k of the slab
 }
@@ -27,9 +29,12 @@ fn matrix_blocks_across() -> u32 { return (gemm_cols() + PANE_COLS - 1u) / PANE_
 /// Rows and columns past the end are computed from the last ones, and not stored.
 fn begin_gemm(lid: u32, first_row: u32, first_col4: u32) -> GemmWalk {
     var walk: GemmWalk;
+    let last_row = gemm_rows() - 1u;
+    walk.taps = taps_of(first_row, min(first_row + PANE_ROWS - 1u, last_row));
+    walk.tap = nth_tap(walk.taps, 0u);
     for (var i = 0u; i < SLAB_A; i++) {
-        walk.origins[i] = origin(min(first_row + lid / DEPTH8 + i * APART, gemm_rows() - 1u));
-        walk.places[i] = locate(walk.origins[i], 0u);
+        walk.origins[i] = origin(min(first_row + lid / DEPTH8 + i * APART, last_row));
+        walk.places[i] = locate(walk.origins[i], walk.tap);
     }
     for (var i = 0u; i < SLAB_B; i++) { walk.cols[i] = min(4u * first_col4 + lid / DEPTH8 + i * APART, gemm_cols() - 1u); }
     return walk;
@@ -80,7 +85,8 @@ fn next_gemm(walk: ptr<function, GemmWalk>) {
     (*walk).first += DEPTH;
     if (*walk).first >= gemm_depth(0u) {
         (*walk).first = 0u;
-        (*walk).tap = min((*walk).tap + 1u, gemm_taps() - 1u);
+        (*walk).nth = min((*walk).nth + 1u, max((*walk).taps.count, 1u) - 1u);
+        (*walk).tap = nth_tap((*walk).taps, (*walk).nth);
         for (var i = 0u; i < SLAB_A; i++) { (*walk).places[i] = locate((*walk).origins[i], (*walk).tap); }
     }
 }
@@ -88,13 +94,14 @@ fn next_gemm(walk: ptr<function, GemmWalk>) {
 fn gemm_matrix(block: u32, me: Invocation) {
     let first_row = block / matrix_blocks_across() * PANE_ROWS;
     let first_col4 = block % matrix_blocks_across() * PANE_COLS4;
-    let slabs = gemm_taps() * ((gemm_depth(0u) + DEPTH - 1u) / DEPTH);
+    let slabs_of_tap = (gemm_depth(0u) + DEPTH - 1u) / DEPTH;
     for (var first_panel = 0u; first_panel < PANELS; first_panel += panels_together(me)) {
         let panel = panel_of(me, first_panel);
         var sums: Panel;
         var more: Panel; // of the panel below it
         var walk = begin_gemm(me.lid, first_row, first_col4);
         leave_nothing(me.lid);
+        let slabs = walk.taps.count * slabs_of_tap;
         for (var slab = 0u; slab < slabs + 1u; slab++) {
             let next = read_gemm(me.lid, &walk); // on its way while the slab before is multiplied
             multiply_strips(me, panel, &sums, &more);

@@ -1,6 +1,7 @@
 // The matrix products of winograd.wgsl through workgroup memory: a row of lib/gemm_block is a tile, a column a channel co,
 // k a channel ci.
 // @include gemm_block
+// @include all_taps
 
 /// The f of a workgroup.
 var<private> frequency: u32;

@@ -40,6 +40,7 @@ pub(crate) use shader;
 
 /// The shared pieces of `shaders/lib`.
 const PIECES: &[(&str, &str)] = &[
+    ("all_taps", include_str!("../../shaders/lib/all_taps.wgsl")),
     ("batch_norm", include_str!("../../shaders/lib/batch_norm.wgsl")),
     ("batch_norm_input", include_str!("../../shaders/lib/batch_norm_input.wgsl")),
     ("batch_norm_sums", include_str!("../../shaders/lib/batch_norm_sums.wgsl")),
@@ -60,6 +61,7 @@ const PIECES: &[(&str, &str)] = &[
     ("conv2d_gy_plain", include_str!("../../shaders/lib/conv2d_gy_plain.wgsl")),
     ("conv2d_matrix", include_str!("../../shaders/lib/conv2d_matrix.wgsl")),
     ("conv2d_norm_sums", include_str!("../../shaders/lib/conv2d_norm_sums.wgsl")),
+    ("conv2d_order", include_str!("../../shaders/lib/conv2d_order.wgsl")),
     ("conv2d_sizes", include_str!("../../shaders/lib/conv2d_sizes.wgsl")),
     ("conv2d_statistics", include_str!("../../shaders/lib/conv2d_statistics.wgsl")),
     ("conv2d_tile", include_str!("../../shaders/lib/conv2d_tile.wgsl")),
