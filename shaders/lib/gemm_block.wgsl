@@ -156,25 +156,27 @@ fn gemm(group: u32, lid: u32) {
     let turns = (taps.count * slabs + SPLIT - 1u) / SPLIT;
     var nth = part / slabs;
     var slab = part % slabs;
+    var tap: u32;
     var places: vec4<u32>; // of the rows, at this tap
     var located = OUTSIDE;
     var sums: Sums;
     var terms: Sums;
     for (var turn = 0u; turn < turns; turn++) {
-        let here = nth_tap(taps, min(nth, taps.count - 1u));
+        let here = min(nth, taps.count - 1u);
         if located != here {
             located = here;
-            places = locate4(origins, here);
+            tap = nth_tap(taps, here);
+            places = locate4(origins, tap);
         }
         let first = slab * SLAB;
-        let last = gemm_depth(here);
+        let last = gemm_depth(tap);
         let depth = select(0u, last, nth < taps.count); // past the end b is 0
         let k = min(first + 4u * k4, last - 4u);
         let columns = load_columns(places, k);
         var b: array<vec4<f32>, B_READS>;
         for (var i = 0u; i < B_READS; i++) {
             let b_k = first + b_row + i * (TILES / COLS4);
-            b[i] = select(vec4(0.0), load_b(here, min(b_k, last - 1u), col4), vec4(b_k < depth));
+            b[i] = select(vec4(0.0), load_b(tap, min(b_k, last - 1u), col4), vec4(b_k < depth));
         }
         workgroupBarrier(); // nobody reads the slab before any more
         if tile / SLAB4 < ROWS4 {

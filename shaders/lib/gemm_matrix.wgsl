@@ -27,13 +27,12 @@ struct GemmSlab {
 fn matrix_blocks_across() -> u32 { return (gemm_cols() + PANE_COLS - 1u) / PANE_COLS; }
 
 /// Rows and columns past the end are computed from the last ones, and not stored.
-fn begin_gemm(lid: u32, first_row: u32, first_col4: u32) -> GemmWalk {
+fn begin_gemm(lid: u32, first_row: u32, first_col4: u32, taps: Taps) -> GemmWalk {
     var walk: GemmWalk;
-    let last_row = gemm_rows() - 1u;
-    walk.taps = taps_of(first_row, min(first_row + PANE_ROWS - 1u, last_row));
-    walk.tap = nth_tap(walk.taps, 0u);
+    walk.taps = taps;
+    walk.tap = nth_tap(taps, 0u);
     for (var i = 0u; i < SLAB_A; i++) {
-        walk.origins[i] = origin(min(first_row + lid / DEPTH8 + i * APART, last_row));
+        walk.origins[i] = origin(min(first_row + lid / DEPTH8 + i * APART, gemm_rows() - 1u));
         walk.places[i] = locate(walk.origins[i], walk.tap);
     }
     for (var i = 0u; i < SLAB_B; i++) { walk.cols[i] = min(4u * first_col4 + lid / DEPTH8 + i * APART, gemm_cols() - 1u); }
@@ -94,14 +93,14 @@ fn next_gemm(walk: ptr<function, GemmWalk>) {
 fn gemm_matrix(block: u32, me: Invocation) {
     let first_row = block / matrix_blocks_across() * PANE_ROWS;
     let first_col4 = block % matrix_blocks_across() * PANE_COLS4;
-    let slabs_of_tap = (gemm_depth(0u) + DEPTH - 1u) / DEPTH;
+    let taps = taps_of(first_row, min(first_row + PANE_ROWS, gemm_rows()) - 1u);
+    let slabs = taps.count * ((gemm_depth(0u) + DEPTH - 1u) / DEPTH);
     for (var first_panel = 0u; first_panel < PANELS; first_panel += panels_together(me)) {
         let panel = panel_of(me, first_panel);
         var sums: Panel;
         var more: Panel; // of the panel below it
-        var walk = begin_gemm(me.lid, first_row, first_col4);
+        var walk = begin_gemm(me.lid, first_row, first_col4, taps);
         leave_nothing(me.lid);
-        let slabs = walk.taps.count * slabs_of_tap;
         for (var slab = 0u; slab < slabs + 1u; slab++) {
             let next = read_gemm(me.lid, &walk); // on its way while the slab before is multiplied
             multiply_strips(me, panel, &sums, &more);

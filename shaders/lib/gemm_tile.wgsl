@@ -41,7 +41,7 @@ fn gemm_tile(tile: u32) {
     let taps = gemm_taps();
     for (var tap = 0u; tap < taps; tap++) {
         var at: array<u32, TILE_M>;
-        var nothing = true; // to read: as everywhere in a row of pixels that the stride leaves out
+        var nothing = true; // to read: as at a tap that none of these pixels sees, because the stride leaves it out
         for (var m = 0u; m < TILE_M; m++) {
             at[m] = locate(origins[m], tap);
             nothing = nothing && at[m] == OUTSIDE;

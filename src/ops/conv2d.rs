@@ -40,6 +40,9 @@
 //! subgroup (`shaders/lib/lanes_together.wgsl`); usual in software.
 //! [`conv2d_with_statistics`] launches `v2`, `v5`, `v6` or `v7` with an epilogue.
 //!
+//! The input gradient of a strided convolution takes pixels by the kernel positions that they see, so that a block or tile skips the
+//! others: 2.25 of 3x3 on average with stride 2 (`shaders/lib/conv2d_order.wgsl`).
+//!
 //! An x that is the result of a [`batch_norm`](super::batch_norm()) or a [`concat`](super::concat()) and that nobody has
 //! asked for yet is made where it is read: `conv2d_normed` and `conv2d_joined` are the same kernels (and
 //! `conv2d_normed_backward`, `conv2d_joined_backward`) with another way to read. Two passes over memory fewer, and a tensor
