@@ -1,16 +1,21 @@
 //! The norm of all gradients of a network.
 
-use shadegrad::{Result, ops};
+use shadegrad::Result;
+use shadegrad::ops::{Version, clip_norm};
 
-use super::{BenchCase, COUNT, Cost, Layer, Work};
+use super::{BenchCase, COUNT, Cost, Layer, Work, versions};
 
 pub const FORM: &str = COUNT;
 
 pub fn cases(layer: &Layer) -> Result<Vec<BenchCase>> {
+    Ok(versions(layer.x.len().is_multiple_of(4)).iter().map(|version| case(layer, *version)).collect())
+}
+
+fn case(layer: &Layer, version: Version) -> BenchCase {
     let (x, elements) = (layer.x, layer.elements());
     let cost = Cost::of(2.0 * elements, elements);
-    Ok(vec![BenchCase::new(layer, FORM, "clip", "v1", cost, move |device| {
+    BenchCase::new(layer, FORM, "clip", version, cost, move |device| {
         let (gradient, step) = (device.zeros("bench", x)?, device.zeros("bench", [4])?);
-        Work::launch(move || ops::clip_norm(1.0, &gradient, &step).map(drop))
-    })])
+        Work::launch(move || clip_norm::clip(1.0, &gradient, &step, version).map(drop))
+    })
 }

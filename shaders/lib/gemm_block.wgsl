@@ -200,12 +200,8 @@ fn gemm(group: u32, lid: u32) {
     if part > 0u || place.y >= tiles_across() { return; }
     let y_row = place.x * TILE_M;
     let y_col4 = place.y * TILE_N;
-    store_rows(y_row, y_col4, sums.upper_left);
-    if LARGE {
-        store_rows(y_row, y_col4 + 1u, sums.upper_right);
-        store_rows(y_row + 4u, y_col4, sums.lower_left);
-        store_rows(y_row + 4u, y_col4 + 1u, sums.lower_right);
-    }
+    store_rows(y_row, y_col4, sums.upper_left, sums.upper_right);
+    if LARGE { store_rows(y_row + 4u, y_col4, sums.lower_left, sums.lower_right); }
 }
 
 /// Leaves what an invocation has read of b in workgroup memory.
@@ -217,15 +213,17 @@ fn leave_b(part: u32, tile: u32, b: array<vec4<f32>, B_READS>) {
     }
 }
 
-fn store_rows(row: u32, col4: u32, m: mat4x4<f32>) {
-    store_row(row, col4, m[0]);
-    store_row(row + 1u, col4, m[1]);
-    store_row(row + 2u, col4, m[2]);
-    store_row(row + 3u, col4, m[3]);
+fn store_rows(row: u32, col4: u32, left: mat4x4<f32>, right: mat4x4<f32>) {
+    store_row(row, col4, left[0], right[0]);
+    store_row(row + 1u, col4, left[1], right[1]);
+    store_row(row + 2u, col4, left[2], right[2]);
+    store_row(row + 3u, col4, left[3], right[3]);
 }
 
-fn store_row(row: u32, col4: u32, value: vec4<f32>) {
-    if row < gemm_rows() { store(row, col4, value); }
+fn store_row(row: u32, col4: u32, left: vec4<f32>, right: vec4<f32>) {
+    if row >= gemm_rows() { return; }
+    store(row, col4, left);
+    if LARGE { store(row, col4 + 1u, right); }
 }
 
 /// As gemm, for a kernel that then sums something up of the workgroup's tiles.

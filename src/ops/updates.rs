@@ -1,5 +1,5 @@
-//! What the updates in place have in common ([`adam`](mod@super::adam), [`sgd`](mod@super::sgd), [`ema`](mod@super::ema)): one number an
-//! invocation, or four.
+//! What the ops on all parameters have in common ([`adam`](mod@super::adam), [`sgd`](mod@super::sgd), [`ema`](mod@super::ema),
+//! [`clip_norm`](mod@super::clip_norm)): one number at a time, or four.
 
 use super::Version;
 use crate::tensor::Tensor;
@@ -9,11 +9,11 @@ use crate::{Error, Result};
 pub(super) const RULE: (&str, &str) = ("_v2", "the numbers divide by 4");
 
 /// Four at a time where that divides.
-pub(super) fn select(parameter: &Tensor) -> Version {
-    if parameter.len().is_multiple_of(4) { Version::V2 } else { Version::V1 }
+pub(super) fn select(numbers: &Tensor) -> Version {
+    if numbers.len().is_multiple_of(4) { Version::V2 } else { Version::V1 }
 }
 
-/// The entry point, and how many invocations update `count` numbers.
+/// The entry point of an update in place, and how many invocations update `count` numbers.
 ///
 /// # Errors
 /// [`Error::Shape`] for [`Version::V2`] if they do not divide by 4.
