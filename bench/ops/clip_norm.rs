@@ -3,12 +3,12 @@
 use shadegrad::Result;
 use shadegrad::ops::{Version, clip_norm};
 
-use super::{BenchCase, COUNT, Cost, Layer, Work, versions};
+use super::{BenchCase, COUNT, Cost, Layer, Work, by_fours};
 
 pub const FORM: &str = COUNT;
 
 pub fn cases(layer: &Layer) -> Result<Vec<BenchCase>> {
-    Ok(versions(layer.x.len().is_multiple_of(4)).iter().map(|version| case(layer, *version)).collect())
+    by_fours(layer, case)
 }
 
 fn case(layer: &Layer, version: Version) -> BenchCase {

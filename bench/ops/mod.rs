@@ -208,6 +208,11 @@ fn versions(second: bool) -> &'static [Version] {
     if second { &[Version::V1, Version::V2] } else { &[Version::V1] }
 }
 
+/// The cases of an op that takes one number at a time, or four.
+fn by_fours(layer: &Layer, case: fn(&Layer, Version) -> BenchCase) -> Result<Vec<BenchCase>> {
+    Ok(versions(layer.x.len().is_multiple_of(4)).iter().map(|version| case(layer, *version)).collect())
+}
+
 /// [`Version::V1`], and tiles where there can be any: those of `v2`, whose neighbours may share what they read.
 fn tiles(second: bool, depth: usize, columns: usize) -> Vec<Kernel> {
     let side = |tile: usize| 1 << (columns / tile).max(1).ilog2().min(3);

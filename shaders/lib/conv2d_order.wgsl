@@ -65,10 +65,10 @@ struct Taps {
 
 /// The taps that the rows from first_row to last_row see: all, unless their pixels are of one letter.
 fn taps_of(first_row: u32, last_row: u32) -> Taps {
+    let all = Taps(params.kernel_h * params.kernel_w, 0u, params.kernel_w, 1u);
+    if params.divide == 1u { return all; }
     let first = place_of(first_row).yz;
-    if params.divide == 1u || any(first % params.divide != place_of(last_row).yz % params.divide) {
-        return Taps(params.kernel_h * params.kernel_w, 0u, params.kernel_w, 1u);
-    }
+    if any(first % params.divide != place_of(last_row).yz % params.divide) { return all; }
     // o * multiply + k - pad divides.
     let kernel = vec2(params.kernel_h, params.kernel_w);
     let apart = i32(params.divide);

@@ -120,7 +120,7 @@ pub fn adam(
     v: &Tensor,
 ) -> Result<()> {
     observed(OP, parameter.device(), |on| {
-        let (gradient, step, version) = (&on.read(gradient)?, &on.read(step)?, updates::select(parameter));
+        let (gradient, step, version) = (&on.read(gradient)?, &on.read(step)?, Version::by_fours(parameter.len()));
         update(settings, gradient, step, [&on.change(parameter)?, &on.change(m)?, &on.change(v)?], version)
     })
 }

@@ -180,17 +180,12 @@ fn now_or_later(
 fn select(x: &Tensor) -> Kernel {
     let channels = x.shape().last();
     let question = || Some(Question { op: OP, part: Part::Both, sizes: Sizes::of(x.shape()) });
-    choose(x.device(), question, usual(channels).into(), || kernels(x.device(), channels))
-}
-
-/// Four channels at a time wherever they divide.
-pub(super) fn usual(channels: usize) -> Version {
-    if channels.is_multiple_of(4) { Version::V2 } else { Version::V1 }
+    choose(x.device(), question, Version::by_fours(channels).into(), || kernels(x.device(), channels))
 }
 
 /// All kernels that take so many channels.
 pub fn kernels(device: &Device, channels: usize) -> Vec<Kernel> {
-    Kernel::all(device, &SHADER, |_| usual(channels) == Version::V2)
+    Kernel::all(device, &SHADER, |_| Version::by_fours(channels) == Version::V2)
 }
 
 /// As [`batch_norm`], with a given kernel (also for the gradient). The CPU has only one.

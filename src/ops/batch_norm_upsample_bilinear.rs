@@ -111,7 +111,7 @@ pub fn batch_norm_upsample_bilinear(
 }
 
 fn select(x: &Tensor) -> Version {
-    choice::version(x.device(), OP, || Sizes::of(x.shape()), norm::usual(x.shape().last()))
+    choice::version(x.device(), OP, || Sizes::of(x.shape()), Version::by_fours(x.shape().last()))
 }
 
 /// As [`batch_norm_upsample_bilinear`], with the kernel named; its gradient uses the same version.

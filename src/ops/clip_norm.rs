@@ -79,7 +79,7 @@ fn squares(params: &ClipNormParams, gradient: &Tensor, version: Version) -> Resu
 
 /// On a GPU: sums of squares that together are all of the gradient's.
 pub(super) fn partial_squares(gradient: &Tensor) -> Result<Tensor> {
-    let version = updates::select(gradient);
+    let version = Version::by_fours(gradient.len());
     squares(&sizes(gradient, 0.0, version), gradient, version)
 }
 
@@ -89,7 +89,7 @@ pub(super) fn partial_squares(gradient: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// [`Error::Shape`] if `step` is not `[4]`, [`Error::Config`] if `max_norm` is not above 0.
 pub fn clip_norm(max_norm: f64, gradient: &Tensor, step: &Tensor) -> Result<Tensor> {
-    let version = updates::select(gradient);
+    let version = Version::by_fours(gradient.len());
     observed(OP, gradient.device(), |on| clip(max_norm, &on.read(gradient)?, &on.change(step)?, version))
 }
 
@@ -98,9 +98,7 @@ pub fn clip_norm(max_norm: f64, gradient: &Tensor, step: &Tensor) -> Result<Tens
 /// # Errors
 /// As [`clip_norm`]; [`Error::Shape`] for [`Version::V2`] if the gradients do not divide by 4.
 pub fn clip(max_norm: f64, gradient: &Tensor, step: &Tensor, version: Version) -> Result<Tensor> {
-    if version == Version::V2 && updates::select(gradient) != Version::V2 {
-        return Err(Error::shape(OP, format!("v2 needs 4n gradients, got {}", gradient.len())));
-    }
+    updates::check(OP, version, gradient.len())?;
     if step.len() != 4 {
         return Err(Error::shape(OP, format!("step must be [4], got {}", step.shape())));
     }

@@ -114,12 +114,7 @@ pub fn depthwise_conv2d_gelu(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>,
 
 fn select(x: &Tensor, weight: &Tensor, padding: usize) -> Version {
     let sizes = || Sizes { kernel: weight.shape().dims()[0], padding, ..Sizes::of(x.shape()) };
-    choice::version(x.device(), OP, sizes, usual(x.shape().last()))
-}
-
-/// Four channels at a time wherever they divide.
-fn usual(channels: usize) -> Version {
-    if channels.is_multiple_of(4) { Version::V2 } else { Version::V1 }
+    choice::version(x.device(), OP, sizes, Version::by_fours(x.shape().last()))
 }
 
 /// As [`depthwise_conv2d`], with the kernel named; the gradients use the same version.

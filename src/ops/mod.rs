@@ -429,6 +429,11 @@ pub enum Version {
 }
 
 impl Version {
+    /// Four numbers, or channels, at a time where so many divide by 4.
+    pub fn by_fours(count: usize) -> Self {
+        if count.is_multiple_of(4) { Self::V2 } else { Self::V1 }
+    }
+
     /// `v1`, `v2`: as in the names of the entry points.
     pub fn name(self) -> &'static str {
         match self {

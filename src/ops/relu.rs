@@ -42,7 +42,7 @@ use crate::cpu::relu as plain;
 use crate::debug::observed;
 use crate::gpu::shader::shader;
 use crate::gpu::{Shader, Sizes};
-use crate::tensor::{Device, Shape, Tensor};
+use crate::tensor::{Device, Tensor};
 use crate::{Error, Result};
 
 const OP: &str = "relu";
@@ -67,12 +67,7 @@ pub fn relu(x: &Tensor) -> Result<Tensor> {
 }
 
 fn select(x: &Tensor) -> Version {
-    choice::version(x.device(), OP, || Sizes::of(x.shape()), usual(x.shape()))
-}
-
-/// Four at a time where that divides.
-fn usual(shape: Shape) -> Version {
-    if shape.len().is_multiple_of(4) { Version::V2 } else { Version::V1 }
+    choice::version(x.device(), OP, || Sizes::of(x.shape()), Version::by_fours(x.len()))
 }
 
 /// As [`relu`], with the kernel named; its gradient uses the same version.
@@ -81,7 +76,7 @@ fn usual(shape: Shape) -> Version {
 /// As [`relu`]; [`Error::Shape`] for [`Version::V2`] if the elements do not divide by 4.
 pub fn forward(x: &Tensor, version: Version) -> Result<Tensor> {
     x.shape().rows(OP)?;
-    if version == Version::V2 && usual(x.shape()) != Version::V2 {
+    if version == Version::V2 && Version::by_fours(x.len()) != Version::V2 {
         return Err(Error::shape(OP, format!("v2 needs 4n elements, got {}", x.shape())));
     }
     let y = x.new_empty(OP, x.shape())?;

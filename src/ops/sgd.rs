@@ -83,7 +83,7 @@ impl Sgd {
 /// [`Error::Shape`] if the three tensors differ in size or `step` is not `[4]`.
 pub fn sgd(settings: &Sgd, gradient: &Tensor, step: &Tensor, parameter: &Tensor, buffer: &Tensor) -> Result<()> {
     observed(OP, parameter.device(), |on| {
-        let (gradient, step, version) = (&on.read(gradient)?, &on.read(step)?, updates::select(parameter));
+        let (gradient, step, version) = (&on.read(gradient)?, &on.read(step)?, Version::by_fours(parameter.len()));
         update(settings, gradient, step, [&on.change(parameter)?, &on.change(buffer)?], version)
     })
 }

@@ -66,12 +66,7 @@ pub fn softmax(x: &Tensor) -> Result<Tensor> {
 }
 
 fn select(x: &Tensor) -> Version {
-    choice::version(x.device(), OP, || Sizes::of(x.shape()), usual(x.shape().last()))
-}
-
-/// Four channels at a time where they divide.
-fn usual(channels: usize) -> Version {
-    if channels.is_multiple_of(4) { Version::V2 } else { Version::V1 }
+    choice::version(x.device(), OP, || Sizes::of(x.shape()), Version::by_fours(x.shape().last()))
 }
 
 /// As [`softmax`], with the kernel named; its gradient uses the same version.
@@ -80,7 +75,7 @@ fn usual(channels: usize) -> Version {
 /// As [`softmax`]; [`Error::Shape`] for [`Version::V2`] if the channels do not divide by 4.
 pub fn forward(x: &Tensor, version: Version) -> Result<Tensor> {
     let (rows, channels) = x.shape().rows(OP)?;
-    if version == Version::V2 && usual(channels) != Version::V2 {
+    if version == Version::V2 && Version::by_fours(channels) != Version::V2 {
         return Err(Error::shape(OP, format!("v2 needs channels that divide by 4, got {}", x.shape())));
     }
     let params = SoftmaxParams { channels: channels as u32 };

@@ -113,12 +113,7 @@ pub struct UpsampleSettings {
 }
 
 fn select(x: &Tensor) -> Version {
-    choice::version(x.device(), OP, || Sizes::of(x.shape()), usual(x.shape().last()))
-}
-
-/// Four channels at a time where they divide.
-fn usual(channels: usize) -> Version {
-    if channels.is_multiple_of(4) { Version::V2 } else { Version::V1 }
+    choice::version(x.device(), OP, || Sizes::of(x.shape()), Version::by_fours(x.shape().last()))
 }
 
 /// As [`upsample_bilinear_relu`], with the kernel named; its gradient uses the same version.
@@ -127,7 +122,7 @@ fn usual(channels: usize) -> Version {
 /// As [`upsample_bilinear_relu`]; [`Error::Shape`] for [`Version::V2`] if the channels do not divide by 4.
 pub fn forward(x: &Tensor, skip: Option<&Tensor>, settings: UpsampleSettings, version: Version) -> Result<Tensor> {
     let [n, h, w, c] = x.shape().nhwc(OP)?;
-    if version == Version::V2 && usual(c) != Version::V2 {
+    if version == Version::V2 && Version::by_fours(c) != Version::V2 {
         return Err(Error::shape(OP, format!("v2 needs channels that divide by 4, got {}", x.shape())));
     }
     let params = UpsampleBilinearParams {
