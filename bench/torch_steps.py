@@ -29,6 +29,8 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "kernels-tests" / "go
 import networks  # noqa: E402
 
 SIZE, WARM = 256, 5
+NETWORKS = {"unext": networks.UNeXt, "unet": networks.UNet, "resunet": networks.ResUNet}
+MODES = {"f32", "tf32", "amp", "nhwc", "compile", "graphs", "cpu"}
 
 
 def loss_of(logits, masks):
@@ -46,7 +48,7 @@ def run(name, mode):
     torch.backends.cudnn.benchmark = True
     if on_card:
         torch.cuda.reset_peak_memory_stats()
-    net = {"unext": networks.UNeXt, "unet": networks.UNet, "resunet": networks.ResUNet}[name]().to(device)
+    net = NETWORKS[name]().to(device)
     images = torch.randn(batch, 3, SIZE, SIZE, device=device)
     masks = (torch.rand(batch, 1, SIZE, SIZE, device=device) > 0.5).float()
     if "nhwc" in mode:
@@ -89,8 +91,14 @@ def run(name, mode):
 
 
 if __name__ == "__main__":
+    runs = []
     for word in sys.argv[1:]:
         network, _, modes = word.partition(":")
-        run(network, modes.split(",") if modes else ["f32"])
+        modes = modes.split(",") if modes else ["f32"]
+        if network not in NETWORKS or not MODES.issuperset(modes):
+            sys.exit(f"{word}: NETWORK is one of {', '.join(NETWORKS)}, MODE some of {', '.join(sorted(MODES))}")
+        runs.append((network, modes))
+    for network, modes in runs:
+        run(network, modes)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
